@@ -1,0 +1,1 @@
+"""Clips on disk -> batches for training: manifests, data sets, augmentation."""

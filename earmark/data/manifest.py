@@ -1,0 +1,112 @@
+"""A manifest: the table of clips that a training or an evaluation is about.
+
+Conventions: a CSV file in UTF-8 with a header. ``path`` (absolute, or relative to the audio folder: by default the
+manifest's own) and ``labels`` (names separated by ``;``, empty where none of the classes is heard) are required; ``fold`` is
+a whole number, 0 for clips that are in every training set and never judged; all other columns are kept as text.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earmark.errors import DataError
+
+SEPARATOR = ";"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One row of a manifest: a recording, its labels, and what else the table says of it."""
+
+    path: Path
+    labels: tuple[str, ...]
+    fold: int = 0
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_manifest(path: str | Path, audio: str | Path | None = None) -> list[Clip]:
+    """Reads the clips of a manifest, in the order of the file.
+
+    Args:
+        path: The CSV file.
+        audio: Folder that relative paths start from; by default the manifest's own.
+
+    Raises:
+        DataError: If the file or a required column is missing, a fold is not a number, or no clip is listed.
+    """
+    file = Path(path)
+    root = file.parent if audio is None else Path(audio)
+    try:
+        with file.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file}: the manifest cannot be read ({error})") from None
+    if not rows:
+        raise DataError(f"{file}: the manifest lists no clip")
+    missing = {"path", "labels"} - set(rows[0])
+    if missing:
+        raise DataError(f"{file}: the manifest lacks the column {', '.join(sorted(missing))}; it has {', '.join(rows[0])}")
+    return [_clip(file, number, row, root) for number, row in enumerate(rows, start=2)]
+
+
+def _clip(file: Path, number: int, row: dict[str, str], root: Path) -> Clip:
+    values = {key: value or "" for key, value in row.items() if key is not None}
+    name, labels, fold = values.pop("path"), values.pop("labels"), values.pop("fold", "") or "0"
+    if not name:
+        raise DataError(f"{file}, line {number}: no path")
+    try:
+        fold_number = int(fold)
+    except ValueError:
+        raise DataError(f"{file}, line {number}: fold {fold!r} is not a whole number") from None
+    return Clip(root / name, tuple(label for label in labels.split(SEPARATOR) if label), fold_number, values)
+
+
+def label_set(clips: Iterable[Clip]) -> tuple[str, ...]:
+    """Every label that a clip carries, in alphabetical order."""
+    return tuple(sorted({label for clip in clips for label in clip.labels}))
+
+
+def targets(clips: Sequence[Clip], labels: Sequence[str]) -> NDArray[np.float32]:
+    """One row per clip with 1 where a label is set.
+
+    Returns:
+        float32, shape (clip, class).
+
+    Raises:
+        DataError: If a clip carries a label that is not in the list.
+    """
+    index = {label: position for position, label in enumerate(labels)}
+    table = np.zeros((len(clips), len(labels)), np.float32)
+    for row, clip in enumerate(clips):
+        for label in clip.labels:
+            if label not in index:
+                raise DataError(f"{clip.path}: label {label!r} is none of the {len(labels)} labels of this run")
+            table[row, index[label]] = 1
+    return table
+
+
+def select(clips: Iterable[Clip], keep: Mapping[str, Sequence[str]]) -> list[Clip]:
+    """The clips whose columns hold one of the wanted values, for example ``{"license": ["CC0", "CC-BY"]}``.
+
+    Raises:
+        DataError: If a column is missing.
+    """
+    kept = list(clips)
+    for column, wanted in keep.items():
+        for clip in kept:
+            if column not in clip.extra:
+                raise DataError(f"{clip.path}: the manifest has no column {column!r} to choose by")
+        kept = [clip for clip in kept if clip.extra[column] in wanted]
+    return kept
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal, to trace a score to the very table it came from."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -1,0 +1,116 @@
+"""Writes a model file: the network as an ONNX graph from log-mel to logits and embedding, with its record.
+
+Conventions: the graph's input is ``log_mel`` (batch, mel, frame), its outputs are ``logits`` (batch, class) and ``embedding``
+(batch, channel); batch and frame are free. What is written was compared with the network first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from os import PathLike
+
+import numpy as np
+import onnxruntime
+import torch
+
+from earmark.errors import ModelError
+from earmark.files import write_atomically
+from earmark.model_file import seal
+from earmark.models.network import Network
+from earmark.record import Record
+
+OPSET = 20
+TOLERANCE = 1e-4
+"""Of logits and embedding against the network, relative to the largest where that is above 1."""
+
+
+def export_model(network: Network, record: Record, path: str | PathLike[str]) -> float:
+    """Exports a network and writes it, with its record, as a model file.
+
+    Args:
+        network: From the registry; it is put into evaluation mode.
+        record: What the file is to carry.
+        path: Of the file, replaced whole.
+
+    Returns:
+        The largest difference found between network and file.
+
+    Raises:
+        ModelError: If the file's answers differ from the network's by more than ``TOLERANCE``; nothing is written then.
+    """
+    network.eval()
+    content = seal(_graph(network, record), record)
+    difference = compare(network, content, record)
+    if not difference <= TOLERANCE:
+        raise ModelError(f"the exported graph differs from the network by {difference:.2g} (at most {TOLERANCE:g} is allowed)")
+    write_atomically(path, content)
+    return difference
+
+
+def compare(network: Network, content: bytes, record: Record) -> float:
+    """The largest difference between a network and a model file, over several batches and lengths.
+
+    Returns:
+        Of logits and embedding, relative to the largest value where that is above 1.
+    """
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    generator = np.random.default_rng(0)
+    full = _window_frames(record)
+    largest = 0.0
+    for batch, frames in ((1, full), (3, full), (2, max(1, full // 3)), (1, 2 * full + 7)):
+        log_mel = generator.standard_normal((batch, record.front_end.n_mels, frames)).astype(np.float32)
+        with torch.no_grad():
+            expected = network(torch.from_numpy(log_mel))
+        answered = session.run(["logits", "embedding"], {"log_mel": log_mel})
+        for want, got in zip(expected, answered, strict=True):
+            scale = max(1.0, float(want.abs().max()))
+            largest = max(largest, float(np.abs(want.numpy() - got).max()) / scale)
+    return largest
+
+
+def _window_frames(record: Record) -> int:
+    return record.front_end.num_frames(round(record.window_s * record.front_end.sample_rate))
+
+
+def _graph(network: Network, record: Record) -> bytes:
+    example = torch.zeros(2, record.front_end.n_mels, _window_frames(record))
+    axes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("frame")}
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            input_names=["log_mel"],
+            output_names=["logits", "embedding"],
+            dynamic_shapes=(axes,),
+            opset_version=OPSET,
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    model.producer_name, model.producer_version = "earmark", ""
+    del model.metadata_props[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]  # source lines and stack traces of this machine
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    return bytes(model.SerializeToString())
+
+
+@contextlib.contextmanager
+def _quiet() -> contextlib.AbstractContextManager[None]:  # type: ignore[misc]
+    """The exporter reports its progress on standard output and in warnings that are no business of the caller."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

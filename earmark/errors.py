@@ -1,0 +1,36 @@
+"""The one family of exceptions that earmark raises on purpose.
+
+Conventions: a message says what was wrong, where, and what to do, on one line; the command line prints it as it is.
+"""
+
+
+class EarmarkError(Exception):
+    """Root of every error that earmark raises on purpose."""
+
+
+class AudioError(EarmarkError):
+    """A recording cannot be read, or holds samples that mean nothing (none at all, NaN, infinite)."""
+
+
+class ModelError(EarmarkError):
+    """A model is unknown, its file is damaged or too new, or a network cannot be built as asked."""
+
+
+class DataError(EarmarkError):
+    """A manifest, or a file that it names, is missing or malformed."""
+
+
+class RecipeError(EarmarkError):
+    """A recipe, or a value that overrides one, is not what the recipe's model allows."""
+
+
+class MissingExtraError(EarmarkError, ImportError):
+    """Something was asked for that an optional part of earmark provides.
+
+    Args:
+        what: What was asked for, as the start of a sentence.
+        extra: The extra that provides it.
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an optional part of earmark: pip install 'earmark[{extra}]'")

@@ -1,0 +1,1 @@
+"""What a network answers on many clips, and how right that is."""

@@ -1,0 +1,114 @@
+"""A model file: an ONNX graph that carries its record and a SHA-256 over both.
+
+Conventions: the file is a plain ONNX model. Its last two fields are metadata entries, first ``earmark.record`` (JSON), then
+``earmark.sha256``, the hash, in hexadecimal, of every byte before that entry. Protocol buffers may be concatenated, so both
+are read and written here without ONNX's own library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+
+from earmark.errors import ModelError
+from earmark.record import Record
+
+RECORD_KEY = b"earmark.record"
+HASH_KEY = b"earmark.sha256"
+_METADATA_FIELD = 14  # ModelProto.metadata_props: StringStringEntryProto(key = 1, value = 2)
+_LENGTH_DELIMITED = 2
+_HASH_ENTRY_LENGTH = 84  # tag and length (2), key with tag and length (2 + 14), value with tag and length (2 + 64)
+
+
+def seal(graph: bytes, record: Record) -> bytes:
+    """Puts a record and the hash behind a serialised ONNX graph.
+
+    Args:
+        graph: An ONNX ModelProto without these two metadata entries.
+        record: What the model carries.
+
+    Returns:
+        The content of a model file.
+    """
+    body = graph + _metadata_entry(RECORD_KEY, record.to_json().encode())
+    return body + _metadata_entry(HASH_KEY, hashlib.sha256(body).hexdigest().encode())
+
+
+def read_model_file(path: str | PathLike[str]) -> tuple[bytes, Record]:
+    """Reads and checks a model file.
+
+    Returns:
+        The content, as an inference engine takes it, and the record.
+
+    Raises:
+        ModelError: If the file is missing, damaged, no model of earmark, or of a newer version.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: the model file cannot be read ({error.strerror})") from None
+    body, stored = content[:-_HASH_ENTRY_LENGTH], content[-_HASH_ENTRY_LENGTH:]
+    digest = hashlib.sha256(body).hexdigest().encode()
+    if not stored.startswith(_metadata_entry(HASH_KEY, b"0" * 64)[:-64]):
+        raise ModelError(f"{path}: is not a complete model file of earmark (no hash at its end): fetch or export it again")
+    if stored[-64:] != digest:
+        raise ModelError(f"{path}: the model file is damaged (its SHA-256 does not match): fetch or export it again")
+    return content, Record.from_json(_record_entry(path, body))
+
+
+def read_record(path: str | PathLike[str]) -> Record:
+    """The record of a model file, checked like :func:`read_model_file` does."""
+    return read_model_file(path)[1]
+
+
+def _record_entry(path: str | PathLike[str], body: bytes) -> bytes:
+    for field, value in _fields(memoryview(body)):
+        if field == _METADATA_FIELD:
+            parts = dict(_fields(value))
+            if bytes(parts.get(1, b"")) == RECORD_KEY:
+                return bytes(parts.get(2, b""))
+    raise ModelError(f"{path}: the model file carries no record: export it again")
+
+
+def _metadata_entry(key: bytes, value: bytes) -> bytes:
+    return _field(_METADATA_FIELD, _field(1, key) + _field(2, value))
+
+
+def _field(number: int, value: bytes) -> bytes:
+    return bytes([number << 3 | _LENGTH_DELIMITED]) + _varint(len(value)) + value
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The length-delimited fields of a message; others are stepped over."""
+    position = 0
+    while position < len(message):
+        tag, position = _read_varint(message, position)
+        kind = tag & 7
+        if kind == _LENGTH_DELIMITED:
+            length, position = _read_varint(message, position)
+            yield tag >> 3, message[position : position + length]
+            position += length
+        elif kind == 0:
+            _, position = _read_varint(message, position)
+        else:
+            position += 8 if kind == 1 else 4
+
+
+def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = message[position]
+        number |= (byte & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 0x80:
+            return number, position

@@ -1,0 +1,194 @@
+"""The parts that earmark's convolutional networks are made of.
+
+Conventions: feature maps are (batch, channel, mel, frame). The attribute names are those of the published
+state dicts (EfficientAT, MIT licence), so that those load strictly. Nothing branches on a batch size or a length,
+so that every part exports with both left open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from earmark.errors import ModelError
+
+#: The letters of the axes that squeeze-excitation can look along, and which axis of a feature map each is.
+SE_AXES = {"c": 1, "f": 2, "t": 3}
+
+
+def _minimum(scales: Tensor) -> Tensor:
+    return scales.amin(0)
+
+
+def _maximum(scales: Tensor) -> Tensor:
+    return scales.amax(0)
+
+
+#: How the scales of several axes become one; each reduces the first of (axis, batch, channel, mel, frame).
+SE_FUSIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "max": _maximum,
+    "min": _minimum,
+    "avg": partial(torch.mean, dim=0),
+    "add": partial(torch.sum, dim=0),
+}
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """Rounds a number of channels to a multiple of the divisor, never down by more than a tenth.
+
+    Source: Howard et al., arXiv:1905.02244, as MobileNet implementations have it.
+
+    Args:
+        value: The number wanted, above 0.
+        divisor: What the result is a multiple of, and its least value.
+
+    Returns:
+        The number of channels.
+    """
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+class ConvNormActivation(nn.Sequential):
+    """Convolution without bias, batch norm, activation; padded so that only the stride shrinks the map.
+
+    Args:
+        channels: Input and output channels.
+        kernel: Side of the kernel, odd.
+        stride: Along both axes; a map of n becomes ceil(n / stride).
+        dilation: Along both axes.
+        groups: Groups of channels; equal to the channels for a depthwise convolution.
+        norm: Makes the batch norm of a number of channels.
+        activation: Makes the activation; None for none.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, int],
+        kernel: int,
+        *,
+        norm: Callable[[int], nn.Module],
+        activation: Callable[[], nn.Module] | None,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+    ) -> None:
+        padding = (kernel - 1) // 2 * dilation
+        conv = nn.Conv2d(*channels, kernel, stride, padding, dilation, groups, bias=False)
+        super().__init__(conv, norm(channels[1]), *([] if activation is None else [activation()]))
+
+
+class AxisExcitation(nn.Module):
+    """Scales in (0, 1) along one axis of a feature map, from its mean over the other two.
+
+    Source: Hu et al., arXiv:1709.01507, equations 2 to 4, for any of the three axes.
+
+    Args:
+        axis: 1 for channels, 2 for mel, 3 for frames.
+        size: The map's length along that axis.
+        ratio: How many times narrower the bottleneck is.
+    """
+
+    def __init__(self, axis: int, size: int, ratio: int) -> None:
+        super().__init__()
+        squeezed = make_divisible(size // ratio)
+        self.fc1 = nn.Linear(size, squeezed)
+        self.fc2 = nn.Linear(squeezed, size)
+        self.pooled_axes = [other for other in SE_AXES.values() if other != axis]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Computes the scales.
+
+        Args:
+            features: Shape (batch, channel, mel, frame).
+
+        Returns:
+            The scales, of length 1 along the two other axes.
+
+        Raises:
+            ModelError: If the map's mel or frame axis has not the length that the network was built for.
+        """
+        pooled = features.mean(self.pooled_axes)  # (batch, size)
+        # The channels are always right; asking only about the others keeps their lengths open in an export.
+        if 1 in self.pooled_axes and pooled.shape[1] != self.fc1.in_features:
+            axis, setting = ("frame", "num_frames") if 2 in self.pooled_axes else ("mel", "n_mels")
+            raise ModelError(
+                f"a feature map has {pooled.shape[1]} positions along its {axis} axis, its excitation was "
+                f"built for {self.fc1.in_features}: give spectrograms of the network's own {setting}"
+            )
+        scales = torch.sigmoid(self.fc2(torch.relu(self.fc1(pooled))))
+        for other in self.pooled_axes:
+            scales = scales.unsqueeze(other)
+        return scales
+
+
+class SqueezeExcitation(nn.Module):
+    """Multiplies a feature map by scales along one or several axes, found side by side from the same map.
+
+    Source: Schmid et al., arXiv:2211.04772; golden models/mn01_fc_se_*.npz.
+
+    Args:
+        sizes: Axis letter (c, f or t) to the map's length along it, in the order of the state dict.
+        ratio: How many times narrower the bottlenecks are.
+        fusion: One of SE_FUSIONS.
+    """
+
+    def __init__(self, sizes: dict[str, int], ratio: int, fusion: str) -> None:
+        super().__init__()
+        self.conc_se_layers = nn.ModuleList(
+            AxisExcitation(SE_AXES[letter], size, ratio) for letter, size in sizes.items()
+        )
+        self.fuse = SE_FUSIONS[fusion]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Scales the map; shapes (batch, channel, mel, frame) in and out."""
+        scales: Sequence[Tensor] = [excitation(features) for excitation in self.conc_se_layers]
+        if len(scales) == 1:
+            return features * scales[0]
+        fused: Tensor = self.fuse(torch.stack(torch.broadcast_tensors(*scales)))  # type: ignore[no-untyped-call]
+        return features * fused
+
+
+class AttentionPooling(nn.Module):
+    """Multi-head attention over frames, one attention per class and head.
+
+    Source: Gong et al., arXiv:2102.01243 (PSLA), section III; golden models/mn10_mhap4.npz.
+
+    Args:
+        channels: Channels of the feature map.
+        num_classes: Number of classes.
+        heads: Number of heads.
+    """
+
+    def __init__(self, channels: int, num_classes: int, heads: int) -> None:
+        super().__init__()
+        self.subspace_proj = nn.Linear(channels, 2 * heads * num_classes)
+        self.head_weight = nn.Parameter(torch.full((1, heads, 1), 1 / heads))
+        self.shape = (2, heads, num_classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Computes logits (batch, class) of a feature map (batch, channel, mel, frame)."""
+        sequence = features.mean(2).transpose(1, 2)  # (batch, frame, channel)
+        attention, values = self.subspace_proj(sequence).unflatten(2, self.shape).unbind(2)
+        attention = attention.sigmoid().clamp(1e-7, 1 - 1e-7)  # (batch, frame, head, class)
+        attention = attention / attention.sum(1, keepdim=True)
+        pooled: Tensor = (attention * values).sum(1)  # (batch, head, class)
+        return (pooled * self.head_weight).sum(1)
+
+
+def initialise(network: nn.Module) -> None:
+    """Draws starting weights as the published networks did: He (fan out), and N(0, 0.01) for linear layers.
+
+    Args:
+        network: Its convolutions and linear layers are redrawn in place; norms stay as PyTorch makes them.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0, 0.01)
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,125 @@
+"""The log-mel transform in PyTorch, for training: the twin of :class:`earmark.frontend.LogMel`.
+
+Conventions: a waveform is float32 in [-1, 1], shape (batch, time); a log-mel is float32, shape (batch, mel, frame). All
+constants derive from the :class:`~earmark.frontend.FrontEnd`, so nothing of this module enters a checkpoint. What training
+varies stands apart, in :meth:`LogMel.forward_jittered`; evaluation knows no chance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from earmark.errors import AudioError, ModelError
+from earmark.frontend import FrontEnd, mel_bank, window
+
+
+class LogMel(nn.Module):
+    """Turns waveforms into the log-mel spectrograms that the networks see, always in float32.
+
+    Source: Schmid et al., arXiv:2211.04772, section 3, for the default front-end; held by the golden log-mels of the tests.
+
+    Args:
+        front_end: Every constant of the transform.
+    """
+
+    window: Tensor
+    bank: Tensor
+
+    def __init__(self, front_end: FrontEnd) -> None:
+        super().__init__()
+        self.front_end = front_end
+        self.register_buffer("window", torch.from_numpy(window(front_end)).float(), persistent=False)
+        self.register_buffer("bank", _bank(front_end), persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """The log-mel of each waveform, the same for the same samples whatever the mode of the module.
+
+        Args:
+            waveform: float32 in [-1, 1], shape (batch, time), at ``front_end.sample_rate``. Its values are not searched for
+                NaN, which would stall an accelerator: the readers of recordings do that.
+
+        Returns:
+            float32, shape (batch, n_mels, frame).
+
+        Raises:
+            AudioError: If the waveform is not float32 of two dimensions, or shorter than ``front_end.min_samples``.
+        """
+        return self._log_mel(waveform, self.bank)
+
+    def forward_jittered(
+        self, waveform: Tensor, f_min_range: int, f_max_range: int, generator: np.random.Generator
+    ) -> Tensor:
+        """The log-mel by a mel bank whose edges are drawn anew for this batch, as a variation in training.
+
+        Source: EfficientAT's training front-end, there with ranges of 10 and 2000.
+
+        Args:
+            waveform: As for :meth:`forward`.
+            f_min_range: ``f_min`` rises by 0 to ``f_min_range - 1`` Hz; 0 leaves it.
+            f_max_range: ``f_max`` rises by ``f_max_range // 2`` less 0 to ``f_max_range - 1`` Hz; 0 leaves it.
+            generator: Two whole numbers are drawn from it.
+
+        Returns:
+            float32, shape (batch, n_mels, frame).
+
+        Raises:
+            AudioError: As :meth:`forward` does.
+            ModelError: If a range is negative, or the widest draw would pass half the sample rate or leave no band.
+        """
+        if f_min_range < 0 or f_max_range < 0:
+            raise ModelError(f"f_min_range {f_min_range} and f_max_range {f_max_range} must be at least 0")
+        f_min, f_max = self.front_end.f_min, self.front_end.f_max + f_max_range // 2
+        # The extremes, so that a range too wide fails at once and not at some unlucky draw.
+        replace(self.front_end, f_max=f_max)
+        replace(self.front_end, f_min=f_min + max(f_min_range - 1, 0), f_max=f_max - max(f_max_range - 1, 0))
+        f_min += generator.integers(max(f_min_range, 1))
+        f_max -= generator.integers(max(f_max_range, 1))
+        bank = _bank(replace(self.front_end, f_min=float(f_min), f_max=float(f_max)))
+        return self._log_mel(waveform, bank.to(waveform.device))
+
+    def _log_mel(self, waveform: Tensor, bank: Tensor) -> Tensor:
+        self._validate(waveform)
+        with torch.autocast(waveform.device.type, enabled=False):
+            # (batch, mel, bin) @ (batch, bin, frame): frames come out last, as the networks want them
+            return self._compress(torch.matmul(bank, self._spectrum(waveform).transpose(1, 2)))
+
+    def _validate(self, waveform: Tensor) -> None:
+        if waveform.ndim != 2 or waveform.dtype != torch.float32:
+            raise AudioError(
+                f"the waveform must be float32 of shape (batch, time), not {waveform.dtype} of {tuple(waveform.shape)}"
+            )
+
+    def _spectrum(self, waveform: Tensor) -> Tensor:
+        """(batch, time) -> (batch, frame, bin)."""
+        front_end = self.front_end
+        num_frames = front_end.num_frames(waveform.shape[1])
+        if front_end.preemphasis:
+            waveform = waveform[:, 1:] - front_end.preemphasis * waveform[:, :-1]
+        padding = front_end.n_fft // 2
+        padded = functional.pad(waveform, (padding, padding), mode="reflect")
+        frames = padded[:, front_end.window_offset :].unfold(1, front_end.win_length, front_end.hop_length)
+        # The transform pads the window at its end: where it lies within n_fft changes phases only.
+        spectrum = torch.fft.rfft(frames[:, :num_frames] * self.window, n=front_end.n_fft)
+        power = spectrum.real.square() + spectrum.imag.square()
+        return power if front_end.power == 2.0 else power.pow(front_end.power / 2)
+
+    def _compress(self, energies: Tensor) -> Tensor:
+        front_end = self.front_end
+        if front_end.floor_mode == "add":
+            energies = energies + front_end.floor
+            floor = None
+        else:
+            floor = front_end.floor
+        if floor is not None or front_end.ceiling is not None:
+            energies = energies.clamp(floor, front_end.ceiling)
+        logarithms = 10 * energies.log10() if front_end.log == "db" else energies.log()
+        return (logarithms + front_end.shift) / front_end.scale
+
+
+def _bank(front_end: FrontEnd) -> Tensor:
+    return torch.from_numpy(mel_bank(front_end)).float()

@@ -1,0 +1,132 @@
+"""The record that a model carries: all that is needed to use its weights rightly, and where they come from.
+
+Conventions: a record is JSON in the metadata of a model file (:mod:`earmark.model_file`) and of a checkpoint. Reading is
+strict: an unknown field, a missing one or a wrong type is a :class:`~earmark.errors.ModelError`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+from earmark.errors import ModelError
+from earmark.frontend import FrontEnd
+
+RECORD_VERSION = 1
+
+Task = Literal["multi_label", "single_label"]
+Padding = Literal["repeat", "zero"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a model hears with, what it answers, and where it comes from.
+
+    Args:
+        name: The model's name.
+        labels: One per class, in the order of the logits; no two alike.
+        front_end: Waveform -> log-mel, with every constant.
+        task: "multi_label": sounds may co-occur, a score is the sigmoid of a logit, and a recording's score is the
+            maximum over its windows. "single_label": classes exclude each other, scores are a softmax, windows are
+            averaged.
+        architecture: Name in the registry of networks.
+        arguments: What the architecture was built with, apart from the number of classes.
+        window_s: Length of the window that the model was made for, in seconds.
+        padding: How a clip shorter than the window is filled up: "repeat" or "zero".
+        embedding_size: Channels of the embedding.
+        threshold: Score from which a tag counts as heard, in [0, 1]; None where none was chosen.
+        description: What the model is for, in a sentence.
+        license: Of the weights.
+        source: Where the weights come from: a recipe, a paper or a URL.
+        metrics: Measured scores by name, numbers or nested tables.
+        provenance: How the weights came about: recipe, versions, data.
+        card: The model card, as Markdown.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    front_end: FrontEnd
+    task: Task
+    architecture: str
+    arguments: Mapping[str, Any]
+    window_s: float
+    padding: Padding
+    embedding_size: int
+    threshold: float | None = None
+    description: str = ""
+    license: str = ""
+    source: str = ""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    card: str = ""
+
+    def __post_init__(self) -> None:
+        problem = self._problem()
+        if problem:
+            raise ModelError(f"the record of model {self.name!r} is not usable: {problem}")
+
+    def _problem(self) -> str:
+        if not self.labels or not all(isinstance(label, str) and label for label in self.labels):
+            return "labels must be a list of names, one per class"
+        if len(set(self.labels)) != len(self.labels):
+            return "two labels are alike"
+        if self.task not in ("multi_label", "single_label"):
+            return f"task must be multi_label or single_label, not {self.task!r}"
+        if self.padding not in ("repeat", "zero"):
+            return f"padding must be repeat or zero, not {self.padding!r}"
+        if not _is_number(self.window_s) or not self.window_s > 0:
+            return f"window_s must be a positive number of seconds, not {self.window_s!r}"
+        if self.threshold is not None and not (_is_number(self.threshold) and 0 <= self.threshold <= 1):
+            return f"threshold must lie in [0, 1], not {self.threshold!r}"
+        return ""
+
+    def to_json(self) -> str:
+        """The record as JSON, keys sorted, so that equal records are equal texts."""
+        values = asdict(self) | {"front_end": self.front_end.to_dict(), "version": RECORD_VERSION}
+        return json.dumps(values, sort_keys=True, ensure_ascii=False)
+
+    def changed(self, **values: Any) -> Record:
+        """A copy with some fields replaced."""
+        return replace(self, **values)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Record:
+        """The record that :meth:`to_json` wrote.
+
+        Raises:
+            ModelError: If the text is no record, or one of a newer version.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise ModelError(f"the model's record is not valid JSON ({error}): fetch or export the model again") from None
+        if not isinstance(values, dict):
+            raise ModelError("the model's record is not a JSON object: fetch or export the model again")
+        version = values.pop("version", None)
+        if not isinstance(version, int) or version < 1:
+            raise ModelError(f"the model's record has no valid version ({version!r}): export the model again")
+        if version > RECORD_VERSION:
+            raise ModelError(
+                f"the model's record has version {version}, this earmark reads up to {RECORD_VERSION}: upgrade earmark"
+            )
+        known = {entry.name: entry for entry in fields(cls)}
+        unknown = sorted(set(values) - set(known))
+        missing = sorted(
+            name
+            for name, entry in known.items()
+            if name not in values and entry.default is MISSING and entry.default_factory is MISSING
+        )
+        if unknown or missing:
+            raise ModelError(f"the model's record has unknown fields {unknown} and lacks {missing}: export the model again")
+        try:
+            values["front_end"] = FrontEnd.from_dict(values["front_end"])
+            values["labels"] = tuple(values["labels"])
+            return cls(**values)
+        except (TypeError, AttributeError) as error:
+            raise ModelError(f"the model's record is malformed ({error}): export the model again") from None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

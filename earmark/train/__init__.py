@@ -1,0 +1,1 @@
+"""Recipes, losses, schedules, and the loop that trains every network."""

@@ -1,0 +1,352 @@
+"""The loop that trains every network: clips -> waveforms -> log-mel -> network -> loss, epoch by epoch.
+
+Conventions: a run lives in a folder of its own: ``recipe.json`` (resolved), ``log.jsonl`` (one line an epoch), ``state.safetensors``
+(to go on from after a kill), ``best.safetensors`` and ``last.safetensors`` (checkpoints with their record). The same command
+goes on where a killed run stopped; every draw comes from (seed, epoch, step), so the result is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from earmark.data import augment
+from earmark.data.dataset import ClipDataset, epoch_batches
+from earmark.data.manifest import Clip, label_set, read_manifest, select, targets
+from earmark.errors import DataError, RecipeError
+from earmark.evaluate import metrics
+from earmark.evaluate.predict import clip_windows, predict
+from earmark.files import write_atomically
+from earmark.models.checkpoint import save_checkpoint
+from earmark.models.log_mel import LogMel
+from earmark.models.registry import create_model
+from earmark.record import Record
+from earmark.train.losses import label_loss
+from earmark.train.recipe import Recipe
+from earmark.train.run_state import RunState
+from earmark.train.schedules import cosine_with_warm_up
+from earmark.version import __version__
+
+Report = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The clips of one run: groups to train on, and those to judge by."""
+
+    labels: tuple[str, ...]
+    groups: tuple[tuple[Clip, ...], ...]
+    judged: tuple[Clip, ...] = ()
+    clips_per_epoch: tuple[int | None, ...] = field(default=())
+
+
+def split_clips(recipe: Recipe, fold: int | None) -> Split:
+    """Reads the recipe's manifests and sets a fold apart.
+
+    Args:
+        recipe: Names the manifests and which clips may be trained on.
+        fold: Judged on every clip of this fold, trained on the others; None: train on all, judge nothing.
+
+    Raises:
+        DataError: If a manifest is damaged, a label unknown, or nothing is left to train on or to judge.
+    """
+    sources = [(source, read_manifest(source.manifest, source.audio)) for source in recipe.data.sources]
+    everything = [clip for _, clips in sources for clip in clips]
+    labels = recipe.data.labels or label_set(everything)
+    targets(everything, labels)
+    groups = tuple(
+        tuple(clip for clip in select(clips, source.train_on) if fold is None or clip.fold != fold)
+        for source, clips in sources
+    )
+    judged = tuple(clip for clip in everything if fold is not None and clip.fold == fold)
+    if fold is not None and not judged:
+        raise DataError(f"recipe {recipe.name!r}: no clip has fold {fold} to judge by")
+    if not any(groups):
+        raise DataError(f"recipe {recipe.name!r}: no clip is left to train on")
+    return Split(labels, groups, judged, tuple(source.clips_per_epoch for source, _ in sources))
+
+
+def train(recipe: Recipe, folder: Path, fold: int | None = None, report: Report = lambda facts: None) -> Record:
+    """Trains one network, or goes on with a run that was cut short.
+
+    Args:
+        recipe: What to do.
+        folder: Of the run; made where it is missing.
+        fold: See :func:`split_clips`.
+        report: Called with the facts of each step and each epoch, to show progress.
+
+    Returns:
+        The record of the network, whose checkpoint is ``folder/last.safetensors`` (and ``best.safetensors``).
+
+    Raises:
+        RecipeError: If the folder holds a run of another recipe, or the loss is no longer a number.
+        DataError: If clips or the run's state cannot be used.
+        AudioError: If a clip cannot be read.
+        ModelError: If the network cannot be built as asked.
+    """
+    split = split_clips(recipe, fold)
+    _claim(folder, recipe, fold)
+    run = _Run(recipe, split, folder, report)
+    for epoch in range(run.resume(), recipe.optimizer.epochs):
+        run.epoch(epoch)
+    return run.record
+
+
+def _claim(folder: Path, recipe: Recipe, fold: int | None) -> None:
+    """Makes the folder this run's own, or checks that it is already."""
+    resolved = json.dumps(recipe.model_dump(mode="json", exclude_none=True) | {"fold": fold}, indent=1, sort_keys=True)
+    stored = folder / "recipe.json"
+    if stored.exists() and stored.read_text(encoding="utf-8") != resolved:
+        raise RecipeError(f"{folder}: holds a run of another recipe: choose another folder or remove this one")
+    write_atomically(stored, resolved)
+
+
+class _Run:
+    """One training: what stays the same over its epochs, and the parts with a state."""
+
+    def __init__(self, recipe: Recipe, split: Split, folder: Path, report: Report) -> None:
+        self.recipe, self.split, self.folder, self.report = recipe, split, folder, report
+        torch.manual_seed(recipe.seed)
+        self.network = create_model(
+            recipe.model.architecture, num_classes=len(split.labels), **recipe.model.arguments
+        )
+        if recipe.optimizer.channels_last:
+            self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.log_mel = LogMel(recipe.front_end)
+        self.embedding_size = self._embedding_size()
+        self.average = _average(self.network, recipe.optimizer.average_decay)
+        self.optimizer = torch.optim.AdamW(
+            _groups(self.network, recipe.optimizer.weight_decay), lr=recipe.optimizer.learning_rate, fused=True
+        )
+        clips = [clip for group in split.groups for clip in group]
+        self.data = ClipDataset(
+            clips,
+            split.labels,
+            sample_rate=recipe.front_end.sample_rate,
+            length=recipe.window_length,
+            padding=recipe.padding,
+            cache=recipe.data.cache,
+        )
+        self.groups = [
+            (len(group), wanted) for group, wanted in zip(split.groups, split.clips_per_epoch, strict=True)
+        ]
+        self.steps = len(list(epoch_batches(self.groups, recipe.optimizer.batch_size, (0,))))
+        self.best = -math.inf
+        self.judged_windows: list[tuple[int, NDArray[np.float32]]] | None = None
+
+    @torch.no_grad()
+    def _embedding_size(self) -> int:
+        frames = self.recipe.front_end.num_frames(self.recipe.window_length)
+        return self.network.eval()(torch.zeros(1, self.recipe.front_end.n_mels, frames)).embedding.shape[1]
+
+    @property
+    def state(self) -> RunState:
+        return RunState(self.network, self.average, self.optimizer)
+
+    @property
+    def kept(self) -> nn.Module:
+        """The network that is judged and kept: the moving average where there is one."""
+        return self.network if self.average is None else self.average.module
+
+    def resume(self) -> int:
+        path = self.folder / "state.safetensors"
+        if not path.exists():
+            (self.folder / "log.jsonl").unlink(missing_ok=True)
+            return 0
+        facts = self.state.load(path)
+        self.best = facts["best"]
+        self._trim_log(facts["epoch"])
+        return int(facts["epoch"])
+
+    def _trim_log(self, epochs: int) -> None:
+        """Drops what a killed run wrote after its last state, so that no epoch stands in the log twice."""
+        log = self.folder / "log.jsonl"
+        lines = log.read_text(encoding="utf-8").splitlines()[:epochs] if log.exists() else []
+        write_atomically(log, "".join(line + "\n" for line in lines))
+
+    def epoch(self, epoch: int) -> None:
+        began = time.monotonic()
+        losses = self._train_epoch(epoch)
+        facts: dict[str, Any] = {"epoch": epoch + 1, "loss": float(np.mean(losses))}
+        last = epoch + 1 == self.recipe.optimizer.epochs
+        if self.split.judged and (last or (epoch + 1) % self.recipe.judge.every == 0):
+            facts |= self._judge()
+        facts["seconds"] = round(time.monotonic() - began, 2)
+        self._keep(facts, last)
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(facts) + "\n")
+            log.flush()
+            os.fsync(log.fileno())
+        self.state.save(self.folder / "state.safetensors", {"epoch": epoch + 1, "best": self.best})
+        self.report(facts)
+
+    def _train_epoch(self, epoch: int) -> list[float]:
+        recipe, losses = self.recipe, []
+        torch.manual_seed(_seed(recipe.seed, epoch))
+        batches = list(epoch_batches(self.groups, recipe.optimizer.batch_size, (recipe.seed, epoch)))
+        loader = DataLoader(self.data, batch_sampler=batches, num_workers=recipe.data.workers)  # type: ignore[arg-type]
+        self.network.train()
+        began = time.monotonic()
+        for step, (waveforms, wanted) in enumerate(loader):
+            loss = self._step(epoch, step, waveforms, wanted)
+            if not math.isfinite(loss):
+                raise RecipeError(
+                    f"{self.folder}: the loss is {loss} in epoch {epoch + 1}, step {step + 1}: lower "
+                    "optimizer.learning_rate; the last good state is kept"
+                )
+            losses.append(loss)
+            rate = (step + 1) * len(waveforms) / (time.monotonic() - began)
+            self.report({"epoch": epoch, "step": step, "steps": self.steps, "loss": loss, "clips_per_s": rate})
+        return losses
+
+    def _step(self, epoch: int, step: int, waveforms: Tensor, wanted: Tensor) -> float:
+        settings = self.recipe.optimizer
+        factor = cosine_with_warm_up(
+            epoch * self.steps + step,
+            settings.epochs * self.steps,
+            round(settings.warm_up_epochs * self.steps),
+            settings.last_factor,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * factor
+        generator = np.random.default_rng([self.recipe.seed, epoch, step])
+        log_mel, wanted = augmented(self.recipe, self.log_mel, waveforms, wanted, generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
+            logits = self.network(log_mel).logits
+        loss = label_loss(logits.float(), wanted, self.recipe.task, settings.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        return loss.item()
+
+    def _judge(self) -> dict[str, Any]:
+        if self.judged_windows is None:
+            self.judged_windows = list(self._windows(self.split.judged))
+        scores = predict(self.kept, self.log_mel, self.judged_windows, self.recipe.task)
+        truth = targets(self.split.judged, self.split.labels)
+        np.save(self.folder / "scores.npy", scores)
+        return {
+            "accuracy": metrics.accuracy(truth, scores),
+            "map_macro": metrics.macro(metrics.average_precision(truth, scores)),
+            "log_loss": metrics.log_loss(truth, scores),
+        }
+
+    def _windows(self, clips: Sequence[Clip]) -> Any:
+        recipe = self.recipe
+        paths = [clip.path for clip in clips]
+        return clip_windows(paths, recipe.front_end.sample_rate, recipe.window_length, recipe.padding)
+
+    def _keep(self, facts: Mapping[str, Any], last: bool) -> None:
+        if facts.get("map_macro", -math.inf) > self.best:
+            self.best = facts["map_macro"]
+            save_checkpoint(self.folder / "best.safetensors", self.kept, self.record)
+        if last:
+            save_checkpoint(self.folder / "last.safetensors", self.kept, self.record)
+
+    @property
+    def record(self) -> Record:
+        recipe = self.recipe
+        return Record(
+            name=recipe.name,
+            labels=self.split.labels,
+            front_end=recipe.front_end,
+            task=recipe.task,
+            architecture=recipe.model.architecture,
+            arguments=dict(recipe.model.arguments),
+            window_s=recipe.window_s,
+            padding=recipe.padding,
+            embedding_size=self.embedding_size,
+            description=recipe.description,
+            license=recipe.license,
+            source=recipe.source,
+            provenance={
+                "earmark": __version__,
+                "torch": torch.__version__,
+                "seed": recipe.seed,
+                "epochs": recipe.optimizer.epochs,
+                "clips": sum(len(group) for group in self.split.groups),
+                "command": recipe.command,
+            },
+        )
+
+
+def augmented(
+    recipe: Recipe, log_mel: LogMel, waveforms: Tensor, wanted: Tensor, generator: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """A training batch as the network sees it.
+
+    Args:
+        recipe: Its ``augment`` section says what is done.
+        log_mel: The front-end.
+        waveforms: (batch, time).
+        wanted: Targets, (batch, class).
+        generator: Of all draws.
+
+    Returns:
+        Log-mel (batch, mel, frame) and targets.
+    """
+    settings, front_end = recipe.augment, recipe.front_end
+    if settings.roll_s:
+        waveforms = augment.roll(waveforms, round(settings.roll_s * front_end.sample_rate), generator)
+    if settings.gain_db != (0, 0):
+        waveforms = augment.gain(waveforms, *settings.gain_db, generator)
+    if settings.mix_probability:
+        waveforms, wanted = augment.mix_waveforms(
+            waveforms, wanted, settings.mix_alpha, settings.mix_probability, generator
+        )
+    if settings.f_min_range or settings.f_max_range:
+        features = log_mel.forward_jittered(waveforms, settings.f_min_range, settings.f_max_range, generator)
+    else:
+        features = log_mel(waveforms)
+    if settings.equalize_db:
+        features = augment.equalize(features, settings.equalize_db, front_end, generator)
+    if settings.mask_mels or settings.mask_s:
+        frames = round(settings.mask_s * front_end.sample_rate / front_end.hop_length)
+        fill = front_end.shift / front_end.scale
+        features = augment.mask(features, settings.mask_mels, frames, fill, generator)
+    if settings.mixup_alpha:
+        features, wanted = augment.mixup(features, wanted, settings.mixup_alpha, generator)
+    return features, wanted
+
+
+def _seed(*numbers: int) -> int:
+    digest = hashlib.sha256(",".join(map(str, numbers)).encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
+def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    free = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+
+
+def _average(network: nn.Module, decay: float) -> AveragedModel | None:
+    if not decay:
+        return None
+
+    @torch.no_grad()
+    def update(averages: Any, current: Any, steps: Any) -> None:
+        weight = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
+        for average, value in zip(averages, current, strict=True):
+            if average.is_floating_point():
+                average.lerp_(value, weight)
+            else:
+                average.copy_(value)
+
+    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)

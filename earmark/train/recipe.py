@@ -1,0 +1,192 @@
+"""A recipe: all that makes a training what it is, checked before anything runs.
+
+Conventions: TOML, one table per section; paths are relative to the folder that the command is run in; lengths end in their
+unit. What a recipe does not say has the default given here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from earmark.config import Section, load
+from earmark.errors import ModelError
+from earmark.frontend import FrontEnd
+from earmark.record import Padding, Task
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+Natural = Annotated[int, Field(ge=0)]
+
+
+def _front_end(values: Any) -> Any:
+    if not isinstance(values, dict):
+        return values
+    defaults = FrontEnd().to_dict()
+    unknown = sorted(set(values) - set(defaults))
+    if unknown:
+        known = ", ".join(entry.name for entry in fields(FrontEnd))
+        raise ValueError(f"unknown key {unknown[0]!r}; allowed here: {known}")
+    try:
+        return FrontEnd.from_dict(defaults | values)
+    except ModelError as error:
+        raise ValueError(str(error)) from None
+
+
+class Model(Section):
+    """The network to train."""
+
+    architecture: str
+    """Name in the registry."""
+    arguments: Mapping[str, Any] = {}
+    """What the architecture is built with; the number of classes comes from the labels."""
+
+
+class Source(Section):
+    """A manifest and how it is used."""
+
+    manifest: Path
+    """CSV with the columns path, labels, fold."""
+    audio: Path | None = None
+    """Folder that relative paths start from; by default the manifest's own."""
+    train_on: Mapping[str, tuple[str, ...]] = {}
+    """Column -> values: train on such clips only. Judging uses every clip of the fold."""
+    clips_per_epoch: Count | None = None
+    """Draw so many clips of this source in each epoch; by default all."""
+
+
+class Data(Section):
+    """The clips."""
+
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    """Manifests; their clips are put together."""
+    labels: tuple[str, ...] | None = None
+    """Classes in the order of the logits; by default all labels of the sources, in alphabetical order."""
+    folds: tuple[Count, ...] = ()
+    """Folds to cross-validate over; none: train on everything only."""
+    cache: bool = False
+    """Keep decoded clips in memory."""
+    workers: Natural = 0
+    """Processes that load clips."""
+
+
+class Augment(Section):
+    """Augmentation of training clips; zero switches a step off."""
+
+    roll_s: Annotated[float, Field(ge=0)] = 0.0
+    """Shift each waveform around its end by up to this to either side."""
+    gain_db: tuple[float, float] = (0.0, 0.0)
+    """Range of the random gain."""
+    mix_probability: Share = 0.0
+    """Mix this share of the waveforms with a partner."""
+    mix_alpha: Positive = 2.0
+    """Beta distribution of the mixing weight."""
+    mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
+    """Beta distribution of the mixing weight of log-mels."""
+    mask_mels: Natural = 0
+    """Widest stripe of bands that is masked."""
+    mask_s: Annotated[float, Field(ge=0)] = 0.0
+    """Widest stripe of time that is masked."""
+    equalize_db: Annotated[float, Field(ge=0)] = 0.0
+    """Largest gain of the random colouring over the bands."""
+    f_min_range: Natural = 0
+    """Jitter of the lower edge of the mel bank, in Hz."""
+    f_max_range: Natural = 0
+    """Jitter of the upper edge of the mel bank, in Hz."""
+
+
+class Optimizer(Section):
+    """AdamW, its learning rate and how long it runs."""
+
+    learning_rate: Positive
+    """The highest rate."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of weight matrices and kernels; norms and biases have none."""
+    batch_size: Count = 32
+    epochs: Count = 100
+    warm_up_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """The rate rises over so many epochs, then falls along a cosine."""
+    last_factor: Share = 0.0
+    """Of the highest rate, at the end."""
+    label_smoothing: Share = 0.0
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Moving average of weights and norm statistics by this much a step, judged and kept instead of the last; 0: none."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """What the network computes in while training."""
+    channels_last: bool = False
+    """Memory layout of activations; same results, often faster."""
+
+
+class Judge(Section):
+    """How a fold is judged and what is kept."""
+
+    every: Count = 10
+    """Judge after so many epochs, and after the last."""
+    keep: Literal["last", "best"] = "last"
+    """The checkpoint that counts: the last one, or the best by macro mAP on clips held out of the training."""
+    quiet_share: Share = 0.005
+    """The default threshold lets at most this share of clips without labels (of each ``quiet_by``) through."""
+    lowest_threshold: Share = 0.3
+    """The default threshold is never below this."""
+    quiet_by: str = "kind"
+    """Column that groups the clips without labels."""
+    quiet_manifest: Path | None = None
+    """Clips without labels, never trained on, by which the threshold is chosen; none: no threshold."""
+
+
+class Recipe(Section):
+    """A training from clips to a checkpoint."""
+
+    name: str
+    description: str
+    source: str
+    """Where the method comes from."""
+    command: str
+    cost: str
+    """What it takes: hardware and hours."""
+    expected: str
+    """The score it reached, and on what."""
+    license: str = ""
+    """Of the weights that come out."""
+    seed: Natural = 0
+    task: Task = "multi_label"
+    window_s: Positive
+    padding: Padding = "repeat"
+    model: Model
+    front_end: Annotated[FrontEnd, BeforeValidator(_front_end)] = FrontEnd()
+    data: Data
+    augment: Augment = Augment()
+    optimizer: Optimizer
+    judge: Judge = Judge()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Recipe:
+        low, high = self.augment.gain_db
+        if low > high:
+            raise ValueError("augment.gain_db must be [lowest, highest]")
+        if round(self.window_s * self.front_end.sample_rate) < self.front_end.min_samples:
+            raise ValueError("window_s is shorter than one frame of the front-end")
+        return self
+
+    @property
+    def window_length(self) -> int:
+        """Samples of a window."""
+        return round(self.window_s * self.front_end.sample_rate)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads and checks a recipe.
+
+    Args:
+        path: A TOML file.
+        overrides: ``"optimizer.epochs=5"`` and the like.
+
+    Raises:
+        RecipeError: If a key is unknown or a value does not fit; the message names what is allowed.
+    """
+    return load(Recipe, path, overrides)
