@@ -1,13 +1,13 @@
 """The parts that earmark's convolutional networks are made of.
 
 Conventions: feature maps are (batch, channel, mel, frame). The attribute names are those of the published
-state dicts (EfficientAT, MIT licence), so that those load strictly. Nothing branches on a batch size or a length,
-so that every part exports with both left open.
+state dicts (EfficientAT, MIT licence), so that those load strictly. Nothing branches on a batch size or a
+length, so that every part exports with both left open.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -19,15 +19,16 @@ from earmark.errors import ModelError
 SE_AXES = {"c": 1, "f": 2, "t": 3}
 
 
-def _minimum(scales: Tensor) -> Tensor:
-    return scales.amin(0)
+def _minimum(scaled: Tensor) -> Tensor:
+    return scaled.amin(0)
 
 
-def _maximum(scales: Tensor) -> Tensor:
-    return scales.amax(0)
+def _maximum(scaled: Tensor) -> Tensor:
+    return scaled.amax(0)
 
 
-#: How the scales of several axes become one; each reduces the first of (axis, batch, channel, mel, frame).
+#: How the maps scaled along several axes become one; each reduces the first of
+#: (axis, batch, channel, mel, frame).
 SE_FUSIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "max": _maximum,
     "min": _minimum,
@@ -145,11 +146,9 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Scales the map; shapes (batch, channel, mel, frame) in and out."""
-        scales: Sequence[Tensor] = [excitation(features) for excitation in self.conc_se_layers]
-        if len(scales) == 1:
-            return features * scales[0]
-        fused: Tensor = self.fuse(torch.stack(torch.broadcast_tensors(*scales)))  # type: ignore[no-untyped-call]
-        return features * fused
+        scaled = [features * excitation(features) for excitation in self.conc_se_layers]
+        # The scaled maps are fused, not the scales: of a negative value the least scale makes the largest.
+        return scaled[0] if len(scaled) == 1 else self.fuse(torch.stack(scaled))
 
 
 class AttentionPooling(nn.Module):

@@ -1,8 +1,9 @@
 """The log-mel transform in PyTorch, for training: the twin of :class:`earmark.frontend.LogMel`.
 
-Conventions: a waveform is float32 in [-1, 1], shape (batch, time); a log-mel is float32, shape (batch, mel, frame). All
-constants derive from the :class:`~earmark.frontend.FrontEnd`, so nothing of this module enters a checkpoint. What training
-varies stands apart, in :meth:`LogMel.forward_jittered`; evaluation knows no chance.
+Conventions: a waveform is float32 in [-1, 1], shape (batch, time); a log-mel is float32, shape
+(batch, mel, frame). All constants derive from the :class:`~earmark.frontend.FrontEnd`, so nothing of this
+module enters a checkpoint. What training varies stands apart, in :meth:`LogMel.forward_jittered`; evaluation
+knows no chance.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from earmark.frontend import FrontEnd, mel_bank, window
 class LogMel(nn.Module):
     """Turns waveforms into the log-mel spectrograms that the networks see, always in float32.
 
-    Source: Schmid et al., arXiv:2211.04772, section 3, for the default front-end; held by the golden log-mels of the tests.
+    Source: Schmid et al., arXiv:2211.04772, section 3, for the default front-end; held by the golden log-mels
+    of the tests.
 
     Args:
         front_end: Every constant of the transform.
@@ -40,14 +42,15 @@ class LogMel(nn.Module):
         """The log-mel of each waveform, the same for the same samples whatever the mode of the module.
 
         Args:
-            waveform: float32 in [-1, 1], shape (batch, time), at ``front_end.sample_rate``. Its values are not searched for
-                NaN, which would stall an accelerator: the readers of recordings do that.
+            waveform: float32 in [-1, 1], shape (batch, time), at ``front_end.sample_rate``. It is not
+                searched for NaN, which would stall an accelerator: the readers of recordings do that.
 
         Returns:
             float32, shape (batch, n_mels, frame).
 
         Raises:
-            AudioError: If the waveform is not float32 of two dimensions, or shorter than ``front_end.min_samples``.
+            AudioError: If the waveform is not float32 of two dimensions, or is shorter than
+                ``front_end.min_samples``.
         """
         return self._log_mel(waveform, self.bank)
 
@@ -61,7 +64,8 @@ class LogMel(nn.Module):
         Args:
             waveform: As for :meth:`forward`.
             f_min_range: ``f_min`` rises by 0 to ``f_min_range - 1`` Hz; 0 leaves it.
-            f_max_range: ``f_max`` rises by ``f_max_range // 2`` less 0 to ``f_max_range - 1`` Hz; 0 leaves it.
+            f_max_range: ``f_max`` rises by ``f_max_range // 2`` less 0 to ``f_max_range - 1`` Hz; 0 leaves
+                it.
             generator: Two whole numbers are drawn from it.
 
         Returns:
@@ -69,7 +73,8 @@ class LogMel(nn.Module):
 
         Raises:
             AudioError: As :meth:`forward` does.
-            ModelError: If a range is negative, or the widest draw would pass half the sample rate or leave no band.
+            ModelError: If a range is negative, or so wide that a draw could pass half the sample rate or
+                leave no band.
         """
         if f_min_range < 0 or f_max_range < 0:
             raise ModelError(f"f_min_range {f_min_range} and f_max_range {f_max_range} must be at least 0")
@@ -91,7 +96,8 @@ class LogMel(nn.Module):
     def _validate(self, waveform: Tensor) -> None:
         if waveform.ndim != 2 or waveform.dtype != torch.float32:
             raise AudioError(
-                f"the waveform must be float32 of shape (batch, time), not {waveform.dtype} of {tuple(waveform.shape)}"
+                "the waveform must be float32 of shape (batch, time), "
+                f"not {waveform.dtype} of shape {tuple(waveform.shape)}: convert it"
             )
 
     def _spectrum(self, waveform: Tensor) -> Tensor:
@@ -105,7 +111,7 @@ class LogMel(nn.Module):
         frames = padded[:, front_end.window_offset :].unfold(1, front_end.win_length, front_end.hop_length)
         # The transform pads the window at its end: where it lies within n_fft changes phases only.
         spectrum = torch.fft.rfft(frames[:, :num_frames] * self.window, n=front_end.n_fft)
-        power = spectrum.real.square() + spectrum.imag.square()
+        power: Tensor = spectrum.real.square() + spectrum.imag.square()
         return power if front_end.power == 2.0 else power.pow(front_end.power / 2)
 
     def _compress(self, energies: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class MobileNetConfig(NetworkConfig):
         dilated: Whether the last three blocks dilate by 2 and keep the map's size instead of shrinking it.
         reduced_tail: Whether the last three blocks and what follows have half the channels.
         se_dims: Axes of squeeze-excitation: any of the letters c (channel), f (mel), t (frame); or "none".
-        se_agg: How the scales of several axes become one: one of SE_FUSIONS.
+        se_agg: How the maps scaled along several axes become one: one of SE_FUSIONS.
         se_ratio: How many times narrower the bottlenecks of squeeze-excitation are.
         n_mels: Mel bands of the spectrograms; matters only with f in se_dims, any number is taken otherwise.
         num_frames: Frames of the spectrograms; matters only with t in se_dims, any number is taken otherwise.
@@ -78,17 +78,16 @@ class MobileNetConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "strides", tuple(self.strides))  # a recipe or a record gives a list
         letters = "" if self.se_dims == "none" else self.se_dims
-        strides_hold = len(self.strides) == 4 and set(self.strides) <= {1, 2}
+        strides_hold = isinstance(self.strides, list | tuple) and len(self.strides) == 4
         axes_hold = self.se_dims != "" and set(letters) <= set(SE_AXES) and len(set(letters)) == len(letters)
-        require("width", self.width, self.width > 0 and math.isfinite(self.width), "a number above 0")
+        require("width", self.width, self.width > 0, "a number above 0")
         require("head", self.head, self.head in HEADS, f"one of {', '.join(HEADS)}")
+        strides_hold = strides_hold and all(stride in (1, 2) for stride in self.strides)
         require("strides", self.strides, strides_hold, "four numbers, each 1 or 2")
+        object.__setattr__(self, "strides", tuple(self.strides))  # a recipe or a record gives a list
         require("se_dims", self.se_dims, axes_hold, "any of the letters c, f and t, each once, or none")
         require("se_agg", self.se_agg, self.se_agg in SE_FUSIONS, f"one of {', '.join(SE_FUSIONS)}")
-        for name in ("heads", "se_ratio", "n_mels", "num_frames"):
-            require(name, getattr(self, name), getattr(self, name) >= 1, "a whole number of at least 1")
         require("dropout", self.dropout, 0 <= self.dropout < 1, "a number from 0 to below 1")
         require(
             "norm_momentum", self.norm_momentum, 0 < self.norm_momentum <= 1, "a number above 0, at most 1"

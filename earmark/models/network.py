@@ -6,8 +6,10 @@ or class count changes them. A network is built from one frozen dataclass that h
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 from torch import Tensor, nn
 
@@ -26,18 +28,44 @@ class Output(NamedTuple):
     embedding: Tensor
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_CHECKS: dict[Any, tuple[Callable[[Any], bool], str]] = {
+    int: (_is_count, "a whole number of at least 1"),
+    float: (_is_number, "a finite number"),
+    bool: (lambda value: isinstance(value, bool), "true or false"),
+    str: (lambda value: isinstance(value, str), "a text"),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """The choices that all networks share.
+    """The choices that all networks share; each network's own dataclass adds to them.
+
+    Every whole number of a configuration counts something and is at least 1, every other number is finite:
+    that is checked here for all fields, so a sub-class only checks what is special about its own.
 
     Attributes:
-        num_classes: Length of the logits, at least 1.
+        num_classes: Length of the logits.
+
+    Raises:
+        ModelError: If a value is not possible.
     """
 
     num_classes: int = 527
 
     def __post_init__(self) -> None:
-        require("num_classes", self.num_classes, self.num_classes >= 1, "a whole number of at least 1")
+        for name, kind in get_type_hints(type(self)).items():
+            if kind in _CHECKS:
+                value = getattr(self, name)
+                holds, allowed = _CHECKS[kind]
+                require(name, value, holds(value), allowed)
 
 
 class Network(nn.Module):

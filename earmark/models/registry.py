@@ -79,9 +79,19 @@ def create_model(architecture: str, **arguments: Any) -> Network:
     Raises:
         ModelError: If the name or an argument is unknown, or a value is not possible.
     """
+    config = configure(architecture, **arguments)
+    return _ARCHITECTURES[architecture].build(config)
+
+
+def configure(architecture: str, **arguments: Any) -> NetworkConfig:
+    """Checks what a network is to be built from, and completes it; arguments and errors as in create_model.
+
+    Returns:
+        All choices of the network.
+    """
     entry = _ARCHITECTURES.get(architecture)
     if entry is None:
-        near = get_close_matches(architecture, _ARCHITECTURES, n=3, cutoff=0.3) or architectures()
+        near = get_close_matches(architecture.lower(), _ARCHITECTURES, n=3, cutoff=0.3) or architectures()
         raise ModelError(f"there is no architecture {architecture!r}: did you mean {' or '.join(near)}?")
     for name in arguments:
         if name in entry.fixed:
@@ -89,4 +99,4 @@ def create_model(architecture: str, **arguments: Any) -> Network:
         if name not in entry.arguments:
             raise ModelError(f"{architecture} has no argument {name!r}: it has {', '.join(entry.arguments)}")
     values: dict[str, Any] = {**entry.fixed, **arguments}
-    return entry.build(entry.config_class(**values))
+    return entry.config_class(**values)

@@ -227,7 +227,8 @@ class _Run:
         log_mel, wanted = augmented(self.recipe, self.log_mel, waveforms, wanted, generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
             logits = self.network(log_mel).logits
-        loss = label_loss(logits.float(), wanted, self.recipe.task, settings.label_smoothing)
+        smoothing, ranking = settings.label_smoothing, settings.ranking_weight
+        loss = label_loss(logits.float(), wanted, self.recipe.task, smoothing, ranking)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()

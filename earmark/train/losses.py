@@ -11,7 +11,7 @@ from torch.nn import functional
 from earmark.record import Task
 
 
-def label_loss(logits: Tensor, targets: Tensor, task: Task, smoothing: float = 0.0) -> Tensor:
+def label_loss(logits: Tensor, targets: Tensor, task: Task, smoothing: float = 0.0, ranking_weight: float = 0.0) -> Tensor:
     """Binary cross-entropy where labels may co-occur, cross-entropy where classes exclude each other.
 
     Args:
@@ -19,7 +19,18 @@ def label_loss(logits: Tensor, targets: Tensor, task: Task, smoothing: float = 0
         targets: (batch, class) in [0, 1], mixed targets included.
         task: "multi_label" (mean over classes too) or "single_label".
         smoothing: Share of each target that is spread: over both answers of a class, or over the classes.
+        ranking_weight: Of a second term for "multi_label", see :func:`ranking_loss`.
     """
-    if task == "multi_label":
-        return functional.binary_cross_entropy_with_logits(logits, targets * (1 - smoothing) + smoothing / 2)
-    return functional.cross_entropy(logits, targets, label_smoothing=smoothing)
+    if task == "single_label":
+        return functional.cross_entropy(logits, targets, label_smoothing=smoothing)
+    loss = functional.binary_cross_entropy_with_logits(logits, targets * (1 - smoothing) + smoothing / 2)
+    return loss + ranking_weight * ranking_loss(logits, targets) if ranking_weight else loss
+
+
+def ranking_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of the softmax against the targets: that the labels set stand above all others, whatever their level.
+
+    Binary cross-entropy alone learns each class by itself and hardly minds which of two high scores is the higher one.
+    A clip without labels has nothing to rank and adds nothing.
+    """
+    return -(targets * functional.log_softmax(logits, -1)).sum(-1).mean()

@@ -114,6 +114,8 @@ class Optimizer(Section):
     last_factor: Share = 0.0
     """Of the highest rate, at the end."""
     label_smoothing: Share = 0.0
+    ranking_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Of the term that ranks the labels of a clip above all others; for task multi_label."""
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Moving average of weights and norm statistics by this much a step, judged and kept instead of the last; 0: none."""
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -1,0 +1,298 @@
+"""A model file that answers: a recording in; tags, scores, embeddings and a timeline out.
+
+Conventions: a recording goes through in blocks, so memory does not grow with its length. Each window is one forward pass. Scores lie in
+[0, 1]; times are seconds from the recording's start. Only NumPy and ONNX Runtime are needed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from earmark import weights
+from earmark.audio import Resampler, WindowChunk, check_finite, open_audio, window_chunks
+from earmark.errors import AudioError, ModelError
+from earmark.frontend import LogMel
+from earmark.model_file import read_model_file
+from earmark.record import Record
+
+Floats = NDArray[np.float32]
+OverWindows = Literal["max", "mean"]
+Source = str | os.PathLike[str] | ArrayLike
+
+WINDOWS_PER_CHUNK = 8
+"""Windows whose log-mels are computed together, so that overlapping ones share frames."""
+BLOCK_S = 5.0
+"""Length of the blocks that an array is fed in, in seconds."""
+
+
+class Tag(NamedTuple):
+    """A label, its score in [0, 1], and the span, in seconds, of the window in which it scored highest."""
+
+    label: str
+    score: float
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class Window:
+    """What one forward pass said: from, to (s), scores (class,), embedding (channel,)."""
+
+    start_s: float
+    end_s: float
+    scores: Floats
+    embedding: Floats
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a tagger says of one recording.
+
+    Args:
+        labels: One per class.
+        windows: In time's order.
+        duration_s: Of what was heard, in seconds.
+        sample_rate: Of the recording, in Hz.
+        model: Name of the model.
+        over_windows: How the windows' scores became the recording's.
+        warnings: What was odd about the recording, one line each.
+        path: Of the recording, where it was a file.
+    """
+
+    labels: tuple[str, ...]
+    windows: tuple[Window, ...]
+    duration_s: float
+    sample_rate: int
+    model: str
+    over_windows: OverWindows
+    warnings: tuple[str, ...] = ()
+    path: str | None = None
+
+    @cached_property
+    def scores(self) -> Floats:
+        """Of the whole recording, float32 (class,)."""
+        table = np.stack([window.scores for window in self.windows])
+        return np.asarray(table.max(0) if self.over_windows == "max" else table.mean(0))
+
+    @cached_property
+    def embedding(self) -> Floats:
+        """Mean over the windows, float32 (channel,)."""
+        return np.asarray(np.stack([window.embedding for window in self.windows]).mean(0))
+
+    @cached_property
+    def tags(self) -> tuple[Tag, ...]:
+        """Every label, highest score first."""
+        best = np.argmax(np.stack([window.scores for window in self.windows]), 0)
+        order = np.argsort(-self.scores, kind="stable")
+        return tuple(self._tag(int(index), self.windows[int(best[index])]) for index in order)
+
+    def _tag(self, index: int, window: Window) -> Tag:
+        return Tag(self.labels[index], float(self.scores[index]), window.start_s, window.end_s)
+
+    def to_dict(self, top: int | None = None, threshold: float | None = None) -> dict[str, Any]:
+        """The result as JSON can hold it, with at most ``top`` tags of at least ``threshold``."""
+        kept = self.chosen(top, threshold)
+        return {
+            "path": self.path,
+            "duration_s": round(self.duration_s, 4),
+            "sample_rate": self.sample_rate,
+            "model": self.model,
+            "tags": [_rounded(tag) for tag in kept],
+            "windows": [self._window_dict(window, top, threshold) for window in self.windows],
+            "warnings": list(self.warnings),
+        }
+
+    def chosen(self, top: int | None = None, threshold: float | None = None) -> tuple[Tag, ...]:
+        """The first ``top`` tags (None: all) that reach ``threshold`` (None: any score)."""
+        kept = self.tags if threshold is None else tuple(tag for tag in self.tags if tag.score >= threshold)
+        return kept[:top]
+
+    def _window_dict(self, window: Window, top: int | None, threshold: float | None) -> dict[str, Any]:
+        single = Result(
+            self.labels, (window,), self.duration_s, self.sample_rate, self.model, self.over_windows
+        )
+        tags = [{"label": tag.label, "score": round(tag.score, 4)} for tag in single.chosen(top, threshold)]
+        return {"start_s": round(window.start_s, 4), "end_s": round(window.end_s, 4), "tags": tags}
+
+
+def _rounded(tag: Tag) -> dict[str, Any]:
+    return {
+        "label": tag.label,
+        "score": round(tag.score, 4),
+        "start_s": round(tag.start_s, 4),
+        "end_s": round(tag.end_s, 4),
+    }
+
+
+class Tagger:
+    """A model, ready to tag recordings.
+
+    Args:
+        model: A name, the path of a model file, or None for the default model.
+        threads: Of the network; None: as many as there are cores.
+
+    Raises:
+        ModelError: If the model is unknown, or its file damaged or too new.
+    """
+
+    def __init__(self, model: str | os.PathLike[str] | None = None, *, threads: int | None = None) -> None:
+        path = weights.find(model)
+        content, self.record = read_model_file(path)
+        self._session = _open_session(content, path, threads)
+        self._log_mel = LogMel(self.record.front_end)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """One per class, in the order of the scores."""
+        return self.record.labels
+
+    def tag(
+        self,
+        source: Source,
+        sample_rate: int | None = None,
+        *,
+        window_s: float | None = None,
+        hop_s: float | None = None,
+        over_windows: OverWindows | None = None,
+    ) -> Result:
+        """Says what is heard in a recording.
+
+        Args:
+            source: A path, "-" for standard input, or samples in [-1, 1], shape (time,) or (time, channel).
+            sample_rate: Of the samples, in Hz; left out for files.
+            window_s: Length of a window; by default the one that the model was made for.
+            hop_s: From one window to the next; by default ``window_s``.
+            over_windows: "max" or "mean"; by default the maximum where labels may co-occur, else the mean.
+
+        Returns:
+            Tags, scores, embedding and windows.
+
+        Raises:
+            AudioError: If the recording cannot be read, holds no samples, or NaN or infinite ones.
+            ModelError: If window or hop are no usable lengths.
+        """
+        lengths = self._lengths(window_s, hop_s)
+        pooling = over_windows or ("max" if self.record.task == "multi_label" else "mean")
+        if pooling not in ("max", "mean"):
+            raise ModelError(f"over_windows must be 'max' or 'mean', not {pooling!r}")
+        if isinstance(source, (str, os.PathLike)):
+            if sample_rate is not None:
+                raise AudioError(f"{os.fspath(source)}: a file knows its sample rate: leave sample_rate out")
+            with open_audio(source) as stream:
+                windows, duration_s = self._hear(stream.blocks(), stream.sample_rate, lengths)
+                warnings, rate, path = tuple(stream.warnings), stream.sample_rate, os.fspath(source)
+            return Result(self.labels, windows, duration_s, rate, self.record.name, pooling, warnings, path)
+        waveform, rate = _samples(source, sample_rate)
+        windows, duration_s = self._hear(_array_blocks(waveform, rate), rate, lengths)
+        return Result(self.labels, windows, duration_s, rate, self.record.name, pooling)
+
+    def _lengths(self, window_s: float | None, hop_s: float | None) -> tuple[int, int]:
+        rate = self.record.front_end.sample_rate
+        window = round((self.record.window_s if window_s is None else window_s) * rate)
+        hop = window if hop_s is None else round(hop_s * rate)
+        shortest = self.record.front_end.min_samples
+        if window < shortest:
+            raise ModelError(f"a window of {window / rate:g} s is too short: at least {shortest / rate:.3f} s")
+        if hop < 1:
+            raise ModelError(f"a hop of {hop_s:g} s is no step forward: give a positive number of seconds")
+        return window, hop
+
+    def _hear(
+        self, blocks: Iterable[Floats], sample_rate: int, lengths: tuple[int, int]
+    ) -> tuple[tuple[Window, ...], float]:
+        length, hop = lengths
+        rate = self.record.front_end.sample_rate
+        resampled = _resampled(blocks, sample_rate, rate)
+        chunks = window_chunks(resampled, length, hop, self.record.padding, WINDOWS_PER_CHUNK)
+        answers: list[tuple[int, Floats, Floats]] = []
+        num_samples = 0
+        for chunk in chunks:
+            answers += self._answer(chunk, length)
+            num_samples = chunk.num_samples
+        duration_s = num_samples / rate
+        windows = tuple(
+            Window(start / rate, min((start + length) / rate, duration_s), scores, embedding)
+            for start, scores, embedding in answers
+        )
+        return windows, duration_s
+
+    def _answer(self, chunk: WindowChunk, length: int) -> Iterator[tuple[int, Floats, Floats]]:
+        log_mels = self._log_mel.windows(chunk.waveform, chunk.starts, length)
+        for start, log_mel in zip(chunk.starts, log_mels, strict=True):
+            logits, embedding = self._session.run(["logits", "embedding"], {"log_mel": log_mel[None]})
+            yield chunk.first_sample + start, self._scores(logits[0]), embedding[0]
+
+    def _scores(self, logits: Floats) -> Floats:
+        values = logits.astype(np.float64)
+        if self.record.task == "multi_label":
+            return (0.5 * (1 + np.tanh(0.5 * values))).astype(np.float32)
+        shares = np.exp(values - values.max())
+        return (shares / shares.sum()).astype(np.float32)
+
+
+def load(model: str | os.PathLike[str] | None = None, *, threads: int | None = None) -> Tagger:
+    """Opens a model.
+
+    Args:
+        model: A name (``earmark models`` lists them), the path of a model file, or None for the default model.
+        threads: Of the network; None: as many as there are cores.
+
+    Raises:
+        ModelError: If the model is unknown, or its file damaged or too new.
+    """
+    return Tagger(model, threads=threads)
+
+
+def _open_session(content: bytes, path: os.PathLike[str], threads: int | None) -> Any:
+    import onnxruntime  # the engine is the larger part of the start, so nothing but a tagger pays for it
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own exceptions share no base but this
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"{os.fspath(path)}: ONNX Runtime cannot run this model ({reason})") from None
+
+
+def _samples(source: ArrayLike, sample_rate: int | None) -> tuple[Floats, int]:
+    if sample_rate is None:
+        raise AudioError("samples were given without their sample rate: tag(samples, sample_rate)")
+    values = np.asarray(source)
+    if values.dtype.kind == "i":
+        values = values / np.float32(-float(np.iinfo(values.dtype).min))
+    if values.dtype.kind != "f" or values.ndim not in (1, 2):
+        raise AudioError(
+            f"samples must be numbers in [-1, 1] of shape (time,) or (time, channel), not {values.dtype} {values.shape}"
+        )
+    if values.ndim == 2:
+        if values.shape[1] > values.shape[0]:
+            raise AudioError(f"samples of shape {values.shape} have more channels than samples: give (time, channel)")
+        values = values.mean(1)
+    waveform = np.ascontiguousarray(values, np.float32)
+    check_finite(waveform, 0, sample_rate, "samples")
+    return waveform, sample_rate
+
+
+def _array_blocks(waveform: Floats, sample_rate: int) -> Iterator[Floats]:
+    size = max(1, round(BLOCK_S * sample_rate))
+    for start in range(0, len(waveform), size):
+        yield waveform[start : start + size]
+
+
+def _resampled(blocks: Iterable[Floats], sample_rate: int, target_rate: int) -> Iterator[Floats]:
+    resampler = Resampler(sample_rate, target_rate)
+    for block in blocks:
+        yield resampler.process(block)
+    yield resampler.process(np.zeros(0, np.float32), last=True)
+
+

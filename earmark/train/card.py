@@ -1,0 +1,108 @@
+"""The model card: what a network is for, how well it does, and whose recordings it learned from, as Markdown.
+
+Conventions: every number comes from the judgement or the recipe's manifests; nothing is written by hand but the recipe's own words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from earmark.data.manifest import Clip
+from earmark.evaluate import metrics
+from earmark.train.folds import Judgement
+from earmark.train.loop import split_clips
+from earmark.train.recipe import Recipe
+
+
+def model_card(recipe: Recipe, judgement: Judgement) -> str:
+    """The card of a network that :func:`~earmark.train.folds.cross_validate` trained and judged."""
+    record = judgement.record
+    used = [clip for group in split_clips(recipe, None).groups for clip in group]
+    sections = [
+        f"# {recipe.name}\n\n{recipe.description}\n",
+        _facts(recipe, judgement, used),
+        _scores(judgement) if len(judgement.clips) else "",
+        _quiet(judgement) if judgement.quiet else "",
+        f"## Labels\n\n{', '.join(record.labels)}\n",
+        _attributions(used),
+    ]
+    return "\n".join(section for section in sections if section)
+
+
+def _facts(recipe: Recipe, judgement: Judgement, used: Sequence[Clip]) -> str:
+    record = judgement.record
+    labelled = sum(bool(clip.labels) for clip in used)
+    parameters = sum(parameter.numel() for parameter in judgement.network.parameters())
+    return (
+        f"- Network: {record.architecture}, {parameters:,} parameters; window {record.window_s} s, "
+        f"shorter clips: {record.padding} padding\n"
+        f"- Trained on: {labelled} labelled clips and {len(used) - labelled} clips without any of the labels\n"
+        f"- Method: {recipe.source}\n- Made by: `{recipe.command}`; {recipe.cost}\n"
+        f"- Licence of the weights: {recipe.license}\n"
+    )
+
+
+def _scores(judgement: Judgement) -> str:
+    record, truth, scores = judgement.record, judgement.targets, judgement.scores
+    found = record.metrics
+    precision = metrics.average_precision(truth, scores)
+    threshold = record.threshold
+    recalled = metrics.recall(truth, scores, threshold) if threshold is not None else np.full(len(precision), np.nan)
+    table = metrics.confusion(truth, scores)
+    share = table.diagonal() / np.maximum(table.sum(1), 1)
+    rows = [
+        (label, int(truth[:, index].sum()), f"{share[index]:.3f}", f"{precision[index]:.3f}", f"{recalled[index]:.3f}")
+        for index, label in enumerate(record.labels)
+    ]
+    return (
+        f"## Scores\n\nCross-validation over folds {', '.join(map(str, found['folds']))}: each of {found['clips']} clips was judged "
+        "once, by a network that trained on the other folds; pooled.\n\n"
+        f"accuracy {found['accuracy']:.4f}, macro mAP {found['map_macro']:.4f}, log loss {found['log_loss']:.4f} nats "
+        f"(scores as shares), {found['binary_log_loss']:.4f} nats (binary, mean over classes)\n\n"
+        + _table(("label", "clips", "accuracy", "average precision", f"recall at threshold {threshold}"), rows)
+        + "\nConfusion (rows: truth, columns: highest score, in the order of the labels):\n\n"
+        + _table(
+            ("", *(str(number + 1) for number in range(len(table)))),
+            [(f"{index + 1} {label}", *table[index]) for index, label in enumerate(record.labels)],
+        )
+    )
+
+
+def _quiet(judgement: Judgement) -> str:
+    threshold = judgement.record.threshold or 0.0
+    rows = [
+        (group, len(scores), int((scores >= threshold).sum()), f"{scores.max():.3f}", f"{np.median(scores):.3f}")
+        for group, scores in judgement.quiet.items()
+    ]
+    return (
+        f"## Threshold\n\nThe default threshold is {threshold:g}. It was chosen on clips without any of the labels, made like those "
+        "trained on but not among them:\n\n" + _table(("kind", "clips", "reach it", "highest score", "median"), rows)
+    )
+
+
+def _attributions(used: Iterable[Clip]) -> str:
+    """Whose recordings were trained on; generated clips are counted by kind."""
+    credited = [clip for clip in used if clip.labels]
+    generated: dict[str, int] = {}
+    for clip in used:
+        if not clip.labels:
+            kind = clip.extra.get("kind", "") or "other"
+            generated[kind] = generated.get(kind, 0) + 1
+    rows = [
+        (clip.path.name, *(clip.extra.get(key, "") for key in ("title", "author", "license", "source")))
+        for clip in sorted(credited, key=lambda clip: clip.path.name)
+    ]
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(generated.items()))
+    text = "## Recordings trained on\n\n" + _table(("clip", "title", "author", "licence", "source"), rows)
+    return text + (f"\nWithout any of the labels, generated or arranged for this purpose: {counts}.\n" if counts else "")
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(_cell(value) for value in line) + " |\n" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).replace("|", "\\|").split())

@@ -1,0 +1,95 @@
+"""The weights and inputs that tests of networks are made with, above all those of the golden numbers.
+
+No golden weights are stored: they follow from their names by the rule of the goldens' README, section 3.
+"""
+
+import hashlib
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from earmark.models import Network
+
+#: The reference's names of build arguments, where they differ from ours.
+ARGUMENTS = {
+    "width_mult": "width",
+    "head_type": "head",
+    "multihead_attention_heads": "heads",
+    "se_r": "se_ratio",
+    "input_dim_f": "n_mels",
+    "input_dim_t": "num_frames",
+}
+
+
+def build_tensors(tensors: dict[str, list[Any]]) -> dict[str, Tensor]:
+    """Builds a state dict from a manifest's entries, key -> (shape, kind, a, b)."""
+    return {key: torch.from_numpy(_build(key, *entry)) for key, entry in tensors.items()}
+
+
+def _build(key: str, shape: list[int], kind: str, a: float, b: float) -> np.ndarray:
+    if kind == "zero_int64":
+        return np.zeros(shape, np.int64)
+    z = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(tuple(shape))
+    if kind == "affine":
+        return np.asarray(a + b * z, np.float32)
+    assert kind == "abs", f"{key}: unknown kind {kind}"
+    return np.asarray(a + b * np.abs(z), np.float32)
+
+
+def digest(state: dict[str, Tensor]) -> str:
+    """The goldens' SHA-256 over all tensors."""
+    total = hashlib.sha256()
+    for key in sorted(state):
+        total.update(key.encode() + np.ascontiguousarray(state[key].numpy()).tobytes())
+    return total.hexdigest()
+
+
+def read_manifest(golden: Path, weights: str) -> dict[str, Any]:
+    """A manifest of the folder golden/efficientat."""
+    return json.loads((golden / "manifests" / f"{weights}.json").read_text())
+
+
+def read_index(golden: Path) -> dict[str, dict[str, Any]]:
+    """What each golden network was built from, by its id."""
+    return json.loads((golden / "models" / "index.json").read_text())["models"]
+
+
+def own_arguments(build_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The reference's build arguments under our names."""
+    return {ARGUMENTS.get(name, name): value for name, value in build_kwargs.items()}
+
+
+def synth_10s() -> np.ndarray:
+    """The synthetic clip of the goldens (README, section 1): float32 (320000,) at 32 kHz."""
+    t = np.arange(320000) / 32000
+    x = 0.25 * np.sin(2 * np.pi * (100 * t + 0.5 * (12000 - 100) / 10 * t**2))
+    x += 0.15 * np.sin(2 * np.pi * 200 * (40 ** (t / 10) - 1) * 10 / np.log(40))
+    x += 0.02 * np.random.default_rng(1234).standard_normal(320000)
+    tau = np.arange(int(0.12 * 32000)) / 32000
+    for k in range(19):
+        start = round((0.25 + 0.5 * k) * 32000)
+        x[start : start + len(tau)] += 0.5 * np.exp(-tau / 0.02) * np.sin(2 * np.pi * 400 * (1 + k % 7) * tau)
+    x[224000:236800] = 0
+    return x.astype(np.float32)
+
+
+@torch.no_grad()
+def settle(network: Network) -> Network:
+    """Gives a fresh network running statistics that fit its weights, and puts it into evaluation mode.
+
+    With those it starts with, what it answers vanishes (1e-13), and any two answers are alike.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    mels = getattr(network.config, "n_mels", 128)
+    network.train()(torch.randn(4, mels, 100, generator=torch.Generator().manual_seed(7)))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return network.eval()

@@ -1,0 +1,146 @@
+"""Checkpoints come back as they were saved, or not at all."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from earmark.errors import ModelError
+from earmark.frontend import FrontEnd
+from earmark.models import Network, create_model
+from earmark.models.checkpoint import HASH_KEY, RECORD_KEY, _hash, load_checkpoint, save_checkpoint
+from earmark.record import Record
+
+
+@pytest.fixture
+def record() -> Record:
+    return Record(
+        name="two",
+        labels=("rain", "Türklingel"),
+        front_end=FrontEnd(n_mels=64),
+        task="multi_label",
+        architecture="mn01",
+        arguments={"strides": [2, 2, 2, 1], "norm_momentum": 0.1},
+        window_s=5.0,
+        padding="repeat",
+        embedding_size=96,
+    )
+
+
+@pytest.fixture
+def network(record) -> Network:
+    torch.manual_seed(0)
+    return create_model("mn01", num_classes=2, **record.arguments)
+
+
+@pytest.fixture
+def path(tmp_path, network, record):
+    save_checkpoint(tmp_path / "two.safetensors", network, record)
+    return tmp_path / "two.safetensors"
+
+
+def rewrite(path, tensors, metadata):
+    """Puts a checkpoint with a hash that fits in a file's place."""
+    metadata = metadata | {HASH_KEY: _hash(metadata[RECORD_KEY], tensors)}
+    path.write_bytes(save(tensors, metadata))
+
+
+def test_comes_back_as_saved(path, network, record):
+    loaded, loaded_record = load_checkpoint(path)
+    assert loaded_record == record
+    assert not loaded.training
+    assert loaded.config == network.config
+    state = network.state_dict()
+    assert list(loaded.state_dict()) == list(state)
+    assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
+    assert [file.name for file in path.parent.iterdir()] == ["two.safetensors"]
+
+
+def test_memory_format_and_training_mode_do_not_matter(path, network, record, tmp_path):
+    network.to(memory_format=torch.channels_last).train()
+    save_checkpoint(tmp_path / "other.safetensors", network, record)
+    assert (tmp_path / "other.safetensors").read_bytes() == path.read_bytes()
+    assert network.training
+
+
+def test_loading_changes_no_ones_chance(path):
+    torch.manual_seed(3)
+    wanted = torch.randn(4)
+    torch.manual_seed(3)
+    load_checkpoint(path)
+    assert torch.equal(torch.randn(4), wanted)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"labels": ("a", "b", "c")}, {"arguments": {}}, {"architecture": "mn02"}, {"architecture": "mn"}],
+)
+def test_a_record_of_another_network_is_not_saved(path, network, record, changes):
+    before = path.read_bytes()
+    with pytest.raises(ModelError):
+        save_checkpoint(path, network, record.changed(**changes))
+    assert path.read_bytes() == before
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    for path in (tmp_path / "none.safetensors", tmp_path):
+        with pytest.raises(ModelError, match="cannot be read") as caught:
+            load_checkpoint(path)
+        assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_a_cut_file_is_refused(path, keep):
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ModelError, match="not a whole safetensors file"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("where", [-1, -50_000])
+def test_a_flipped_bit_is_noticed(path, where):
+    content = bytearray(path.read_bytes())
+    content[where] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="damaged"):
+        load_checkpoint(path)
+
+
+def test_a_file_of_others_is_refused(path, tmp_path):
+    pickled = tmp_path / "weights.pt"
+    torch.save({"a": torch.zeros(2)}, pickled)
+    with pytest.raises(ModelError, match="not a whole safetensors file"):
+        load_checkpoint(pickled)
+    path.write_bytes(save({"a": torch.zeros(2)}))
+    with pytest.raises(ModelError, match=r"no checkpoint of earmark"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"version": 999}, "upgrade earmark"),
+        ({"architecture": "mn011"}, "mn01"),
+        ({"arguments": {"wings": 2}}, "wings"),
+        ({"architecture": "mn02", "arguments": {}}, "not those of mn02"),
+    ],
+)
+def test_a_record_that_does_not_fit_is_refused(path, record, changes, problem):
+    text = json.dumps(json.loads(record.to_json()) | changes)
+    rewrite(path, load(path.read_bytes()), {RECORD_KEY: text})
+    with pytest.raises(ModelError, match=problem) as caught:
+        load_checkpoint(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", ["missing", "besides"])
+def test_every_tensor_must_be_there_and_none_besides(path, record, change):
+    tensors = load(path.read_bytes())
+    if change == "missing":
+        del tensors["classifier.5.bias"]
+    else:
+        tensors["classifier.6.bias"] = torch.zeros(2)
+    rewrite(path, tensors, {RECORD_KEY: record.to_json()})
+    with pytest.raises(ModelError, match=r"classifier\.[56]\.bias"):
+        load_checkpoint(path)

@@ -1,0 +1,130 @@
+"""The contract that every registered network keeps, and the names and arguments that are refused."""
+
+import pytest
+import torch
+from golden_weights import settle
+from torch import Tensor
+
+from earmark.errors import ModelError
+from earmark.frontend import FrontEnd
+from earmark.models import Network, Output, architectures, create_model
+from earmark.models.checkpoint import load_checkpoint, save_checkpoint
+from earmark.models.network import NetworkConfig
+from earmark.models.registry import configure, register
+from earmark.record import Record
+
+SLOW = {"mn20", "mn30", "mn40"}
+NAMES = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in architectures()]
+
+
+@pytest.fixture
+def network(request) -> Network:
+    torch.manual_seed(0)
+    return settle(create_model(request.param, num_classes=3))
+
+
+def spectrograms(batch: int) -> Tensor:
+    return torch.randn(batch, 128, 100, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("network", NAMES, indirect=True)
+@torch.no_grad()
+def test_a_batch_equals_its_rows(network):
+    log_mel = spectrograms(3)
+    together = network(log_mel)
+    assert together.logits.std() > 1e-3
+    rows = [network(row[None]) for row in log_mel]
+    assert isinstance(together, Output)
+    for got, wanted in zip(together, zip(*rows, strict=True), strict=True):
+        torch.testing.assert_close(got, torch.cat(wanted), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_one_class_is_a_class(name):
+    network = create_model(name, num_classes=1).eval()
+    for batch in (1, 2):
+        output = network(spectrograms(batch))
+        assert output.logits.shape == (batch, 1)
+        assert output.embedding.ndim == 2
+        assert output.embedding.shape[0] == batch
+
+
+@pytest.mark.parametrize("network", NAMES, indirect=True)
+def test_gradients_reach_every_parameter(network):
+    network.train()
+    network(spectrograms(4)).logits.square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("network", NAMES, indirect=True)
+@torch.no_grad()
+def test_evaluation_knows_no_chance_and_changes_nothing(network):
+    log_mel = spectrograms(2)
+    kept, state = log_mel.clone(), {name: value.clone() for name, value in network.state_dict().items()}
+    first = network(log_mel)
+    torch.randn(1)
+    torch.testing.assert_close(network(log_mel), first, rtol=0, atol=0)
+    assert torch.equal(log_mel, kept)
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("network", NAMES, indirect=True)
+@torch.no_grad()
+def test_saved_and_loaded_it_is_the_same(network, request, tmp_path):
+    name = request.node.callspec.params["network"]
+    record = Record(
+        name="some",
+        labels=("a", "b", "c"),
+        front_end=FrontEnd(),
+        task="multi_label",
+        architecture=name,
+        arguments={},
+        window_s=1.0,
+        padding="zero",
+        embedding_size=network(spectrograms(1)).embedding.shape[1],
+    )
+    save_checkpoint(tmp_path / "some.safetensors", network, record)
+    loaded, loaded_record = load_checkpoint(tmp_path / "some.safetensors")
+    assert loaded_record == record
+    assert type(loaded) is type(network)
+    torch.testing.assert_close(loaded(spectrograms(2)), network(spectrograms(2)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("mn3", "mn30"), ("MN04", "mn04"), ("mobilnet", "mobilenet")])
+def test_an_unknown_name_is_answered_with_the_nearest(name, wanted):
+    with pytest.raises(ModelError, match=wanted):
+        create_model(name)
+
+
+def test_a_name_like_none_is_answered_with_all():
+    with pytest.raises(ModelError) as caught:
+        create_model("???")
+    assert all(name in str(caught.value) for name in architectures())
+
+
+def test_an_unknown_argument_is_answered_with_the_allowed_ones():
+    with pytest.raises(ModelError, match="num_classes, head, heads, strides") as caught:
+        create_model("mn04", classes=3)
+    assert "width" not in str(caught.value)
+
+
+def test_a_name_keeps_what_it_stands_for():
+    with pytest.raises(ModelError, match=r"mn04 fixes width = 0\.4"):
+        create_model("mn04", width=1.0)
+
+
+def test_a_taken_name_is_refused():
+    with pytest.raises(ModelError, match="'mn04' is registered already"):
+        register(NetworkConfig, {"mn04": {}, "another": {}})(Network)
+    assert "another" not in architectures()
+
+
+def test_names_stand_for_their_widths():
+    widths = {name: configure(name).width for name in architectures() if name.startswith("mn")}
+    assert widths == {
+        "mn01": 0.1, "mn02": 0.2, "mn04": 0.4, "mn05": 0.5, "mn10": 1.0, "mn20": 2.0, "mn30": 3.0, "mn40": 4.0
+    }  # fmt: skip
