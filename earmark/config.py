@@ -1,6 +1,7 @@
 """A strict loader: TOML and ``a.b=value`` overrides -> frozen pydantic models.
 
-Conventions: a key that the model does not know is an error that names the allowed ones; nothing is ever ignored.
+Conventions: a key that the model does not know is an error that names the allowed ones; nothing is ever
+ignored.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def load(model: type[SectionT], path: str | Path, overrides: Sequence[str] = ())
         overrides: ``"table.key=value"``, the value in TOML (a bare word is taken as text).
 
     Raises:
-        RecipeError: If the file is missing, is not TOML, or does not fit; the message names the key and what is allowed.
+        RecipeError: If the file is missing, is not TOML, or does not fit; the message names the key and what
+            is allowed.
     """
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))

@@ -1,6 +1,7 @@
 """The one family of exceptions that earmark raises on purpose.
 
-Conventions: a message says what was wrong, where, and what to do, on one line; the command line prints it as it is.
+Conventions: a message says what was wrong, where, and what to do, on one line; the command line prints it as
+it is.
 """
 
 

@@ -45,7 +45,7 @@ class FrontEnd:
         padding: "reflect" pads ``n_fft // 2`` samples at both ends, so that frame t is centred on
             ``t * hop_length`` (with ``window_placement="centre"``).
         power: Exponent of the magnitude: 2 is the power spectrum.
-        mel_scale: "kaldi" (1127 ln(1 + f / 700), triangles linear in mel, nothing at Nyquist), "htk"
+        mel_scale: "kaldi" (1127 ln(1 + f / 700), triangles linear in mel), "htk"
             (2595 log10(1 + f / 700)) or "slaney" (linear below 1 kHz), both with triangles linear in Hz.
         mel_norm: None: triangles of height 1; "slaney": of equal area.
         log: "ln" or "db" (10 log10).
@@ -307,13 +307,14 @@ def mel_bank(front_end: FrontEnd) -> Float64s:
         float64, at least zero, shape (n_mels, n_fft // 2 + 1). Bands narrower than a bin may be empty.
     """
     to_mel, to_hz = _SCALES[front_end.mel_scale]
-    bins_hz = np.arange(front_end.n_fft // 2 + 1, dtype=np.float64) * (front_end.sample_rate / front_end.n_fft)
+    bins_hz = np.arange(front_end.n_fft // 2 + 1, dtype=np.float64) * (
+        front_end.sample_rate / front_end.n_fft
+    )
     low, high = to_mel(np.array([front_end.f_min, front_end.f_max])).tolist()
     edges_mel: Float64s = np.linspace(low, high, front_end.n_mels + 2, dtype=np.float64)
     edges_hz = to_hz(edges_mel)
     if front_end.mel_scale == "kaldi":
         bank = _triangles(to_mel(bins_hz), edges_mel)
-        bank[:, -1] = 0.0  # Kaldi leaves Nyquist out
     else:
         bank = _triangles(bins_hz, edges_hz)
     if front_end.mel_norm == "slaney":
@@ -355,12 +356,13 @@ class LogMel:
             AudioError: If the waveform is of another type or shape, shorter than ``front_end.min_samples``,
                 or holds NaN, infinities or samples far outside [-1, 1].
         """
-        if np.ndim(waveform) == 2:
-            rows = [self(row) for row in waveform]
-            frames = self.front_end.num_frames(np.shape(waveform)[1])
-            return np.stack(rows) if rows else np.empty((0, self.front_end.n_mels, frames), np.float32)
-        only: Float32s = self.windows(waveform, [0], np.size(waveform))[0]
-        return only
+        _validate(waveform, 1, 2)
+        num_frames = self.front_end.num_frames(waveform.shape[-1])
+        rows = np.atleast_2d(waveform)
+        log_mel = np.empty((len(rows), self.front_end.n_mels, num_frames), np.float32)
+        for index, row in enumerate(rows):
+            self._fill(log_mel[index : index + 1], row, np.zeros((1, 1), np.int64), len(row))
+        return log_mel if waveform.ndim == 2 else log_mel[0]
 
     def windows(self, waveform: Float32s, starts: Sequence[int], length: int) -> Float32s:
         """The log-mel of several windows of one waveform; what overlapping windows share is computed once.
@@ -380,25 +382,30 @@ class LogMel:
         Raises:
             AudioError: As for a call, or if a window does not lie within the waveform.
         """
-        _validate(waveform)
+        _validate(waveform, 1)
         num_frames = self.front_end.num_frames(length)
         first = np.asarray(starts, np.int64).reshape(-1, 1)
+        log_mel = np.empty((len(first), self.front_end.n_mels, num_frames), np.float32)
         if len(first) == 0:
-            return np.empty((0, self.front_end.n_mels, num_frames), np.float32)
-        if first.min() < 0 or first.max() + length > len(waveform):
+            return log_mel
+        begin, end = int(first.min()), int(first.max()) + length
+        if begin < 0 or end > len(waveform):
             raise AudioError(
-                f"windows of {length} samples from {first.min()} to {first.max()} do not lie within the "
-                f"{len(waveform)} samples of the waveform: choose other starts, or pad it"
+                f"windows over samples {begin} to {end} do not lie within the {len(waveform)} samples of the "
+                "waveform: choose other starts, or pad it"
             )
-        signal = self._emphasized(waveform)
-        begins = np.arange(num_frames) * self.front_end.hop_length
+        self._fill(log_mel, waveform[begin:end], first - begin, length)
+        return log_mel
+
+    def _fill(self, log_mel: Float32s, waveform: Float32s, first: Int64s, length: int) -> None:
+        """Computes windows of ``length`` samples from ``first`` (window, 1) into (window, mel, frame)."""
+        signal = self._signal(waveform)
+        begins = np.arange(log_mel.shape[2]) * self.front_end.hop_length
         begins += self.front_end.window_offset - self.front_end.n_fft // 2
         end = length - bool(self.front_end.preemphasis)
         outside = (begins < 0) | (begins + self.front_end.win_length > end)
-        log_mel = np.empty((len(first), self.front_end.n_mels, num_frames), np.float32)
         log_mel[:, :, ~outside] = self._inner_frames(signal, first + begins[~outside])
         log_mel[:, :, outside] = self._edge_frames(signal, first, begins[outside], end)
-        return log_mel
 
     def _inner_frames(self, signal: Float32s, begins: Int64s) -> Float32s:
         """The frames that begin at sample ``begins`` (window, frame) of the signal: (window, mel, frame)."""
@@ -457,7 +464,11 @@ class LogMel:
         energies /= np.float32(front_end.scale)
         return energies
 
-    def _emphasized(self, waveform: Float32s) -> Float32s:
+    def _signal(self, waveform: Float32s) -> Float32s:
+        """The samples that frames are cut from: checked, and emphasized."""
+        lowest, highest = waveform.min(), waveform.max()
+        if not (lowest >= -_LOUDEST and highest <= _LOUDEST):  # NaN is neither
+            raise AudioError(f"the waveform holds NaN, or samples beyond {_LOUDEST:g}: scale it to [-1, 1]")
         if not self.front_end.preemphasis:
             return np.ascontiguousarray(waveform)
         return waveform[1:] - np.float32(self.front_end.preemphasis) * waveform[:-1]
@@ -483,13 +494,14 @@ class LogMel:
         return groups
 
 
-def _validate(waveform: Float32s) -> None:
-    samples = np.asarray(waveform)
-    if samples.ndim != 1 or samples.dtype != np.float32:
+def _validate(waveform: Float32s, *dimensions: int) -> None:
+    if not isinstance(waveform, np.ndarray):
         raise AudioError(
-            "the waveform must be float32 of shape (time,) or (batch, time), "
-            f"not {samples.dtype} of shape {samples.shape}: convert it"
+            f"the waveform must be a NumPy array of float32, not {type(waveform).__name__}: convert it"
         )
-    lowest, highest = samples.min(initial=0.0), samples.max(initial=0.0)
-    if not (lowest >= -_LOUDEST and highest <= _LOUDEST):  # NaN is neither
-        raise AudioError(f"the waveform holds NaN, or samples beyond {_LOUDEST:g}: scale it to [-1, 1]")
+    if waveform.ndim not in dimensions or waveform.dtype != np.float32:
+        shapes = " or ".join({1: "(time,)", 2: "(batch, time)"}[dimension] for dimension in dimensions)
+        raise AudioError(
+            f"the waveform must be float32 of shape {shapes}, "
+            f"not {waveform.dtype} of shape {waveform.shape}: convert it"
+        )

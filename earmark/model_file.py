@@ -1,8 +1,8 @@
 """A model file: an ONNX graph that carries its record and a SHA-256 over both.
 
-Conventions: the file is a plain ONNX model. Its last two fields are metadata entries, first ``earmark.record`` (JSON), then
-``earmark.sha256``, the hash, in hexadecimal, of every byte before that entry. Protocol buffers may be concatenated, so both
-are read and written here without ONNX's own library.
+Conventions: the file is a plain ONNX model. Its last two fields are metadata entries, first
+``earmark.record`` (JSON), then ``earmark.sha256``, the hash, in hexadecimal, of every byte before that entry.
+Protocol buffers may be concatenated, so both are read and written here without ONNX's own library.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RECORD_KEY = b"earmark.record"
 HASH_KEY = b"earmark.sha256"
 _METADATA_FIELD = 14  # ModelProto.metadata_props: StringStringEntryProto(key = 1, value = 2)
 _LENGTH_DELIMITED = 2
-_HASH_ENTRY_LENGTH = 84  # tag and length (2), key with tag and length (2 + 14), value with tag and length (2 + 64)
+_HASH_ENTRY_LENGTH = 84  # tag and length (2), key with its own (2 + 14), value with its own (2 + 64)
 
 
 def seal(graph: bytes, record: Record) -> bytes:
@@ -52,10 +52,17 @@ def read_model_file(path: str | PathLike[str]) -> tuple[bytes, Record]:
     body, stored = content[:-_HASH_ENTRY_LENGTH], content[-_HASH_ENTRY_LENGTH:]
     digest = hashlib.sha256(body).hexdigest().encode()
     if not stored.startswith(_metadata_entry(HASH_KEY, b"0" * 64)[:-64]):
-        raise ModelError(f"{path}: is not a complete model file of earmark (no hash at its end): fetch or export it again")
+        raise ModelError(
+            f"{path}: is not a complete model file of earmark (no hash at its end): fetch or export it again"
+        )
     if stored[-64:] != digest:
-        raise ModelError(f"{path}: the model file is damaged (its SHA-256 does not match): fetch or export it again")
-    return content, Record.from_json(_record_entry(path, body))
+        raise ModelError(
+            f"{path}: the model file is damaged (its SHA-256 does not match): fetch or export it again"
+        )
+    try:
+        return content, Record.from_json(_record_entry(body))
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
 
 
 def read_record(path: str | PathLike[str]) -> Record:
@@ -63,13 +70,13 @@ def read_record(path: str | PathLike[str]) -> Record:
     return read_model_file(path)[1]
 
 
-def _record_entry(path: str | PathLike[str], body: bytes) -> bytes:
+def _record_entry(body: bytes) -> bytes:
     for field, value in _fields(memoryview(body)):
         if field == _METADATA_FIELD:
             parts = dict(_fields(value))
             if bytes(parts.get(1, b"")) == RECORD_KEY:
                 return bytes(parts.get(2, b""))
-    raise ModelError(f"{path}: the model file carries no record: export it again")
+    raise ModelError("the model file carries no record: export it again")
 
 
 def _metadata_entry(key: bytes, value: bytes) -> bytes:

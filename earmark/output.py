@@ -1,7 +1,7 @@
 """Results as text: a table for people; JSON, JSON lines and CSV for programs.
 
-Conventions: a writer is made of a head, a piece for each result, what stands between pieces, and a tail, so that long runs are
-written as they go.
+Conventions: a writer is made of a head, a piece for each result, what stands between pieces, and a tail, so
+that long runs are written as they go.
 """
 
 from __future__ import annotations

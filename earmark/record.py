@@ -1,12 +1,13 @@
 """The record that a model carries: all that is needed to use its weights rightly, and where they come from.
 
-Conventions: a record is JSON in the metadata of a model file (:mod:`earmark.model_file`) and of a checkpoint. Reading is
-strict: an unknown field, a missing one or a wrong type is a :class:`~earmark.errors.ModelError`.
+Conventions: a record is JSON in the metadata of a model file (:mod:`earmark.model_file`) and of a checkpoint.
+Reading is strict: an unknown field, a missing one or a wrong type is a :class:`~earmark.errors.ModelError`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Literal
@@ -28,9 +29,9 @@ class Record:
         name: The model's name.
         labels: One per class, in the order of the logits; no two alike.
         front_end: Waveform -> log-mel, with every constant.
-        task: "multi_label": sounds may co-occur, a score is the sigmoid of a logit, and a recording's score is the
-            maximum over its windows. "single_label": classes exclude each other, scores are a softmax, windows are
-            averaged.
+        task: "multi_label": sounds may co-occur, a score is the sigmoid of a logit, and a recording's score
+            is the maximum over its windows. "single_label": classes exclude each other, scores are a softmax,
+            windows are averaged.
         architecture: Name in the registry of networks.
         arguments: What the architecture was built with, apart from the number of classes.
         window_s: Length of the window that the model was made for, in seconds.
@@ -68,16 +69,28 @@ class Record:
             raise ModelError(f"the record of model {self.name!r} is not usable: {problem}")
 
     def _problem(self) -> str:
+        for kind, wanted, names in _KINDS:
+            wrong = [name for name in names if not isinstance(getattr(self, name), kind)]
+            if wrong:
+                return f"{wrong[0]} must be {wanted}, not {getattr(self, wrong[0])!r}"
+        return self._label_problem() or self._value_problem()
+
+    def _label_problem(self) -> str:
         if not self.labels or not all(isinstance(label, str) and label for label in self.labels):
             return "labels must be a list of names, one per class"
         if len(set(self.labels)) != len(self.labels):
             return "two labels are alike"
+        return ""
+
+    def _value_problem(self) -> str:
         if self.task not in ("multi_label", "single_label"):
             return f"task must be multi_label or single_label, not {self.task!r}"
         if self.padding not in ("repeat", "zero"):
             return f"padding must be repeat or zero, not {self.padding!r}"
-        if not _is_number(self.window_s) or not self.window_s > 0:
+        if not _is_number(self.window_s) or not 0 < self.window_s < math.inf:
             return f"window_s must be a positive number of seconds, not {self.window_s!r}"
+        if isinstance(self.embedding_size, bool) or self.embedding_size < 1:
+            return f"embedding_size must be a positive number of channels, not {self.embedding_size!r}"
         if self.threshold is not None and not (_is_number(self.threshold) and 0 <= self.threshold <= 1):
             return f"threshold must lie in [0, 1], not {self.threshold!r}"
         return ""
@@ -101,15 +114,18 @@ class Record:
         try:
             values = json.loads(text)
         except ValueError as error:
-            raise ModelError(f"the model's record is not valid JSON ({error}): fetch or export the model again") from None
+            raise ModelError(
+                f"the model's record is not valid JSON ({error}): fetch or export the model again"
+            ) from None
         if not isinstance(values, dict):
             raise ModelError("the model's record is not a JSON object: fetch or export the model again")
         version = values.pop("version", None)
-        if not isinstance(version, int) or version < 1:
+        if type(version) is not int or version < 1:
             raise ModelError(f"the model's record has no valid version ({version!r}): export the model again")
         if version > RECORD_VERSION:
             raise ModelError(
-                f"the model's record has version {version}, this earmark reads up to {RECORD_VERSION}: upgrade earmark"
+                f"the model's record has version {version}, this earmark reads up to {RECORD_VERSION}: "
+                "upgrade earmark"
             )
         known = {entry.name: entry for entry in fields(cls)}
         unknown = sorted(set(values) - set(known))
@@ -119,13 +135,25 @@ class Record:
             if name not in values and entry.default is MISSING and entry.default_factory is MISSING
         )
         if unknown or missing:
-            raise ModelError(f"the model's record has unknown fields {unknown} and lacks {missing}: export the model again")
+            raise ModelError(
+                f"the model's record has unknown fields {unknown} and lacks {missing}: export the model again"
+            )
         try:
             values["front_end"] = FrontEnd.from_dict(values["front_end"])
-            values["labels"] = tuple(values["labels"])
+            if isinstance(values["labels"], list):
+                values["labels"] = tuple(values["labels"])
             return cls(**values)
         except (TypeError, AttributeError) as error:
             raise ModelError(f"the model's record is malformed ({error}): export the model again") from None
+
+
+_KINDS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
+    (str, "a text", ("name", "architecture", "description", "license", "source", "card")),
+    (tuple, "a list of names", ("labels",)),
+    (Mapping, "a table", ("arguments", "metrics", "provenance")),
+    (FrontEnd, "a front-end", ("front_end",)),
+    (int, "a whole number", ("embedding_size",)),
+)
 
 
 def _is_number(value: object) -> bool:

@@ -1,6 +1,7 @@
 """Names of models -> files on this machine.
 
-Conventions: a model is named either by a name from the table (:func:`names`) or by the path of a model file. No torch, nothing is read here.
+Conventions: a model is named either by a name from the table (:func:`names`) or by the path of a model file.
+No torch, nothing is read here.
 """
 
 from __future__ import annotations
@@ -39,5 +40,11 @@ def find(model: str | os.PathLike[str] | None = None) -> Path:
         return path
     if path.suffix or len(path.parts) > 1:
         raise ModelError(f"{wanted}: there is no such model file")
+    if not names():
+        raise ModelError(
+            f"there is no model named {wanted!r}, none is installed: give the path of a model file"
+        )
     near = get_close_matches(wanted, names(), n=3, cutoff=0.3) or names()
-    raise ModelError(f"there is no model named {wanted!r}: did you mean {' or '.join(near)}? (earmark models lists all)")
+    raise ModelError(
+        f"there is no model named {wanted!r}: did you mean {' or '.join(near)}? (earmark models lists all)"
+    )

@@ -2,10 +2,11 @@
 
     python examples/make_siren_and_bell.py [FILE]
 
-Everything is computed, nothing was recorded; the result is in the public domain (CC0). Equal runs give equal samples.
+Everything is computed, nothing was recorded; the result is in the public domain (CC0). Equal runs give equal
+samples (the Ogg file around them carries a random serial number).
 
-Conventions: a signal is float64, shape (SAMPLES,), at RATE; time is in seconds, distance in metres. The listener stands
-in a square; the bell hangs in a tower beside it, and a street passes on the other side.
+Conventions: a signal is float64, shape (SAMPLES,), at RATE; time is in seconds, distance in metres. The
+listener stands in a square; the bell hangs in a tower beside it, and a street passes on the other side.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ WAIL_HZ = (600.0, 1500.0)
 WAIL_S = 3.2
 SIREN_ON_S = 2.6
 
-# A bell's partials, relative to its prime (hum, prime, tierce, quint, nominal, and those above), each with its strength
-# and the time in which it falls by 60 dB. High partials sound first and die first.
+# A bell's partials, relative to its prime (hum, prime, tierce, quint, nominal, and those above), each with
+# its strength and the time in which it falls by 60 dB. High partials sound first and die first.
 PRIME_HZ = 392.0
 STRIKES_EVERY_S = 1.5
 PARTIALS = (
@@ -55,15 +56,15 @@ PARTIALS = (
 
 def main() -> None:
     """Writes the recording beside this script, or to the file that is named."""
-    default = Path(__file__).with_name("siren_and_bell.flac")
+    default = Path(__file__).with_name("siren_and_bell.ogg")
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else default
-    soundfile.write(path, recording(), RATE, subtype="PCM_16", compression_level=1.0)
+    soundfile.write(path, recording(), RATE, format="OGG", subtype="VORBIS", compression_level=0.4)
 
 
 def recording() -> NDArray[np.int16]:
     """The whole scene, 16 bits, shape (SAMPLES,)."""
     random = np.random.default_rng(18)
-    dry = 0.30 * bell(random) + 0.55 * passing(siren(), random)
+    dry = 0.45 * bell(random) + 0.55 * passing(siren(), random)
     scene = dry + 0.35 * reverberated(dry, random) + 10 ** (-62 / 20) * murmur(random)
     fade = np.clip(np.minimum(np.arange(SAMPLES), SAMPLES - np.arange(SAMPLES)) / (0.02 * RATE), 0, 1)
     scene *= fade * 0.8 / np.abs(scene).max()
@@ -86,7 +87,7 @@ def bell(random: np.random.Generator) -> Signal:
 
 
 def strike(random: np.random.Generator) -> Signal:
-    """One blow of the clapper: inharmonic partials, each a pair that beats slowly, and the clapper's own clack."""
+    """One blow of the clapper: inharmonic partials, each a slowly beating pair, and the clapper's clack."""
     time, out = seconds(), np.zeros(SAMPLES)
     hardness = random.uniform(0.8, 1.2)
     for ratio, strength, fall_s in PARTIALS:
@@ -102,7 +103,7 @@ def strike(random: np.random.Generator) -> Signal:
 
 
 def siren() -> Signal:
-    """The siren as heard on the vehicle: a wail that rises faster than it falls, through a horn that overdrives."""
+    """The siren as heard on the vehicle: a wail that rises faster than it falls, through a loud horn."""
     time = seconds()
     position = (time / WAIL_S + 0.1) % 1.0
     rising = np.where(position < 0.4, position / 0.4, (1 - position) / 0.6)
@@ -120,9 +121,9 @@ def siren() -> Signal:
 def passing(sound: Signal, random: np.random.Generator) -> Signal:
     """What a listener beside the street hears of a vehicle that carries this sound.
 
-    The sound that arrives at a time left earlier, by the distance it had to go: that alone gives Doppler's shift. It
-    comes with its echo from the ground and the roar of tyres and motor, falls with the distance, and high tones fall
-    more.
+    The sound that arrives at a time left earlier, by the distance it had to go: that alone gives Doppler's
+    shift. It comes with its echo from the ground and the roar of tyres and motor, falls with the distance, and
+    high tones fall more.
     """
     time = seconds()
     sent, distance = departure(time, STREET_M)

@@ -1,4 +1,4 @@
-"""The golden log-mels, as cases for both twins of the front-end; tests/golden/README.md says where they come from."""
+"""The golden log-mels, as cases for both twins of the front-end; golden/README.md tells their origin."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,8 +1,8 @@
 """Augmentation: pure functions of tensors and a NumPy generator.
 
-Conventions: waveforms are float32 (batch, time), log-mels float32 (batch, mel, frame), targets float32 (batch, class). All
-that is random is drawn from the generator on the CPU, so a seed gives the same batch on any device and for any number of
-loader workers. Nothing is changed in place.
+Conventions: waveforms are float32 (batch, time), log-mels float32 (batch, mel, frame), targets float32
+(batch, class). All that is random is drawn from the generator on the CPU, so a seed gives the same batch on
+any device and for any number of loader workers. Nothing is changed in place.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from earmark.frontend import FrontEnd
 
@@ -20,6 +21,22 @@ def roll(waveforms: Tensor, max_shift: int, generator: np.random.Generator) -> T
     """Shifts each waveform around its end by up to ``max_shift`` samples to either side."""
     shifts = generator.integers(-max_shift, max_shift + 1, len(waveforms))
     return torch.stack([row.roll(int(shift)) for row, shift in zip(waveforms, shifts, strict=True)])
+
+
+def change_speed(waveforms: Tensor, slowest: float, fastest: float, generator: np.random.Generator) -> Tensor:
+    """Plays each waveform faster or slower, pitch and all, around its end; the length stays.
+
+    Source: speed perturbation (Ko et al., Interspeech 2015), here with factors drawn on a logarithmic scale and samples
+    interpolated linearly, which is enough for an augmentation.
+    """
+    length = waveforms.shape[-1]
+    factors = np.exp(generator.uniform(np.log(slowest), np.log(fastest), len(waveforms)))
+    played = []
+    for row, factor in zip(waveforms, factors, strict=True):
+        taken = max(1, round(length * factor))
+        source = row.repeat(-(-taken // length))[:taken]
+        played.append(functional.interpolate(source[None, None], size=length, mode="linear")[0, 0])
+    return torch.stack(played)
 
 
 def gain(waveforms: Tensor, low_db: float, high_db: float, generator: np.random.Generator) -> Tensor:
@@ -33,7 +50,8 @@ def mix_waveforms(
 ) -> tuple[Tensor, Tensor]:
     """Mixes some waveforms, freed of their means, and their targets with those of a random partner.
 
-    Source: the waveform mixing of EfficientAT (Schmid et al., arXiv:2211.04772), there with probability 0.5 and Beta(2, 2).
+    Source: the waveform mixing of EfficientAT (Schmid et al., arXiv:2211.04772), there with probability 0.5
+    and Beta(2, 2).
 
     Returns:
         Waveforms and targets; the original's share is the larger one.
@@ -53,7 +71,8 @@ def mixup(
 ) -> tuple[Tensor, Tensor]:
     """Mixes each log-mel and its targets with those of a random partner, with a share of its own.
 
-    Source: Zhang et al., arXiv:1710.09412, with the share max(b, 1 - b), b ~ Beta(alpha, alpha), as EfficientAT has it.
+    Source: Zhang et al., arXiv:1710.09412, with the share max(b, 1 - b), b ~ Beta(alpha, alpha), as
+    EfficientAT has it.
     """
     share = _larger_share(alpha, len(log_mel), generator)
     partner = torch.from_numpy(generator.permutation(len(log_mel))).to(log_mel.device)
@@ -66,7 +85,8 @@ def mask(
 ) -> Tensor:
     """Overwrites one stripe of mel bands and one of frames in each log-mel (SpecAugment).
 
-    Source: Park et al., arXiv:1904.08779; widths are uniform from 0 up to the given ones, in bands and frames.
+    Source: Park et al., arXiv:1904.08779; widths are uniform from 0 up to the given ones, in bands and
+    frames.
     """
     keep = torch.ones_like(log_mel, dtype=torch.bool)
     for axis, width in ((1, mel_width), (2, frame_width)):
@@ -88,8 +108,9 @@ def _stripe(log_mel: Tensor, axis: int, max_width: int, generator: np.random.Gen
 def equalize(log_mel: Tensor, max_db: float, front_end: FrontEnd, generator: np.random.Generator) -> Tensor:
     """Colours each log-mel by a smooth random gain over the bands, as another microphone or room would.
 
-    Source: in the manner of FilterAugment (Nam et al., arXiv:2110.03282), linear type: four to six nodes at random bands,
-    gains uniform within ``max_db`` to either side, linear in between. What lies at the floor of the front-end stays there.
+    Source: in the manner of FilterAugment (Nam et al., arXiv:2110.03282), linear type: four to six nodes at
+    random bands, gains uniform within ``max_db`` to either side, linear in between. What lies at the floor of
+    the front-end stays there.
     """
     bands = np.arange(log_mel.shape[1])
     curves = []

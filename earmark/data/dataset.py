@@ -1,7 +1,7 @@
 """Clips of a manifest as waveforms of one length, with their targets.
 
-Conventions: a waveform is mono float32 (time,) at the front-end's rate, exactly one window long: longer clips are cut at a
-random place while training, shorter ones are filled up as the model's record says.
+Conventions: a waveform is mono float32 (time,) at the front-end's rate, exactly one window long: longer clips
+are cut at a random place while training, shorter ones are filled up as the model's record says.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class ClipDataset(Dataset[Batch]):
         if index not in self._cache:
             waveform = load_audio(self.clips[index].path, self.sample_rate)[0]
             self._cache[index] = np.round(np.clip(waveform, -1, 1) * 32767).astype(np.int16)
-        return self._cache[index].astype(np.float32) / 32767
+        return self._cache[index].astype(np.float32) / np.float32(32767)
 
 
 def epoch_batches(
@@ -102,7 +102,10 @@ def epoch_batches(
         chosen.append(first + positions)
         first += size
     order = generator.permutation(np.concatenate(chosen))
-    keys = [(int(index), int(cut)) for index, cut in zip(order, generator.integers(0, 2**31, len(order)), strict=True)]
+    keys = [
+        (int(index), int(cut))
+        for index, cut in zip(order, generator.integers(0, 2**31, len(order)), strict=True)
+    ]
     whole = max(1, len(keys) // batch_size)
     for batch in range(whole):
         yield keys[batch * batch_size : (batch + 1) * batch_size]

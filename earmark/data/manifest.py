@@ -1,8 +1,9 @@
 """A manifest: the table of clips that a training or an evaluation is about.
 
-Conventions: a CSV file in UTF-8 with a header. ``path`` (absolute, or relative to the audio folder: by default the
-manifest's own) and ``labels`` (names separated by ``;``, empty where none of the classes is heard) are required; ``fold`` is
-a whole number, 0 for clips that are in every training set and never judged; all other columns are kept as text.
+Conventions: a CSV file in UTF-8 with a header. ``path`` (absolute, or relative to the audio folder: by
+default the manifest's own) and ``labels`` (names separated by ``;``, empty where none of the classes is
+heard) are required; ``fold`` is a whole number, 0 for clips that are in every training set and never judged;
+all other columns are kept as text.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def read_manifest(path: str | Path, audio: str | Path | None = None) -> list[Cli
     file = Path(path)
     root = file.parent if audio is None else Path(audio)
     try:
-        with file.open(encoding="utf-8", newline="") as stream:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.DictReader(stream, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file}: the manifest cannot be read ({error})") from None
@@ -52,7 +53,9 @@ def read_manifest(path: str | Path, audio: str | Path | None = None) -> list[Cli
         raise DataError(f"{file}: the manifest lists no clip")
     missing = {"path", "labels"} - set(rows[0])
     if missing:
-        raise DataError(f"{file}: the manifest lacks the column {', '.join(sorted(missing))}; it has {', '.join(rows[0])}")
+        raise DataError(
+            f"{file}: the manifest lacks the column {', '.join(sorted(missing))}; it has {', '.join(rows[0])}"
+        )
     return [_clip(file, number, row, root) for number, row in enumerate(rows, start=2)]
 
 
@@ -87,7 +90,9 @@ def targets(clips: Sequence[Clip], labels: Sequence[str]) -> NDArray[np.float32]
     for row, clip in enumerate(clips):
         for label in clip.labels:
             if label not in index:
-                raise DataError(f"{clip.path}: label {label!r} is none of the {len(labels)} labels of this run")
+                raise DataError(
+                    f"{clip.path}: label {label!r} is none of the {len(labels)} labels of this run"
+                )
             table[row, index[label]] = 1
     return table
 

@@ -1,7 +1,8 @@
 """Writes a model file: the network as an ONNX graph from log-mel to logits and embedding, with its record.
 
-Conventions: the graph's input is ``log_mel`` (batch, mel, frame), its outputs are ``logits`` (batch, class) and ``embedding``
-(batch, channel); batch and frame are free. What is written was compared with the network first.
+Conventions: the graph's input is ``log_mel`` (batch, mel, frame), its outputs are ``logits`` (batch, class)
+and ``embedding`` (batch, channel); batch and frame are free. What is written was compared with the network
+first.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from os import PathLike
 
 import numpy as np
@@ -39,13 +41,17 @@ def export_model(network: Network, record: Record, path: str | PathLike[str]) ->
         The largest difference found between network and file.
 
     Raises:
-        ModelError: If the file's answers differ from the network's by more than ``TOLERANCE``; nothing is written then.
+        ModelError: If the file's answers differ from the network's by more than ``TOLERANCE``; nothing is
+            written then.
     """
     network.eval()
     content = seal(_graph(network, record), record)
     difference = compare(network, content, record)
     if not difference <= TOLERANCE:
-        raise ModelError(f"the exported graph differs from the network by {difference:.2g} (at most {TOLERANCE:g} is allowed)")
+        raise ModelError(
+            f"the exported graph differs from the network by {difference:.2g}, more than {TOLERANCE:g}: "
+            "do not use it"
+        )
     write_atomically(path, content)
     return difference
 
@@ -103,8 +109,8 @@ def _graph(network: Network, record: Record) -> bytes:
 
 
 @contextlib.contextmanager
-def _quiet() -> contextlib.AbstractContextManager[None]:  # type: ignore[misc]
-    """The exporter reports its progress on standard output and in warnings that are no business of the caller."""
+def _quiet() -> Iterator[None]:
+    """Keeps from the caller what the exporter says on standard output and in warnings."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
 """The field's metrics, in NumPy.
 
-Conventions: targets and scores are (clip, class); targets are 0 or 1. A class without a positive clip has no average precision
-and no AUROC (NaN) and is left out of macro means. Single functions, no state.
+Conventions: targets and scores are (clip, class); targets are 0 or 1. A class without a positive clip has no
+average precision and no AUROC (NaN) and is left out of macro means. Single functions, no state.
 """
 
 from __future__ import annotations
@@ -67,20 +67,20 @@ def macro(values: ArrayLike) -> float:
 
 
 def accuracy(targets: ArrayLike, scores: ArrayLike) -> float:
-    """Micro accuracy: the share of clips whose highest score is at a class that the clip belongs to, in [0, 1]."""
+    """Micro accuracy: the share of clips whose highest score is at a class of theirs, in [0, 1]."""
     truth, values = _tables(targets, scores)
     return float(np.mean(truth[np.arange(len(truth)), values.argmax(1)] > 0))
 
 
 def binary_log_loss(targets: ArrayLike, scores: ArrayLike) -> float:
-    """Mean over clips and classes of minus the logarithm of the score given to the truth; scores in [0, 1], nats."""
+    """Mean over clips and classes of minus the log of the score given to the truth; in [0, 1], nats."""
     truth, values = _tables(targets, scores)
     clipped = np.clip(values, 1e-7, 1 - 1e-7)
     return float(-np.mean(truth * np.log(clipped) + (1 - truth) * np.log(1 - clipped)))
 
 
 def log_loss(targets: ArrayLike, scores: ArrayLike) -> float:
-    """Mean over clips of minus the logarithm of the true class's share of all scores; one class a clip, nats."""
+    """Mean over clips of minus the log of the true class's share of all scores; one class a clip, nats."""
     truth, values = _tables(targets, scores)
     clipped = np.clip(values, 1e-7, None)
     shares = clipped / clipped.sum(1, keepdims=True)
@@ -88,7 +88,7 @@ def log_loss(targets: ArrayLike, scores: ArrayLike) -> float:
 
 
 def confusion(targets: ArrayLike, scores: ArrayLike) -> NDArray[np.int64]:
-    """How many clips of each class (row) have their highest score at each class (column); one class a clip."""
+    """How many clips of each class (row) score highest at each class (column); one class a clip."""
     truth, values = _tables(targets, scores)
     table = np.zeros((truth.shape[1],) * 2, np.int64)
     np.add.at(table, (truth.argmax(1), values.argmax(1)), 1)
@@ -96,7 +96,7 @@ def confusion(targets: ArrayLike, scores: ArrayLike) -> NDArray[np.int64]:
 
 
 def recall(targets: ArrayLike, scores: ArrayLike, threshold: float) -> Floats:
-    """For each class, the share of its clips whose score reaches the threshold; NaN for classes without clips."""
+    """For each class, the share of its clips whose score reaches the threshold; NaN where it has none."""
     truth, values = _tables(targets, scores)
     found = ((values >= threshold) & (truth > 0)).sum(0)
     positives = truth.sum(0)
@@ -121,5 +121,7 @@ def quiet_threshold(scores: ArrayLike, share: float) -> float:
 def _tables(targets: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
     truth, values = np.asarray(targets, np.float64), np.asarray(scores, np.float64)
     if truth.ndim != 2 or truth.shape != values.shape or not len(truth):
-        raise ValueError(f"targets {truth.shape} and scores {values.shape} must be equal tables (clip, class)")
+        raise ValueError(
+            f"targets {truth.shape} and scores {values.shape} must be equal tables (clip, class)"
+        )
     return truth, values

@@ -1,7 +1,7 @@
 """What a network in PyTorch answers on many clips, the way the tagger would.
 
-Conventions: windows and padding follow the record's rules (:mod:`earmark.audio`); a clip's scores are the maximum over its windows
-where labels may co-occur, the mean where classes exclude each other.
+Conventions: windows and padding follow the record's rules (:mod:`earmark.audio`); a clip's scores are the
+maximum over its windows where labels may co-occur, the mean where classes exclude each other.
 """
 
 from __future__ import annotations

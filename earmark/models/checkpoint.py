@@ -72,9 +72,8 @@ def load_checkpoint(path: str | PathLike[str]) -> tuple[Network, Record]:
         )
     try:
         record = Record.from_json(text)
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # the fresh weights are overwritten: let no one's chance change
+        # The fresh weights are overwritten: drawing them must change no one's chance.
+        with torch.random.fork_rng(devices=[]):
             network = create_model(record.architecture, **_arguments(record))
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None

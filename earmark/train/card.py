@@ -1,6 +1,7 @@
 """The model card: what a network is for, how well it does, and whose recordings it learned from, as Markdown.
 
-Conventions: every number comes from the judgement or the recipe's manifests; nothing is written by hand but the recipe's own words.
+Conventions: every number comes from the judgement or the recipe's manifests; nothing is written by hand but
+the recipe's own words.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def _facts(recipe: Recipe, judgement: Judgement, used: Sequence[Clip]) -> str:
     return (
         f"- Network: {record.architecture}, {parameters:,} parameters; window {record.window_s} s, "
         f"shorter clips: {record.padding} padding\n"
-        f"- Trained on: {labelled} labelled clips and {len(used) - labelled} clips without any of the labels\n"
+        f"- Trained on: {labelled} labelled clips and {len(used) - labelled} without any of the labels\n"
         f"- Method: {recipe.source}\n- Made by: `{recipe.command}`; {recipe.cost}\n"
         f"- Licence of the weights: {recipe.license}\n"
     )
@@ -49,19 +50,30 @@ def _scores(judgement: Judgement) -> str:
     found = record.metrics
     precision = metrics.average_precision(truth, scores)
     threshold = record.threshold
-    recalled = metrics.recall(truth, scores, threshold) if threshold is not None else np.full(len(precision), np.nan)
+    recalled = (
+        metrics.recall(truth, scores, threshold) if threshold is not None else np.full(len(precision), np.nan)
+    )
     table = metrics.confusion(truth, scores)
     share = table.diagonal() / np.maximum(table.sum(1), 1)
     rows = [
-        (label, int(truth[:, index].sum()), f"{share[index]:.3f}", f"{precision[index]:.3f}", f"{recalled[index]:.3f}")
+        (
+            label,
+            int(truth[:, index].sum()),
+            f"{share[index]:.3f}",
+            f"{precision[index]:.3f}",
+            f"{recalled[index]:.3f}",
+        )
         for index, label in enumerate(record.labels)
     ]
     return (
-        f"## Scores\n\nCross-validation over folds {', '.join(map(str, found['folds']))}: each of {found['clips']} clips was judged "
-        "once, by a network that trained on the other folds; pooled.\n\n"
-        f"accuracy {found['accuracy']:.4f}, macro mAP {found['map_macro']:.4f}, log loss {found['log_loss']:.4f} nats "
-        f"(scores as shares), {found['binary_log_loss']:.4f} nats (binary, mean over classes)\n\n"
-        + _table(("label", "clips", "accuracy", "average precision", f"recall at threshold {threshold}"), rows)
+        f"## Scores\n\nCross-validation over folds {', '.join(map(str, found['folds']))}: each of "
+        f"{found['clips']} clips was judged once, by a network that trained on the other folds; pooled.\n\n"
+        f"accuracy {found['accuracy']:.4f}, macro mAP {found['map_macro']:.4f}, "
+        f"log loss {found['log_loss']:.4f} nats (scores as shares), "
+        f"{found['binary_log_loss']:.4f} nats (binary, mean over classes)\n\n"
+        + _table(
+            ("label", "clips", "accuracy", "average precision", f"recall at threshold {threshold}"), rows
+        )
         + "\nConfusion (rows: truth, columns: highest score, in the order of the labels):\n\n"
         + _table(
             ("", *(str(number + 1) for number in range(len(table)))),
@@ -73,12 +85,19 @@ def _scores(judgement: Judgement) -> str:
 def _quiet(judgement: Judgement) -> str:
     threshold = judgement.record.threshold or 0.0
     rows = [
-        (group, len(scores), int((scores >= threshold).sum()), f"{scores.max():.3f}", f"{np.median(scores):.3f}")
+        (
+            group,
+            len(scores),
+            int((scores >= threshold).sum()),
+            f"{scores.max():.3f}",
+            f"{np.median(scores):.3f}",
+        )
         for group, scores in judgement.quiet.items()
     ]
     return (
-        f"## Threshold\n\nThe default threshold is {threshold:g}. It was chosen on clips without any of the labels, made like those "
-        "trained on but not among them:\n\n" + _table(("kind", "clips", "reach it", "highest score", "median"), rows)
+        f"## Threshold\n\nThe default threshold is {threshold:g}. It was chosen on clips without any "
+        "of the labels, made like those trained on but not among them:\n\n"
+        + _table(("kind", "clips", "reach it", "highest score", "median"), rows)
     )
 
 
@@ -96,7 +115,9 @@ def _attributions(used: Iterable[Clip]) -> str:
     ]
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(generated.items()))
     text = "## Recordings trained on\n\n" + _table(("clip", "title", "author", "licence", "source"), rows)
-    return text + (f"\nWithout any of the labels, generated or arranged for this purpose: {counts}.\n" if counts else "")
+    return text + (
+        f"\nWithout any of the labels, generated or arranged for this purpose: {counts}.\n" if counts else ""
+    )
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -1,7 +1,7 @@
-"""Cross-validation: a network per fold, judged on clips it never heard, and one trained on all that is shipped.
+"""Cross-validation: a network per fold, judged on clips it never heard, and one to ship, trained on all.
 
-Conventions: the runs lie in ``folder/fold1``, ``folder/fold2``, ... and ``folder/all``; scores are pooled over the folds, so each clip
-of the folds is judged once.
+Conventions: the runs lie in ``folder/fold1``, ``folder/fold2``, ... and ``folder/all``; scores are pooled
+over the folds, so each clip of the folds is judged once.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def run_folder(folder: Path, fold: int | None) -> Path:
 def cross_validate(recipe: Recipe, folder: Path, report: Report = lambda facts: None) -> Judgement:
     """Trains and judges every fold, trains on all clips, and chooses the threshold.
 
-    Runs that are complete already are not repeated, so folds may be trained before, elsewhere or side by side.
+    Runs that are complete already are not repeated, so folds may be trained before, elsewhere or side by
+    side.
 
     Args:
         recipe: Its ``data.folds`` says which folds are judged; none: nothing is.
@@ -99,7 +100,9 @@ def quiet_scores(recipe: Recipe, network: Network, record: Record) -> dict[str, 
         return {}
     clips = read_manifest(recipe.judge.quiet_manifest)
     if any(clip.labels for clip in clips):
-        raise RecipeError(f"{recipe.judge.quiet_manifest}: judge.quiet_manifest must list clips without labels only")
+        raise RecipeError(
+            f"{recipe.judge.quiet_manifest}: judge.quiet_manifest must list clips without labels only"
+        )
     highest = score_clips(recipe, network, clips).max(1)
     groups = np.array([clip.extra.get(recipe.judge.quiet_by, "") for clip in clips])
     return {str(group): highest[groups == group] for group in np.unique(groups)}

@@ -1,8 +1,9 @@
 """The loop that trains every network: clips -> waveforms -> log-mel -> network -> loss, epoch by epoch.
 
-Conventions: a run lives in a folder of its own: ``recipe.json`` (resolved), ``log.jsonl`` (one line an epoch), ``state.safetensors``
-(to go on from after a kill), ``best.safetensors`` and ``last.safetensors`` (checkpoints with their record). The same command
-goes on where a killed run stopped; every draw comes from (seed, epoch, step), so the result is the same.
+Conventions: a run lives in a folder of its own: ``recipe.json`` (resolved), ``log.jsonl`` (one line an
+epoch), ``state.safetensors`` (to go on from after a kill), ``best.safetensors`` and ``last.safetensors``
+(checkpoints with their record). The same command goes on where a killed run stopped; every draw comes from
+(seed, epoch, step), so the result is the same.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from earmark.evaluate.predict import clip_windows, predict
 from earmark.files import write_atomically
 from earmark.models.checkpoint import save_checkpoint
 from earmark.models.log_mel import LogMel
+from earmark.models.network import Network, Output
 from earmark.models.registry import create_model
 from earmark.record import Record
 from earmark.train.losses import label_loss
@@ -80,7 +82,9 @@ def split_clips(recipe: Recipe, fold: int | None) -> Split:
     return Split(labels, groups, judged, tuple(source.clips_per_epoch for source, _ in sources))
 
 
-def train(recipe: Recipe, folder: Path, fold: int | None = None, report: Report = lambda facts: None) -> Record:
+def train(
+    recipe: Recipe, folder: Path, fold: int | None = None, report: Report = lambda facts: None
+) -> Record:
     """Trains one network, or goes on with a run that was cut short.
 
     Args:
@@ -108,10 +112,14 @@ def train(recipe: Recipe, folder: Path, fold: int | None = None, report: Report 
 
 def _claim(folder: Path, recipe: Recipe, fold: int | None) -> None:
     """Makes the folder this run's own, or checks that it is already."""
-    resolved = json.dumps(recipe.model_dump(mode="json", exclude_none=True) | {"fold": fold}, indent=1, sort_keys=True)
+    resolved = json.dumps(
+        recipe.model_dump(mode="json", exclude_none=True) | {"fold": fold}, indent=1, sort_keys=True
+    )
     stored = folder / "recipe.json"
     if stored.exists() and stored.read_text(encoding="utf-8") != resolved:
-        raise RecipeError(f"{folder}: holds a run of another recipe: choose another folder or remove this one")
+        raise RecipeError(
+            f"{folder}: holds a run of another recipe: choose another folder or remove this one"
+        )
     write_atomically(stored, resolved)
 
 
@@ -130,7 +138,9 @@ class _Run:
         self.embedding_size = self._embedding_size()
         self.average = _average(self.network, recipe.optimizer.average_decay)
         self.optimizer = torch.optim.AdamW(
-            _groups(self.network, recipe.optimizer.weight_decay), lr=recipe.optimizer.learning_rate, fused=True
+            _groups(self.network, recipe.optimizer.weight_decay),
+            lr=recipe.optimizer.learning_rate,
+            fused=True,
         )
         clips = [clip for group in split.groups for clip in group]
         self.data = ClipDataset(
@@ -151,16 +161,17 @@ class _Run:
     @torch.no_grad()
     def _embedding_size(self) -> int:
         frames = self.recipe.front_end.num_frames(self.recipe.window_length)
-        return self.network.eval()(torch.zeros(1, self.recipe.front_end.n_mels, frames)).embedding.shape[1]
+        answer: Output = self.network.eval()(torch.zeros(1, self.recipe.front_end.n_mels, frames))
+        return answer.embedding.shape[1]
 
     @property
     def state(self) -> RunState:
         return RunState(self.network, self.average, self.optimizer)
 
     @property
-    def kept(self) -> nn.Module:
+    def kept(self) -> Network:
         """The network that is judged and kept: the moving average where there is one."""
-        return self.network if self.average is None else self.average.module
+        return self.network if self.average is None else cast(Network, self.average.module)
 
     def resume(self) -> int:
         path = self.folder / "state.safetensors"
@@ -198,7 +209,7 @@ class _Run:
         recipe, losses = self.recipe, []
         torch.manual_seed(_seed(recipe.seed, epoch))
         batches = list(epoch_batches(self.groups, recipe.optimizer.batch_size, (recipe.seed, epoch)))
-        loader = DataLoader(self.data, batch_sampler=batches, num_workers=recipe.data.workers)  # type: ignore[arg-type]
+        loader = DataLoader(self.data, batch_sampler=batches, num_workers=recipe.data.workers)
         self.network.train()
         began = time.monotonic()
         for step, (waveforms, wanted) in enumerate(loader):
@@ -210,7 +221,9 @@ class _Run:
                 )
             losses.append(loss)
             rate = (step + 1) * len(waveforms) / (time.monotonic() - began)
-            self.report({"epoch": epoch, "step": step, "steps": self.steps, "loss": loss, "clips_per_s": rate})
+            self.report(
+                {"epoch": epoch, "step": step, "steps": self.steps, "loss": loss, "clips_per_s": rate}
+            )
         return losses
 
     def _step(self, epoch: int, step: int, waveforms: Tensor, wanted: Tensor) -> float:
@@ -305,6 +318,8 @@ def augmented(
     settings, front_end = recipe.augment, recipe.front_end
     if settings.roll_s:
         waveforms = augment.roll(waveforms, round(settings.roll_s * front_end.sample_rate), generator)
+    if settings.speed != (1, 1):
+        waveforms = augment.change_speed(waveforms, *settings.speed, generator)
     if settings.gain_db != (0, 0):
         waveforms = augment.gain(waveforms, *settings.gain_db, generator)
     if settings.mix_probability:

@@ -11,7 +11,9 @@ from torch.nn import functional
 from earmark.record import Task
 
 
-def label_loss(logits: Tensor, targets: Tensor, task: Task, smoothing: float = 0.0, ranking_weight: float = 0.0) -> Tensor:
+def label_loss(
+    logits: Tensor, targets: Tensor, task: Task, smoothing: float = 0.0, ranking_weight: float = 0.0
+) -> Tensor:
     """Binary cross-entropy where labels may co-occur, cross-entropy where classes exclude each other.
 
     Args:
@@ -28,9 +30,9 @@ def label_loss(logits: Tensor, targets: Tensor, task: Task, smoothing: float = 0
 
 
 def ranking_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of the softmax against the targets: that the labels set stand above all others, whatever their level.
+    """Cross-entropy of the softmax against the targets: labels that are set stand above all others.
 
-    Binary cross-entropy alone learns each class by itself and hardly minds which of two high scores is the higher one.
-    A clip without labels has nothing to rank and adds nothing.
+    Binary cross-entropy alone learns each class by itself and hardly minds which of two high scores is the
+    higher one. A clip without labels has nothing to rank and adds nothing.
     """
     return -(targets * functional.log_softmax(logits, -1)).sum(-1).mean()

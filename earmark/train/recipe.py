@@ -1,7 +1,7 @@
 """A recipe: all that makes a training what it is, checked before anything runs.
 
-Conventions: TOML, one table per section; paths are relative to the folder that the command is run in; lengths end in their
-unit. What a recipe does not say has the default given here.
+Conventions: TOML, one table per section; paths are relative to the folder that the command is run in; lengths
+end in their unit. What a recipe does not say has the default given here.
 """
 
 from __future__ import annotations
@@ -80,6 +80,8 @@ class Augment(Section):
 
     roll_s: Annotated[float, Field(ge=0)] = 0.0
     """Shift each waveform around its end by up to this to either side."""
+    speed: tuple[Positive, Positive] = (1.0, 1.0)
+    """Range of the random playing speed, pitch and all."""
     gain_db: tuple[float, float] = (0.0, 0.0)
     """Range of the random gain."""
     mix_probability: Share = 0.0
@@ -117,7 +119,7 @@ class Optimizer(Section):
     ranking_weight: Annotated[float, Field(ge=0)] = 0.0
     """Of the term that ranks the labels of a clip above all others; for task multi_label."""
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Moving average of weights and norm statistics by this much a step, judged and kept instead of the last; 0: none."""
+    """Moving average of weights and norm statistics by this much a step, which is judged and kept; 0: none."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """What the network computes in while training."""
     channels_last: bool = False
@@ -130,9 +132,9 @@ class Judge(Section):
     every: Count = 10
     """Judge after so many epochs, and after the last."""
     keep: Literal["last", "best"] = "last"
-    """The checkpoint that counts: the last one, or the best by macro mAP on clips held out of the training."""
+    """The checkpoint that counts: the last, or the best by macro mAP on clips held out of the training."""
     quiet_share: Share = 0.005
-    """The default threshold lets at most this share of clips without labels (of each ``quiet_by``) through."""
+    """The default threshold lets at most this share of clips without labels, of each group, through."""
     lowest_threshold: Share = 0.3
     """The default threshold is never below this."""
     quiet_by: str = "kind"
@@ -168,9 +170,10 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
-        low, high = self.augment.gain_db
-        if low > high:
-            raise ValueError("augment.gain_db must be [lowest, highest]")
+        for name in ("gain_db", "speed"):
+            low, high = getattr(self.augment, name)
+            if low > high:
+                raise ValueError(f"augment.{name} must be [lowest, highest]")
         if round(self.window_s * self.front_end.sample_rate) < self.front_end.min_samples:
             raise ValueError("window_s is shorter than one frame of the front-end")
         return self

@@ -1,7 +1,7 @@
 """The state of a run between two epochs, so that a killed run goes on as if nothing had happened.
 
-Conventions: one safetensors file, replaced whole. Its metadata holds, as JSON, what is not a tensor. All randomness of the loop
-is derived from (seed, epoch, step), so no generator has to be stored.
+Conventions: one safetensors file, replaced whole. Its metadata holds, as JSON, what is not a tensor. All
+randomness of the loop is derived from (seed, epoch, step), so no generator has to be stored.
 """
 
 from __future__ import annotations
@@ -40,9 +40,14 @@ class RunState:
             for index, entry in state["state"].items()
             for key, value in entry.items()
         }
-        groups = [{key: value for key, value in group.items() if key != "params"} for group in state["param_groups"]]
+        groups = [
+            {key: value for key, value in group.items() if key != "params"} for group in state["param_groups"]
+        ]
         metadata = {"facts": json.dumps(dict(facts)), "groups": json.dumps(groups)}
-        copies = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in tensors.items()}
+        copies = {
+            key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for key, value in tensors.items()
+        }
         write_atomically(path, save(copies, metadata))
 
     def load(self, path: Path) -> dict[str, Any]:
@@ -63,15 +68,21 @@ class RunState:
                 self.average.load_state_dict(_part(tensors, "average."))
             self._load_optimizer(_part(tensors, "optimizer."), json.loads(metadata["groups"]))
             facts: dict[str, Any] = json.loads(metadata["facts"])
-        except (SafetensorError, RuntimeError, KeyError, ValueError, OSError) as error:
+        except (SafetensorError, RuntimeError, LookupError, ValueError, OSError) as error:
             reason = str(error).splitlines()[0]
-            raise DataError(f"{path}: the run's state cannot be read ({reason}): remove the run's folder to start anew") from None
+            raise DataError(
+                f"{path}: the run's state cannot be read ({reason}): remove the run's folder to start anew"
+            ) from None
         return facts
 
     def _load_optimizer(self, tensors: Mapping[str, Tensor], groups: list[dict[str, Any]]) -> None:
+        parameters = [entry for group in self.optimizer.param_groups for entry in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             index, _, key = name.partition(".")
+            parameter = parameters[int(index)]
+            if value.shape == parameter.shape:  # the fused step takes for granted that the layouts are alike
+                value = torch.empty_like(parameter).copy_(value)
             state.setdefault(int(index), {})[key] = value
         current = self.optimizer.state_dict()["param_groups"]
         for group, own in zip(groups, current, strict=True):

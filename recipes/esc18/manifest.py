@@ -2,8 +2,8 @@
 
     python recipes/esc18/manifest.py --esc18 DIR --out FILE
 
-All clips are listed; which licences to train on is the recipe's choice. Paths are relative to the manifest's folder
-where the clips lie below it, else absolute.
+All clips are listed; which licences to train on is the recipe's choice. Paths are relative to the manifest's
+folder where the clips lie below it, else absolute.
 """
 
 from __future__ import annotations

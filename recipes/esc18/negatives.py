@@ -2,58 +2,65 @@
 
     python recipes/esc18/negatives.py --split train --sonic-pi DIR --out DIR
 
-The two splits share no maker of noise, speech or music: noise from NumPy against SoX, uniform samples and
-Voss-McCartney; speech by espeak-ng against flite and espeak-ng voices and languages that training never hears;
-music in keys and chord progressions by FluidR3 against modes and Euclidean rhythms by TimGM6mb; one quarter of the
-Sonic Pi recordings (by a hash of the name) is kept for the test. Needs SciPy and, from Debian, espeak-ng, flite,
-sox, fluidsynth, fluid-soundfont-gm and timgm6mb-soundfont.
+The two splits share no maker of noise, speech or music. Noise is NumPy's Gaussian against SoX, uniform samples
+and Voss-McCartney; speech is espeak-ng against flite and against espeak-ng voices and languages that training
+never hears; music is keys and chord progressions played by FluidR3 against modes and Euclidean rhythms by
+TimGM6mb; one quarter of the Sonic Pi recordings (by a hash of the name) is kept for the test. Needs SciPy and,
+from Debian, espeak-ng, flite, sox, fluidsynth, fluid-soundfont-gm and timgm6mb-soundfont.
 
-Conventions: clips are float arrays of shape (SAMPLES,) at RATE until written; levels are RMS in dBFS (a square wave
-of full scale is 0); every clip has its own random generator: seed, split, batch and number decide its content.
+Conventions: levels are RMS in dBFS; every clip has a random generator of its own, so that seed, split, batch and
+number decide its content.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import functools
 import hashlib
 import io
-import subprocess
 import sys
 import tempfile
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import music
 import numpy as np
 import soundfile
 import soxr
-from scipy.signal import oaconvolve
+from studio import (
+    RATE,
+    SAMPLES,
+    SOUNDFONTS,
+    Studio,
+    at_level,
+    espeak,
+    fit,
+    flite,
+    fluidsynth,
+    in_a_room,
+    read_sound,
+    shaped_noise,
+    sox,
+    sox_noise,
+    voss_noise,
+)
 
 from earmark.errors import DataError, EarmarkError
 from earmark.files import write_atomically
 
-RATE = 32_000
-SAMPLES = 163_840  # 5.12 s
 SPLITS = ("train", "test")
 COLUMNS = ("path", "labels", "fold", "kind", "license", "author", "source", "title")
-SOUNDFONTS = {
-    "train": ("/usr/share/sounds/sf2/FluidR3_GM.sf2", "fluid-soundfont-gm"),
-    "test": ("/usr/share/sounds/sf2/TimGM6mb.sf2", "timgm6mb-soundfont"),
-}
-PACKAGES = {"espeak-ng": "espeak-ng", "fluidsynth": "fluidsynth", "flite": "flite", "sox": "sox"}
 
-# Near one of the 18 classes by name (crow, bells, glass), or near enough to doubt: hot stones and vinyl crackle are
-# close to fire, wooshes to surf, a deep boom to thunder, ticks to a clock, a printer to a saw, a burp to a snore,
-# phones and the safari loop to sirens and animals; the till and the triangle ring.
+# Near one of the 18 classes by name (crow, bells, glass), or near enough to doubt: hot stones and vinyl crackle
+# are close to fire, wooshes to surf, a deep boom to thunder, ticks to a clock, a printer to a saw, a burp to a
+# snore, phones and the safari loop to sirens and animals; the till and the triangle ring.
 SONIC_PI_LEFT_OUT = frozenset(
     """
     misc_crow misc_burp misc_cineboom perc_bell perc_bell2 perc_till perc_swash elec_bell elec_chime elec_tick
-    elec_triangle drum_cowbell ambi_glass_hum ambi_glass_rub ambi_sauna ambi_swoosh ambi_dark_woosh loop_3d_printer
-    loop_safari mehackit_phone1 mehackit_phone2 mehackit_phone3 mehackit_phone4 vinyl_hiss
+    elec_triangle drum_cowbell ambi_glass_hum ambi_glass_rub ambi_sauna ambi_swoosh ambi_dark_woosh
+    loop_3d_printer loop_safari mehackit_phone1 mehackit_phone2 mehackit_phone3 mehackit_phone4 vinyl_hiss
     """.split()  # noqa: SIM905 (a list of names reads better as text)
 )
 TRAIN_VARIANTS = (
@@ -79,16 +86,6 @@ class Piece:
     title: str
 
 
-@dataclass(frozen=True)
-class Studio:
-    """What the makers draw on: split, scratch folder, sentences by language, Sonic Pi recordings by name."""
-
-    split: str
-    scratch: Path
-    sentences: dict[str, list[str]]
-    samples: dict[str, np.ndarray] = field(default_factory=dict)
-
-
 Maker = Callable[[Studio, np.random.Generator, int], Piece]
 
 
@@ -99,126 +96,6 @@ class Batch:
     kind: str
     count: int
     make: Maker
-
-
-# --- signal -------------------------------------------------------------------------------------------------
-
-
-def fit(samples: np.ndarray, start: int = 0) -> np.ndarray:
-    """Cuts or zero-pads to one clip, from sample ``start`` on (negative: that many zeros first)."""
-    placed = np.concatenate([np.zeros(max(0, -start)), samples[max(0, start) :]])[:SAMPLES]
-    return np.pad(placed, (0, SAMPLES - len(placed)))
-
-
-def at_level(samples: np.ndarray, level_db: float, clip: bool = False) -> np.ndarray:
-    """Scales to an RMS level in dBFS; peaks above full scale are clipped, or the whole turned down to fit."""
-    scaled = samples * (10 ** (level_db / 20) / max(float(np.sqrt(np.mean(samples**2))), 1e-12))
-    return np.clip(scaled, -1, 1) if clip else scaled / max(1.0, float(np.abs(scaled).max()) / 0.99)
-
-
-def shaped_noise(
-    rng: np.random.Generator, exponent: float, band_hz: tuple[float, float] | None = None
-) -> np.ndarray:
-    """Gaussian noise, power ~ frequency ** -exponent (0 white, 1 pink, 2 brown), kept to a band if given."""
-    spectrum = np.fft.rfft(rng.standard_normal(SAMPLES))
-    frequency = np.fft.rfftfreq(SAMPLES, 1 / RATE)
-    gain = np.maximum(frequency, 10.0) ** (-exponent / 2)
-    if band_hz is not None:
-        gain *= (frequency >= band_hz[0]) & (frequency <= band_hz[1])
-    return np.fft.irfft(spectrum * gain, SAMPLES)
-
-
-def voss_noise(rng: np.random.Generator, rows: int = 15) -> np.ndarray:
-    """Pink noise after Voss and McCartney: a sum of random rows, each held twice as long as the last."""
-    held = [np.repeat(rng.uniform(-1, 1, -(-SAMPLES >> row) + 1), 1 << row) for row in range(rows)]
-    total = sum(row[offset : offset + SAMPLES] for row, offset in zip(held, _phases(rng, rows), strict=True))
-    return np.asarray(total) - np.mean(total)
-
-
-def _phases(rng: np.random.Generator, rows: int) -> list[int]:
-    return [int(rng.integers(0, 1 << row)) if row else 0 for row in range(rows)]
-
-
-def in_a_room(rng: np.random.Generator, samples: np.ndarray) -> np.ndarray:
-    """Adds a synthetic room: a noise tail, 0.2 to 1.2 of the direct amplitude, down by 60 dB in 0.2 to 1.3 s."""
-    decay_s = rng.uniform(0.2, 1.3)
-    time = np.arange(int(decay_s * RATE)) / RATE
-    tail = rng.standard_normal(len(time)) * 10 ** (-3 * time / decay_s)
-    tail *= rng.uniform(0.2, 1.2) / np.sqrt(np.sum(tail**2))
-    tail[0] += 1
-    return oaconvolve(samples, tail)
-
-
-# --- other programs -----------------------------------------------------------------------------------------
-
-
-def run(*command: str, text: str | None = None) -> bytes:
-    """Runs a program and returns its standard output; a missing or failing one is a DataError of one line."""
-    try:
-        done = subprocess.run(command, input=text and text.encode(), capture_output=True, check=True)
-    except FileNotFoundError as error:
-        program = command[0]
-        raise DataError(
-            f"{program} is not installed: apt-get install {PACKAGES[program]} (Debian)"
-        ) from error
-    except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").strip().splitlines()
-        raise DataError(f"{command[0]} failed: {said[-1] if said else error.returncode}") from error
-    return done.stdout
-
-
-def read_sound(path: Path, speed: float = 1.0) -> np.ndarray:
-    """Reads a recording as mono at RATE, played ``speed`` times as fast (and as high)."""
-    samples, rate = soundfile.read(path, always_2d=True)
-    return np.asarray(soxr.resample(samples.mean(axis=1), rate * speed, RATE))
-
-
-def espeak(studio: Studio, text: str, voice: str, pitch: int, speed: int) -> np.ndarray:
-    """Speaks with espeak-ng; pitch 0 to 99, speed in words a minute."""
-    wav = studio.scratch / "voice.wav"
-    run(
-        "espeak-ng",
-        "-v",
-        voice,
-        "-p",
-        str(pitch),
-        "-s",
-        str(speed),
-        "-b",
-        "1",
-        "-w",
-        str(wav),
-        "--stdin",
-        text=text,
-    )
-    return read_sound(wav)
-
-
-def flite(studio: Studio, text: str, voice: str, stretch: float, pitch_hz: float) -> np.ndarray:
-    """Speaks with flite; ``stretch`` lengthens, ``pitch_hz`` is the mean fundamental asked for."""
-    wav = studio.scratch / "voice.wav"
-    settings = ("--setf", f"duration_stretch={stretch:.2f}", "--setf", f"int_f0_target_mean={pitch_hz:.0f}")
-    run("flite", "-voice", voice, *settings, "-t", text, "-o", str(wav))
-    return read_sound(wav)
-
-
-@functools.cache
-def sox_noise(shape: str) -> np.ndarray:
-    """A long run of SoX noise ("whitenoise", "pinknoise") to cut from: SoX seeds itself alike at every start."""
-    raw = run(*f"sox -R -n -r {RATE} -c 1 -b 32 -e floating-point -t raw - synth 1300 {shape}".split())
-    return np.frombuffer(raw, np.float32)
-
-
-def fluidsynth(studio: Studio, score: music.Score) -> np.ndarray:
-    """Renders a score with the soundfont of the split, as mono at RATE."""
-    font, package = SOUNDFONTS[studio.split]
-    if not Path(font).is_file():
-        raise DataError(f"soundfont {font} is missing: apt-get install {package} (Debian)")
-    midi, raw = studio.scratch / "piece.mid", studio.scratch / "piece.raw"
-    midi.write_bytes(music.midi_file(score))
-    options = f"-q -n -i -r {RATE} -g 0.4 -T raw -O s16 -E little -o synth.dynamic-sample-loading=1 -F {raw}"
-    run("fluidsynth", *options.split(), font, str(midi))
-    return np.fromfile(raw, "<i2").reshape(-1, 2).mean(axis=1) / 32768
 
 
 # --- noise and test signals ---------------------------------------------------------------------------------
@@ -266,7 +143,7 @@ def test_noise(shape: str) -> Maker:
             source = "NumPy, uniform" if white else "NumPy, Voss-McCartney"
         else:
             start = index * SAMPLES + int(rng.integers(0, SAMPLES))
-            noise, source = sox_noise(shape)[start : start + SAMPLES].astype(float), f"SoX {shape}"
+            noise, source = sox_noise(shape)[start : start + SAMPLES], f"SoX {shape}"
         return Piece(at_level(noise, level, clip=True), source, f"{level:.0f} dBFS")
 
     return make
@@ -313,8 +190,7 @@ def test_tone(studio: Studio, rng: np.random.Generator, index: int) -> Piece:
     tempered = 27.5 * 2 ** (int(rng.integers(0, 96)) / 12)
     frequency = tempered if index % 3 else float(rng.choice([60, 100, 440, 1000, 3000, 5000, 8000, 10_000]))
     level = rng.uniform(-60, -3)
-    options = f"sox -R -n -r {RATE} -c 1 -b 32 -e floating-point -t raw - synth {SAMPLES / RATE} {wave} {frequency:.3f}"
-    tone = np.frombuffer(run(*options.split()), np.float32).astype(float)
+    tone = sox(f"synth {SAMPLES / RATE} {wave} {frequency:.3f}")
     return Piece(at_level(fit(tone), level), "SoX", f"{wave} {frequency:.0f} Hz, {level:.0f} dBFS")
 
 
@@ -390,7 +266,7 @@ def played(studio: Studio, rng: np.random.Generator, index: int) -> Piece:
 
 
 def sampled(studio: Studio, rng: np.random.Generator, index: int) -> Piece:
-    """Sonic Pi recordings: one-shots on a rhythm grid, a loop or an ambience, at times with a played piece."""
+    """Sonic Pi recordings: one-shots on a grid, a loop or an ambience, at times with a played piece."""
     layers, names = np.zeros(SAMPLES), []
     if index % 3 != 0:
         names, layers = _grid(studio, rng)

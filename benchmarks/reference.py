@@ -1,0 +1,114 @@
+"""The reference's way of tagging: PyTorch eager, float32, batch 1, and a torch.stft front-end run anew for each window.
+
+    python -m benchmarks.reference MODEL CLIP
+
+tags a clip from a cold start, where MODEL stands for the two files MODEL.json (the record) and MODEL.pt (the state dict).
+
+Source: EfficientAT's inference.py and windowed_inference.py (Schmid et al., arXiv:2211.04772), restated with
+earmark's own network. It is kinder than those: the mel bank is built once and not for each call, clips are read by
+soundfile and soxr and not by librosa, and the network is not printed.
+
+Conventions: as in earmark; only front-ends like EfficientAT's are covered (Kaldi's mel scale, ln, reflected ends).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from torch import Tensor, nn
+
+from earmark.frontend import FrontEnd, mel_bank, window
+from earmark.models import create_model
+from earmark.record import Record
+
+
+class StftLogMel(nn.Module):
+    """The log-mel of one waveform by torch.stft.
+
+    Args:
+        front_end: Of EfficientAT's kind.
+    """
+
+    def __init__(self, front_end: FrontEnd) -> None:
+        super().__init__()
+        self.front_end = front_end
+        self.register_buffer("window", torch.from_numpy(window(front_end)).float())
+        self.register_buffer("bank", torch.from_numpy(mel_bank(front_end)).float())
+        self.register_buffer("emphasis", torch.tensor([[[-front_end.preemphasis, 1.0]]]))
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(batch, time) -> (batch, mel, frame)."""
+        front_end = self.front_end
+        signal = nn.functional.conv1d(waveform.unsqueeze(1), self.emphasis).squeeze(1)
+        spectrum = torch.stft(
+            signal,
+            front_end.n_fft,
+            front_end.hop_length,
+            front_end.win_length,
+            self.window,
+            center=True,
+            pad_mode="reflect",
+            return_complex=True,
+        )
+        power = torch.view_as_real(spectrum).square().sum(-1)
+        return (torch.matmul(self.bank, power).add(front_end.floor).log() + front_end.shift) / front_end.scale
+
+
+class Reference:
+    """A model as the reference programs run it.
+
+    Args:
+        model: Path of the record and the state dict, without their suffixes.
+        threads: For PyTorch; None leaves its own choice.
+    """
+
+    def __init__(self, model: str, threads: int | None = None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.record = Record.from_json(Path(f"{model}.json").read_bytes())
+        self.log_mel = StftLogMel(self.record.front_end)
+        num_classes = len(self.record.labels)
+        self.network = create_model(
+            self.record.architecture, num_classes=num_classes, **self.record.arguments
+        )
+        self.network.load_state_dict(torch.load(f"{model}.pt", weights_only=True))
+        self.network.eval()
+
+    @torch.no_grad()
+    def clip(self, waveform: np.ndarray) -> np.ndarray:
+        """Scores (class,) of one waveform (time,)."""
+        log_mel = self.log_mel(torch.from_numpy(waveform)[None])
+        return torch.sigmoid(self.network(log_mel).logits)[0].numpy()
+
+    def windows(self, waveform: np.ndarray, window_s: float, hop_s: float) -> np.ndarray:
+        """Scores (window, class); the end is filled up with zeros."""
+        rate = self.record.front_end.sample_rate
+        length, hop = round(window_s * rate), round(hop_s * rate)
+        count = max(1, -(-(len(waveform) - length) // hop) + 1)
+        padded = np.pad(waveform, (0, (count - 1) * hop + length - len(waveform)))
+        return np.stack(
+            [self.clip(padded[start : start + length]) for start in range(0, count * hop, hop)]
+        )
+
+    def read(self, path: str) -> np.ndarray:
+        """The whole recording, mono, at the model's rate: float32 (time,)."""
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        return soxr.resample(samples.mean(1), rate, self.record.front_end.sample_rate)
+
+
+def main(model: str, path: str) -> None:
+    """Tags one recording and prints the ten best labels."""
+    reference = Reference(model)
+    window_s = reference.record.window_s
+    scores = reference.windows(reference.read(path), window_s, window_s).max(0)
+    for index in np.argsort(-scores)[:10]:
+        print(f"{reference.record.labels[index]}: {scores[index]:.3f}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

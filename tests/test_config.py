@@ -1,0 +1,147 @@
+"""A TOML file fits its model, or a message says which key does not."""
+
+from typing import Annotated
+
+import pytest
+from pydantic import Field, ValidationError
+
+from earmark.config import Section, load
+from earmark.errors import RecipeError
+
+
+class Leaf(Section):
+    width: Annotated[int, Field(gt=0)] = 3
+    colour: str = "green"
+
+
+class Branch(Section):
+    leaves: tuple[Leaf, ...] = ()
+    first: Leaf = Leaf()
+    maybe: Leaf | None = None
+
+
+class Tree(Section):
+    name: str
+    height_m: float = 2.0
+    branch: Branch = Branch()
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "tree.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_a_file_becomes_its_model(write):
+    text = 'name = "fir"\n[branch.first]\nwidth = 5\n[[branch.leaves]]\ncolour = "röt"\n[[branch.leaves]]\nwidth = 1\n'
+    tree = load(Tree, write(text))
+    leaves = (Leaf(colour="röt"), Leaf(width=1))
+    assert tree == Tree(name="fir", branch=Branch(first=Leaf(width=5), leaves=leaves))
+    with pytest.raises(ValidationError, match="frozen"):
+        tree.name = "oak"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "allowed"),
+    [
+        ("nmae = 1", "nmae", "branch, height_m, name"),
+        ("[branch]\nleafs = []", "branch.leafs", "first, leaves, maybe"),
+        ("[branch.first]\nwitdh = 1", "branch.first.witdh", "colour, width"),
+        ("[branch.maybe]\nwitdh = 1", "branch.maybe.witdh", "colour, width"),
+        ("[[branch.leaves]]\n[[branch.leaves]]\nwitdh = 1", "branch.leaves.1.witdh", "colour, width"),
+    ],
+)
+def test_an_unknown_key_names_the_allowed_ones(write, text, key, allowed):
+    top, _, rest = text.partition("[")
+    with pytest.raises(RecipeError) as caught:
+        load(Tree, write(f'name = "fir"\n{top}\n{"[" + rest if rest else ""}'))
+    assert f"unknown key '{key}'; allowed here: {allowed}" in str(caught.value)
+    assert str(caught.value).endswith(allowed)
+
+
+def test_a_missing_key_is_named(write):
+    path = write("height_m = 1.5")
+    with pytest.raises(RecipeError, match="key 'name' is missing") as caught:
+        load(Tree, path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('height_m = "tall"', r"height_m: .* \(got 'tall'\)"),
+        ("branch = 3", r"branch: .* \(got 3\)"),
+        ("branch.first.width = 0", r"branch\.first\.width: .*greater than 0 \(got 0\)"),
+        ("branch.leaves = [{ width = 1.5 }]", r"branch\.leaves\.0\.width: .* \(got 1\.5\)"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_was_given(write, text, said):
+    with pytest.raises(RecipeError, match=said):
+        load(Tree, write(f'name = "fir"\n{text}'))
+
+
+def test_further_problems_are_counted(write):
+    with pytest.raises(RecipeError, match=r"\(and 2 more\)$"):
+        load(Tree, write('height_m = "tall"\nnmae = 1'))
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("height_m=7", 7.0),
+        ("height_m = 7.5 ", 7.5),
+        ("name=oak", "oak"),
+        ('name="oak tree"', "oak tree"),
+        ("name=old oak", "old oak"),
+        ("name=a=b", "a=b"),
+        ("branch.first.width=9", 9),
+        ("branch.maybe.colour=red", "red"),
+        ("branch.leaves=[{width = 4}]", (Leaf(width=4),)),
+    ],
+)
+def test_overrides_replace_values(write, override, value):
+    tree = load(Tree, write('name = "fir"\nheight_m = 3\n[branch.first]\nwidth = 5'), [override])
+    for key in override.partition("=")[0].strip().split("."):
+        tree = getattr(tree, key)
+    assert tree == value
+
+
+def test_the_last_override_wins(write):
+    assert load(Tree, write('name = "fir"'), ["height_m=1", "height_m=2"]).height_m == 2.0
+
+
+@pytest.mark.parametrize("override", ["name", "=oak", "branch..width=1", ".name=oak", ""])
+def test_an_override_of_another_form_is_refused(write, override):
+    with pytest.raises(RecipeError, match=r"is not of the form table\.key=value"):
+        load(Tree, write('name = "fir"'), [override])
+
+
+def test_an_override_does_not_go_through_a_value(write):
+    with pytest.raises(RecipeError, match="'height_m' is a value, not a table"):
+        load(Tree, write('name = "fir"\nheight_m = 3'), ["height_m.width=1"])
+
+
+def test_an_override_is_checked_like_the_file(write):
+    path = write('name = "fir"')
+    with pytest.raises(RecipeError, match=r"unknown key 'branch.first.witdh'; allowed here: colour, width"):
+        load(Tree, path, ["branch.first.witdh=1"])
+    with pytest.raises(RecipeError, match=r"height_m: .* \(got 'tall'\)"):
+        load(Tree, path, ["height_m=tall"])
+
+
+def test_a_missing_file_is_one_clear_line(tmp_path):
+    with pytest.raises(RecipeError, match=r"none\.toml: cannot be read \(No such file"):
+        load(Tree, tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("content", [b"name = ", b"name = 'a'\nname = 'b'", b"\xff\xfe"])
+def test_what_is_not_toml_is_said_to_be_not(tmp_path, content):
+    path = tmp_path / "tree.toml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match="is not valid TOML") as caught:
+        load(Tree, path)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,156 @@
+"""A record comes back as it was, and a damaged one is refused."""
+
+import json
+import math
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+
+from earmark.errors import ModelError
+from earmark.record import RECORD_VERSION, Record
+
+
+def stored(record, **changes) -> str:
+    """The record as a program would find it, with some fields changed; None removes a field."""
+    values = json.loads(record.to_json()) | changes
+    return json.dumps({key: value for key, value in values.items() if value is not None})
+
+
+def test_it_comes_back_as_it_was(record):
+    assert Record.from_json(record.to_json()) == record
+    assert Record.from_json(record.to_json().encode()) == record
+    bare = record.changed(threshold=None, metrics={}, provenance={}, card="", arguments={"strides": [2, 2]})
+    assert Record.from_json(bare.to_json()) == bare
+
+
+def test_it_is_stored_with_every_field_and_its_version(record):
+    values = json.loads(record.to_json())
+    assert set(values) == {entry.name for entry in fields(Record)} | {"version"}
+    assert values["version"] == RECORD_VERSION
+    assert values["front_end"] == record.front_end.to_dict()
+    assert "hört Töne" in record.to_json()
+
+
+def test_equal_records_are_equal_texts(record):
+    one = record.changed(metrics={"a": 1, "b": 2})
+    other = record.changed(metrics={"b": 2, "a": 1})
+    assert one.to_json() == other.to_json()
+    assert one.to_json() != record.to_json()
+
+
+def test_it_cannot_be_changed_in_place(record):
+    with pytest.raises(FrozenInstanceError):
+        record.name = "other"
+    assert record.changed(name="other").name == "other"
+    assert record.name == "toy"
+
+
+@pytest.mark.parametrize("name", ["threshold", "description", "license", "source", "metrics", "provenance", "card"])
+def test_what_has_a_default_may_be_missing(record, name):
+    plain = Record.from_json(stored(record, **{name: None}))
+    assert getattr(plain, name) in (None, "", {})
+
+
+@pytest.mark.parametrize(
+    "name", ["name", "labels", "front_end", "task", "architecture", "arguments", "window_s", "padding", "embedding_size"]
+)
+def test_what_has_none_may_not(record, name):
+    with pytest.raises(ModelError, match=rf"lacks \['{name}'\]"):
+        Record.from_json(stored(record, **{name: None}))
+
+
+def test_an_unknown_field_is_refused(record):
+    with pytest.raises(ModelError, match=r"unknown fields \['colour'\]"):
+        Record.from_json(stored(record, colour="red"))
+
+
+def test_a_newer_version_asks_for_an_upgrade(record):
+    with pytest.raises(ModelError, match=rf"version {RECORD_VERSION + 1}.* up to {RECORD_VERSION}: upgrade earmark"):
+        Record.from_json(stored(record, version=RECORD_VERSION + 1, colour="red"))
+
+
+@pytest.mark.parametrize("version", [None, 0, -1, "1", 1.0, [1], True])
+def test_a_version_that_is_none_is_refused(record, version):
+    with pytest.raises(ModelError, match="no valid version"):
+        Record.from_json(stored(record, version=version))
+
+
+@pytest.mark.parametrize("text", ["", "{", "not json", b"\xff\xfe\x00", "\x00"])
+def test_what_is_not_json_is_refused(text):
+    with pytest.raises(ModelError, match="not valid JSON"):
+        Record.from_json(text)
+
+
+@pytest.mark.parametrize("text", ["[]", "1", '"record"', "null"])
+def test_what_is_no_object_is_refused(text):
+    with pytest.raises(ModelError, match="not a JSON object"):
+        Record.from_json(text)
+
+
+WRONG = [
+    ("name", 7),
+    ("labels", []),
+    ("labels", "tone"),
+    ("labels", {"tone": 1}),
+    ("labels", 2),
+    ("labels", ["tone", ""]),
+    ("labels", ["tone", 2]),
+    ("labels", [["tone"], "noise"]),
+    ("labels", ["tone", "tone"]),
+    ("task", "multi"),
+    ("task", ["multi_label"]),
+    ("padding", "reflect"),
+    ("padding", 0),
+    ("architecture", 4),
+    ("arguments", []),
+    ("arguments", "width"),
+    ("window_s", 0),
+    ("window_s", -1.0),
+    ("window_s", "10"),
+    ("window_s", True),
+    ("window_s", math.nan),
+    ("window_s", math.inf),
+    ("embedding_size", 0),
+    ("embedding_size", 1.5),
+    ("embedding_size", True),
+    ("embedding_size", "96"),
+    ("threshold", -0.1),
+    ("threshold", 1.1),
+    ("threshold", "0.5"),
+    ("threshold", True),
+    ("threshold", math.nan),
+    ("description", 1),
+    ("license", ["MIT"]),
+    ("source", {}),
+    ("metrics", []),
+    ("provenance", "a test"),
+    ("card", 1),
+    ("front_end", {}),
+    ("front_end", "efficientat"),
+    ("front_end", ["sample_rate"]),
+    ("front_end", 3),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_a_value_that_cannot_be_is_refused(record, name, value):
+    with pytest.raises(ModelError, match=name.replace("front_end", "front.end|malformed").replace("labels", "label")):
+        Record.from_json(stored(record, **{name: value}))
+
+
+def test_a_front_end_with_a_wrong_value_is_refused(record):
+    values = record.front_end.to_dict() | {"hop_length": 0}
+    with pytest.raises(ModelError, match="hop_length"):
+        Record.from_json(stored(record, front_end=values))
+
+
+@pytest.mark.parametrize("threshold", [0, 1, 0.5])
+def test_the_ends_of_the_range_are_thresholds(record, threshold):
+    assert record.changed(threshold=threshold).threshold == threshold
+
+
+def test_messages_are_one_line(record):
+    for text in ("", "[]", stored(record, colour=1), stored(record, task="x"), stored(record, version=9)):
+        with pytest.raises(ModelError) as caught:
+            Record.from_json(text)
+        assert "\n" not in str(caught.value)
