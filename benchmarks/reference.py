@@ -1,8 +1,8 @@
 """The reference's way of tagging: PyTorch eager, float32, batch 1, and a torch.stft front-end run anew for each window.
 
-    python -m benchmarks.reference MODEL CLIP
+    python -m benchmarks.reference MODEL CLIP [WINDOW_S HOP_S]
 
-tags a clip from a cold start, where MODEL stands for the two files MODEL.json (the record) and MODEL.pt (the state dict).
+tags a recording from a cold start, where MODEL stands for the two files MODEL.json (the record) and MODEL.pt (the state dict).
 
 Source: EfficientAT's inference.py and windowed_inference.py (Schmid et al., arXiv:2211.04772), restated with
 earmark's own network. It is kinder than those: the mel bank is built once and not for each call, clips are read by
@@ -101,11 +101,11 @@ class Reference:
         return soxr.resample(samples.mean(1), rate, self.record.front_end.sample_rate)
 
 
-def main(model: str, path: str) -> None:
+def main(model: str, path: str, *lengths: str) -> None:
     """Tags one recording and prints the ten best labels."""
     reference = Reference(model)
-    window_s = reference.record.window_s
-    scores = reference.windows(reference.read(path), window_s, window_s).max(0)
+    window_s, hop_s = map(float, lengths or (reference.record.window_s, reference.record.window_s))
+    scores = reference.windows(reference.read(path), window_s, hop_s).max(0)
     for index in np.argsort(-scores)[:10]:
         print(f"{reference.record.labels[index]}: {scores[index]:.3f}")
 

@@ -122,8 +122,8 @@ def passing(sound: Signal, random: np.random.Generator) -> Signal:
     """What a listener beside the street hears of a vehicle that carries this sound.
 
     The sound that arrives at a time left earlier, by the distance it had to go: that alone gives Doppler's
-    shift. It comes with its echo from the ground and the roar of tyres and motor, falls with the distance, and
-    high tones fall more.
+    shift. It comes with its echo from the ground and the roar of tyres and motor, falls with the distance,
+    and high tones fall more.
     """
     time = seconds()
     sent, distance = departure(time, STREET_M)

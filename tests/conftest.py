@@ -9,9 +9,7 @@ from earmark.record import Record
 if TYPE_CHECKING:
     from earmark.models import Network
 
-TOY_FRONT_END = FrontEnd(
-    sample_rate=8000, n_fft=256, win_length=256, hop_length=160, n_mels=32, f_max=3900.0
-)
+TOY_FRONT_END = FrontEnd(sample_rate=8000, n_fft=256, win_length=256, hop_length=160, n_mels=32, f_max=3900.0)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

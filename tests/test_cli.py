@@ -71,7 +71,9 @@ def test_jsonl_and_csv_say_the_same(run, tmp_path: Path) -> None:
     paths = [write(tmp_path / "a.wav", seed=1), write(tmp_path / "b.wav", seed=2)]
     _, lines, _ = run("tag", *paths, "--format", "jsonl")
     _, table, _ = run("tag", *paths, "--format", "csv")
-    told = [(a["path"], t["label"], t["score"]) for a in map(json.loads, lines.splitlines()) for t in a["tags"]]
+    told = [
+        (a["path"], t["label"], t["score"]) for a in map(json.loads, lines.splitlines()) for t in a["tags"]
+    ]
     rows = [(r["path"], r["label"], float(r["score"])) for r in csv.DictReader(io.StringIO(table))]
     assert rows == told
     assert len(rows) == 4

@@ -45,14 +45,27 @@ def test_it_cannot_be_changed_in_place(record):
     assert record.name == "toy"
 
 
-@pytest.mark.parametrize("name", ["threshold", "description", "license", "source", "metrics", "provenance", "card"])
+@pytest.mark.parametrize(
+    "name", ["threshold", "description", "license", "source", "metrics", "provenance", "card"]
+)
 def test_what_has_a_default_may_be_missing(record, name):
     plain = Record.from_json(stored(record, **{name: None}))
     assert getattr(plain, name) in (None, "", {})
 
 
 @pytest.mark.parametrize(
-    "name", ["name", "labels", "front_end", "task", "architecture", "arguments", "window_s", "padding", "embedding_size"]
+    "name",
+    [
+        "name",
+        "labels",
+        "front_end",
+        "task",
+        "architecture",
+        "arguments",
+        "window_s",
+        "padding",
+        "embedding_size",
+    ],
 )
 def test_what_has_none_may_not(record, name):
     with pytest.raises(ModelError, match=rf"lacks \['{name}'\]"):
@@ -65,7 +78,9 @@ def test_an_unknown_field_is_refused(record):
 
 
 def test_a_newer_version_asks_for_an_upgrade(record):
-    with pytest.raises(ModelError, match=rf"version {RECORD_VERSION + 1}.* up to {RECORD_VERSION}: upgrade earmark"):
+    with pytest.raises(
+        ModelError, match=rf"version {RECORD_VERSION + 1}.* up to {RECORD_VERSION}: upgrade earmark"
+    ):
         Record.from_json(stored(record, version=RECORD_VERSION + 1, colour="red"))
 
 
@@ -134,7 +149,9 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "value"), WRONG)
 def test_a_value_that_cannot_be_is_refused(record, name, value):
-    with pytest.raises(ModelError, match=name.replace("front_end", "front.end|malformed").replace("labels", "label")):
+    with pytest.raises(
+        ModelError, match=name.replace("front_end", "front.end|malformed").replace("labels", "label")
+    ):
         Record.from_json(stored(record, **{name: value}))
 
 

@@ -49,12 +49,16 @@ def test_windows_of_a_long_clip(tagger: earmark.Tagger, toy_model: Path) -> None
     spans = [(window.start_s, window.end_s) for window in result.windows]
     assert spans == [(0.0, 0.5), (0.5, 1.0), (1.0, 1.5), (1.5, 1.8)]
     for window, start in zip(result.windows, (0, 4000, 8000), strict=False):
-        np.testing.assert_allclose(window.scores, scores_of(toy_model, waveform[start : start + 4000]), atol=1e-5)
+        np.testing.assert_allclose(
+            window.scores, scores_of(toy_model, waveform[start : start + 4000]), atol=1e-5
+        )
     tail = np.concatenate([waveform[12000:], np.zeros(4000 - 2400, np.float32)])
     np.testing.assert_allclose(result.windows[3].scores, scores_of(toy_model, tail), atol=1e-5)
     table = np.stack([window.scores for window in result.windows])
     np.testing.assert_array_equal(result.scores, table.max(0))
-    np.testing.assert_allclose(result.embedding, np.mean([window.embedding for window in result.windows], 0), atol=1e-6)
+    np.testing.assert_allclose(
+        result.embedding, np.mean([window.embedding for window in result.windows], 0), atol=1e-6
+    )
 
 
 def test_overlapping_windows_share_frames_and_change_nothing(tagger: earmark.Tagger, toy_model: Path) -> None:
@@ -77,7 +81,9 @@ def test_short_clip_is_repeated(tagger: earmark.Tagger) -> None:
 
 def test_tags_are_sorted_and_span_the_best_window(tagger: earmark.Tagger) -> None:
     result = tagger.tag(sound(1.8), RATE)
-    assert [tag.label for tag in result.tags] == [tagger.labels[i] for i in np.argsort(-result.scores, kind="stable")]
+    assert [tag.label for tag in result.tags] == [
+        tagger.labels[i] for i in np.argsort(-result.scores, kind="stable")
+    ]
     for tag in result.tags:
         index = tagger.labels.index(tag.label)
         best = max(result.windows, key=lambda window: window.scores[index])  # noqa: B023
@@ -111,7 +117,9 @@ def test_single_label_model_answers_shares_and_averages(toy_single_label_model: 
     table = np.stack([window.scores for window in result.windows])
     np.testing.assert_allclose(table.sum(1), 1, atol=1e-6)
     np.testing.assert_allclose(result.scores, table.mean(0), atol=1e-6)
-    np.testing.assert_allclose(tagger.tag(sound(1.5), RATE, over_windows="max").scores, table.max(0), atol=1e-6)
+    np.testing.assert_allclose(
+        tagger.tag(sound(1.5), RATE, over_windows="max").scores, table.max(0), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,7 +134,9 @@ def test_single_label_model_answers_shares_and_averages(toy_single_label_model: 
         (np.zeros(4000, np.float32), 0, "rate"),
     ],
 )
-def test_unusable_samples(tagger: earmark.Tagger, samples: np.ndarray, rate: int | None, message: str) -> None:
+def test_unusable_samples(
+    tagger: earmark.Tagger, samples: np.ndarray, rate: int | None, message: str
+) -> None:
     with pytest.raises(AudioError, match=message):
         tagger.tag(samples, rate)
 
@@ -138,7 +148,9 @@ def test_constant_clips_have_finite_scores(tagger: earmark.Tagger, seconds: floa
     assert np.isfinite(result.scores).all()
 
 
-@pytest.mark.parametrize("lengths", [{"window_s": 0.001}, {"hop_s": 0.0}, {"hop_s": -1.0}, {"window_s": float("nan")}])
+@pytest.mark.parametrize(
+    "lengths", [{"window_s": 0.001}, {"hop_s": 0.0}, {"hop_s": -1.0}, {"window_s": float("nan")}]
+)
 def test_unusable_lengths(tagger: earmark.Tagger, lengths: dict[str, float]) -> None:
     with pytest.raises(ModelError, match="window|hop"):
         tagger.tag(sound(1), RATE, **lengths)

@@ -15,7 +15,9 @@ SUFFIXES = frozenset(
 """Of the files that are taken from a folder; a file that is named itself may be called anything."""
 
 
-def find_recordings(paths: Iterable[str | os.PathLike[str]], recursive: bool = False) -> Iterator[str | AudioError]:
+def find_recordings(
+    paths: Iterable[str | os.PathLike[str]], recursive: bool = False
+) -> Iterator[str | AudioError]:
     """Lists recordings: each path itself, or the recordings in it where it is a folder, in order of their names.
 
     Args:

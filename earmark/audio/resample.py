@@ -1,7 +1,7 @@
 """Waveforms from one sample rate to another, whole or block by block.
 
-Conventions: mono float32 ``(time,)`` in and out; rates in Hz; soxr's "HQ" quality throughout. Blocks joined again
-equal the whole waveform resampled at once, bit by bit.
+Conventions: mono float32 ``(time,)`` in and out; rates in Hz; soxr's "HQ" quality throughout. Blocks joined
+again equal the whole waveform resampled at once, bit by bit.
 """
 
 from __future__ import annotations
@@ -50,14 +50,16 @@ class Resampler:
             last: Whether the stream ends with this block; nothing may follow it.
 
         Returns:
-            float32, shape (time at the target rate,): what is ready by now, possibly nothing. The block itself
-            where the two rates are equal.
+            float32, shape (time at the target rate,): what is ready by now, possibly nothing. The block
+            itself where the two rates are equal.
         """
         if self._same:
             return block
         if not self._first.size:
             self._first = block[:1].copy()
-        ready: NDArray[np.float32] = self._stream.resample_chunk(np.ascontiguousarray(block, np.float32), last=last)
+        ready: NDArray[np.float32] = self._stream.resample_chunk(
+            np.ascontiguousarray(block, np.float32), last=last
+        )
         self._given += ready.size
         return self._first if last and not self._given else ready
 
@@ -71,8 +73,8 @@ def resample(waveform: NDArray[np.float32], sample_rate: float, target_rate: flo
         target_rate: Rate wanted in Hz, above 0.
 
     Returns:
-        float32, shape (round(time * target_rate / sample_rate),), at least one sample for one sample; the very
-        same array where the rates are equal.
+        float32, shape (round(time * target_rate / sample_rate),), at least one sample for one sample; the
+        very same array where the rates are equal.
 
     Raises:
         AudioError: If a rate is not a positive number, or the two lie too far apart for soxr.

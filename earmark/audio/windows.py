@@ -1,9 +1,9 @@
 """Cuts a waveform, whole or as a stream, into the windows that a network sees.
 
-Conventions: mono float32 ``(time,)``; positions and lengths in samples at the model's rate. Window i starts at
-i * hop. The tail is kept: window i > 0 exists when the windows before it, and the gaps between them where hop is
-greater than length, do not reach the end of the clip. Rule held by golden/efficientat/pipeline/window_plan.json,
-except that a clip shorter than one window still has one.
+Conventions: mono float32 ``(time,)``; positions and lengths in samples at the model's rate. Window i starts
+at i * hop. The tail is kept: window i > 0 exists where samples follow window i - 1 and, if hop is greater than
+length, the gap behind it. Rule held by golden/efficientat/pipeline/window_plan.json, except that a clip shorter
+than one window still has one.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ class WindowChunk:
             ``starts``. It may be a view of the blocks it came from: read it, do not write to it.
         starts: Where each window starts within ``waveform``, in samples.
         first_sample: Where ``waveform`` starts within the clip, in samples.
-        num_samples: Samples of the whole clip (padding not counted), known in the last chunk and None before it.
+        num_samples: Samples of the clip read by now, without padding; in the last chunk, of the whole clip.
     """
 
     waveform: NDArray[np.float32]
     starts: tuple[int, ...]
     first_sample: int
-    num_samples: int | None
+    num_samples: int
 
 
 def plan_windows(num_samples: int, length: int, hop: int) -> list[int]:
     """Says where the windows of a clip start.
 
-    Source: golden/efficientat/pipeline/window_plan.json; ``max(1, ceil((num_samples - length) / hop) + 1)`` windows,
-    less those that would start behind the end, as may be where hop is greater than length.
+    Source: golden/efficientat/pipeline/window_plan.json: ``max(1, ceil((num_samples - length) / hop) + 1)``
+    windows, less those that would start behind the end, as may be where hop is greater than length.
 
     Args:
         num_samples: Samples of the clip, at least 1.
@@ -94,18 +94,18 @@ def window_chunks(
 ) -> Iterator[WindowChunk]:
     """Cuts a stream into the same windows as ``plan_windows`` cuts the whole clip into.
 
-    A chunk is held back until it is known whether it is the last one. At most one chunk and one block are in memory;
-    where hop is greater than length, a chunk has one window and the gaps are dropped.
+    A chunk is held back until it is known whether it is the last one. At most a chunk and a block are in
+    memory; where hop is greater than length, a chunk has one window and the gaps are dropped.
 
     Args:
         blocks: float32, each of shape (time,), of any sizes; not to be written to afterwards.
         length: Samples of a window, at least 1.
         hop: Samples from one window's start to the next one's, at least 1.
-        padding: How a clip shorter than one window is filled up; later windows end in silence where the clip does.
+        padding: How a clip shorter than one window is filled up; a longer one's last window ends in silence.
         windows_per_chunk: Windows in each chunk but the last, at least 1.
 
     Yields:
-        The chunks in order, at least one; the last one, and only it, knows ``num_samples``.
+        The chunks in order, at least one.
 
     Raises:
         AudioError: If the blocks hold no samples at all.
@@ -123,7 +123,7 @@ def window_chunks(
         held.append(block)
         while received > first + last_start + max(length, hop):  # so a window follows this chunk
             joined = _join(held)
-            yield WindowChunk(joined[:span], starts, first, None)
+            yield WindowChunk(joined[:span], starts, first, received)
             first += last_start + hop
             held = [block[first - begin :] if has_gaps else joined[last_start + hop :]]
         if has_gaps:
@@ -136,7 +136,7 @@ def window_chunks(
 
 
 def _join(pieces: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """One contiguous array, without a copy where there is one already (a long array given as a single block)."""
+    """One contiguous array, without a copy where there is one already (a long array given as one block)."""
     return np.ascontiguousarray(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
 
 

@@ -26,8 +26,8 @@ def roll(waveforms: Tensor, max_shift: int, generator: np.random.Generator) -> T
 def change_speed(waveforms: Tensor, slowest: float, fastest: float, generator: np.random.Generator) -> Tensor:
     """Plays each waveform faster or slower, pitch and all, around its end; the length stays.
 
-    Source: speed perturbation (Ko et al., Interspeech 2015), here with factors drawn on a logarithmic scale and samples
-    interpolated linearly, which is enough for an augmentation.
+    Source: speed perturbation (Ko et al., Interspeech 2015), here with factors drawn on a logarithmic scale and
+    samples interpolated linearly, which is enough for an augmentation.
     """
     length = waveforms.shape[-1]
     factors = np.exp(generator.uniform(np.log(slowest), np.log(fastest), len(waveforms)))
@@ -97,10 +97,10 @@ def mask(
 
 def _stripe(log_mel: Tensor, axis: int, max_width: int, generator: np.random.Generator) -> Tensor:
     size = log_mel.shape[axis]
-    widths = generator.uniform(0, min(max_width, size), len(log_mel))
-    begins = generator.uniform(0, 1, len(log_mel)) * (size - widths)
+    widths = generator.integers(0, min(max_width, size) + 1, (len(log_mel), 1))
+    begins = generator.integers(0, size - widths + 1)
     positions = np.arange(size)
-    keep = (positions < np.floor(begins)[:, None]) | (positions >= np.floor(begins + widths)[:, None])
+    keep = (positions < begins) | (positions >= begins + widths)
     kept = torch.from_numpy(keep).to(log_mel.device)
     return kept[:, :, None] if axis == 1 else kept[:, None, :]
 

@@ -2,14 +2,14 @@
 
     python recipes/esc18/negatives.py --split train --sonic-pi DIR --out DIR
 
-The two splits share no maker of noise, speech or music. Noise is NumPy's Gaussian against SoX, uniform samples
-and Voss-McCartney; speech is espeak-ng against flite and against espeak-ng voices and languages that training
-never hears; music is keys and chord progressions played by FluidR3 against modes and Euclidean rhythms by
-TimGM6mb; one quarter of the Sonic Pi recordings (by a hash of the name) is kept for the test. Needs SciPy and,
-from Debian, espeak-ng, flite, sox, fluidsynth, fluid-soundfont-gm and timgm6mb-soundfont.
+The two splits differ in how noise, speech and music are made. Noise is NumPy's Gaussian against SoX, uniform
+samples and Voss-McCartney; speech is espeak-ng against flite and against espeak-ng voices and languages that
+training never hears; music is keys and chord progressions by FluidR3 against modes and Euclidean rhythms by
+TimGM6mb; one quarter of the Sonic Pi recordings (by a hash of the name) is kept for the test. Needs SciPy
+and, from Debian, espeak-ng, flite, sox, fluidsynth, fluid-soundfont-gm and timgm6mb-soundfont.
 
-Conventions: levels are RMS in dBFS; every clip has a random generator of its own, so that seed, split, batch and
-number decide its content.
+Conventions: levels are RMS in dBFS; every clip has a random generator of its own, so that seed, split, batch
+and number decide its content.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ from earmark.files import write_atomically
 SPLITS = ("train", "test")
 COLUMNS = ("path", "labels", "fold", "kind", "license", "author", "source", "title")
 
-# Near one of the 18 classes by name (crow, bells, glass), or near enough to doubt: hot stones and vinyl crackle
-# are close to fire, wooshes to surf, a deep boom to thunder, ticks to a clock, a printer to a saw, a burp to a
-# snore, phones and the safari loop to sirens and animals; the till and the triangle ring.
+# Near one of the 18 classes by name (crow, bells, glass), or near enough to doubt: hot stones and vinyl are
+# near fire, wooshes near surf, a deep boom near thunder, ticks near a clock, a printer near a saw, a burp
+# near a snore, phones and the safari loop near sirens and animals; the till and the triangle ring.
 SONIC_PI_LEFT_OUT = frozenset(
     """
     misc_crow misc_burp misc_cineboom perc_bell perc_bell2 perc_till perc_swash elec_bell elec_chime elec_tick
@@ -267,7 +267,7 @@ def played(studio: Studio, rng: np.random.Generator, index: int) -> Piece:
 
 def sampled(studio: Studio, rng: np.random.Generator, index: int) -> Piece:
     """Sonic Pi recordings: one-shots on a grid, a loop or an ambience, at times with a played piece."""
-    layers, names = np.zeros(SAMPLES), []
+    layers, names = np.zeros(SAMPLES), list[str]()
     if index % 3 != 0:
         names, layers = _grid(studio, rng)
     if index % 3 != 1:
@@ -373,7 +373,7 @@ def write_split(
         samples: Recordings to sequence, by name, at RATE.
         out: Folder of the clips and the manifest.
         seed: The same seed gives the same clips.
-        every: Makes only every so manieth clip (for a quick look).
+        every: Makes one clip in so many of each batch (1: all), for a quick look.
 
     Returns:
         The manifest's rows.

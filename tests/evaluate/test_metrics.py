@@ -191,7 +191,10 @@ class TestEfficientAT:
         mask = self.arrays["mask"] > 0
         for metric, name in ((metrics.average_precision, "ap_masked"), (metrics.auroc, "roc_masked")):
             values = [
-                metric(self.arrays["targets"][mask[:, c], c : c + 1], self.arrays["scores"][mask[:, c], c : c + 1])[0]
+                metric(
+                    self.arrays["targets"][mask[:, c], c : c + 1],
+                    self.arrays["scores"][mask[:, c], c : c + 1],
+                )[0]
                 for c in range(4)
             ]
             np.testing.assert_allclose(values, self.arrays[name], rtol=0, atol=1e-9)

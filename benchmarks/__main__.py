@@ -1,0 +1,218 @@
+"""Measures the main jobs against the reference's way and prints a table.
+
+    python -m benchmarks [--quick] [--json FILE] [--docs FILE]
+
+Conventions: every figure is a ratio of two measurements of this run. The two sides are measured in turns; times are
+medians, ratios are medians over the pairs. Needs the extra "train".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+from benchmarks.processes import Usage, run, worker
+
+MEGA = 1e6
+START, END = "<!-- measured -->\n", "<!-- /measured -->\n"
+PACKAGES = ("numpy", "onnxruntime", "soundfile", "soxr", "torch")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Args:
+        job: What was done.
+        threads: By both sides.
+        reference: Its median, in ``unit``.
+        earmark: Its median, in ``unit``.
+        unit: "ms" or "MB".
+        figure: What is judged, in ``figure_unit``.
+        figure_unit: "x" (reference / earmark), "%" (earmark of reference) or "MB" (earmark alone).
+        target: For the figure: at least for "x", at most for the others; None where there is none.
+    """
+
+    job: str
+    threads: int
+    reference: float
+    earmark: float
+    unit: str
+    figure: float
+    figure_unit: str
+    target: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """The target and whether it is met."""
+        if self.target is None:
+            return ""
+        faster = self.figure_unit == "x"
+        met = self.figure >= self.target if faster else self.figure <= self.target
+        return f"{'≥' if faster else '≤'} {self.target:g} {self.figure_unit}: {'met' if met else 'MISSED'}"
+
+    def cells(self) -> list[str]:
+        """The line of the table."""
+        figure = f"{self.figure:.{1 if self.figure_unit == 'x' else 0}f} {self.figure_unit}"
+        sides = [f"{value:.{1 if value < 100 else 0}f} {self.unit}" for value in (self.reference, self.earmark)]
+        return [self.job, str(self.threads), *sides, figure, self.verdict]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured: numbers of pairs, and minutes of the long recording."""
+
+    cold: int = 11
+    warm: int = 15
+    long: int = 5
+    minutes: int = 10
+
+
+QUICK = Plan(cold=3, warm=3, long=2, minutes=1)
+
+
+def cold(folder: Path, plan: Plan) -> Iterator[Row]:
+    """A clip of 10 s on the command line, from nothing: default model, two threads."""
+    pairs = _cold_pairs(folder, "default", "clip", (), plan.cold)
+    job = "tag a 10 s clip from a cold start"
+    walls = [(reference.wall_s * 1e3, ours.wall_s * 1e3) for reference, ours in pairs]
+    yield _row(f"{job}: time", 2, walls, "ms", target=5)
+    peaks = [(reference.peak_bytes / MEGA, ours.peak_bytes / MEGA) for reference, ours in pairs]
+    yield _row(f"{job}: peak memory", 2, peaks, "MB", target=40)
+
+
+def warm(folder: Path, plan: Plan) -> Iterator[Row]:
+    """Front-end, and samples to scores."""
+    for threads in (1, 2):
+        yield _timed("front-end, 10 s", "front_end", threads, folder, plan.warm)
+    for model in ("mn04", "mn10"):
+        for threads in (1, 2):
+            target = 2 if (model, threads) == ("mn10", 2) else None
+            job = f"{model}, 10 s of samples to scores"
+            yield _timed(job, f"clip {model}", threads, folder, plan.warm, target)
+
+
+def long(folder: Path, plan: Plan) -> Iterator[Row]:
+    """A long file in windows: time, and what its length adds to the memory that a clip takes."""
+    for hop, target in (("2.5", 2.5), ("10", None)):
+        job = f"mn10, {plan.minutes} min of file, 10 s every {hop} s"
+        yield _timed(job, f"long mn10 10 {hop}", 2, folder, plan.long, target)
+    for model, windows in (("default", ()), ("mn10", ("10", "2.5"))):
+        peaks = [
+            [(pair[0].peak_bytes / MEGA, pair[1].peak_bytes / MEGA) for pair in pairs]
+            for pairs in (_cold_pairs(folder, model, file, windows, 3) for file in ("clip", "long"))
+        ]
+        clip, whole = ([median(side) for side in zip(*pairs, strict=True)] for pairs in peaks)
+        growth = [after - before for before, after in zip(clip, whole, strict=True)]
+        every = f"10 s every {windows[1]} s" if windows else "its own windows"
+        job = f"{model}, {every}: peak memory of {plan.minutes} min above that of 10 s"
+        yield Row(job, 2, growth[0], growth[1], "MB", growth[1], "MB", 40)
+
+
+def _cold_pairs(
+    folder: Path, model: str, file: str, windows: tuple[str, ...], count: int
+) -> list[tuple[Usage, Usage]]:
+    clip = str(folder / f"{file}.wav")
+    reference = ("-m", "benchmarks.reference", str(folder / model), clip, *windows)
+    lengths = [text for name, value in zip(("--window", "--hop"), windows, strict=False) for text in (name, value)]
+    ours = ("-m", "earmark", "tag", "--model", str(folder / f"{model}.onnx"), "--threads", "2", *lengths, clip)
+    pairs = [(run(reference, 2), run(ours, 2)) for _ in range(count + 1)]
+    return pairs[1:]  # the first ones read from the disk
+
+
+def _timed(
+    name: str, job: str, threads: int, folder: Path, count: int, target: float | None = None
+) -> Row:
+    with (
+        worker("reference", job, folder, threads) as reference,
+        worker("earmark", job, folder, threads) as ours,
+    ):
+        _check_alike(reference.answer, ours.answer, job)
+        pairs = [(reference.measure() * 1e3, ours.measure() * 1e3) for _ in range(count)]
+    return _row(name, threads, pairs, "ms", target)
+
+
+def _check_alike(reference: list[float], ours: list[float], job: str) -> None:
+    """Both sides must have done the same work, or their times say nothing."""
+    difference = max(abs(a - b) for a, b in zip(reference, ours, strict=True))
+    if difference > 0.01 * (max(reference) - min(reference)):
+        raise SystemExit(f"{job}: the answers of the two sides differ by {difference:.2g}")
+
+
+def _row(
+    job: str, threads: int, pairs: list[tuple[float, float]], unit: str, target: float | None
+) -> Row:
+    sides = (median(side) for side in zip(*pairs, strict=True))
+    if unit == "MB":
+        return Row(job, threads, *sides, unit, median(100 * b / a for a, b in pairs), "%", target)
+    return Row(job, threads, *sides, unit, median(a / b for a, b in pairs), "x", target)
+
+
+def machine() -> str:
+    """What was measured on, in a line."""
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, {packages}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as a Markdown table."""
+    head = ["job", "threads", "reference", "earmark", "ratio", "target"]
+    lines = [head, ["---", "--:", "--:", "--:", "--:", "---"], *(row.cells() for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |\n"
+        for line in lines
+    )
+
+
+def _update(page: Path, measured: str) -> None:
+    before, _, rest = page.read_text(encoding="utf-8").partition(START)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{START}{measured}{END}{after}", encoding="utf-8")
+
+
+def main() -> None:
+    """Parses the command, prepares, measures, prints."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Speed and memory, as ratios.")
+    parser.add_argument("--quick", action="store_true", help="few repetitions, one minute instead of ten")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    parser.add_argument("--docs", type=Path, metavar="FILE", help="replace the table between the marks of this page")
+    arguments = parser.parse_args()
+    plan = QUICK if arguments.quick else Plan()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run(("-m", "benchmarks.prepare", name, str(60 * plan.minutes)), 2)
+        parts: tuple[Callable[[Path, Plan], Iterator[Row]], ...] = (cold, warm, long)
+        for part in parts:
+            for row in part(folder, plan):
+                rows.append(row)
+                print("  ".join(row.cells()), file=sys.stderr, flush=True)
+    measured = f"{table(rows)}\n{machine()}.\n"
+    print(measured, end="")
+    if arguments.json:
+        facts = {"machine": machine(), "plan": asdict(plan), "rows": [asdict(row) for row in rows]}
+        arguments.json.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    if arguments.docs:
+        _update(arguments.docs, measured)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Runs both sides of a comparison in processes of their own, in turns, and measures them.
+
+Conventions: times are in seconds, memory is peak resident memory in bytes. A pair is one measurement of the
+reference and the next one of earmark. Whoever imports this must stay small itself: the kernel counts the memory of
+the process that starts another one into the peak of that other one, up to the moment when it loads its program.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+REST_S = 0.05  # between measurements, until the threads of the side that just ran have gone to sleep
+_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+
+
+class Usage(NamedTuple):
+    """What a process took from its start to its end."""
+
+    wall_s: float
+    peak_bytes: float
+
+
+def run(arguments: Sequence[str], threads: int) -> Usage:
+    """Runs Python with these arguments and waits for its end.
+
+    Raises:
+        SystemExit: If it fails; what it said on standard error has been passed on.
+    """
+    start = time.perf_counter()
+    process = _start(arguments, threads, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    wall_s = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"failed with exit code {process.returncode}: python {' '.join(arguments)}")
+    time.sleep(REST_S)
+    return Usage(wall_s, usage.ru_maxrss * _UNIT)
+
+
+@dataclass
+class Worker:
+    """A process that has done its job once and waits for the word to do it again."""
+
+    process: subprocess.Popen[str]
+    answer: list[float]
+
+    def measure(self) -> float:
+        """Seconds per call, the mean of a burst of calls."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("again\n")
+        self.process.stdin.flush()
+        seconds = json.loads(self._line())
+        time.sleep(REST_S)
+        return float(seconds)
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"failed: {self.process.args!r}")
+        return line
+
+
+@contextmanager
+def worker(side: str, job: str, folder: Path, threads: int) -> Iterator[Worker]:
+    """Starts one side of a job; see :mod:`benchmarks.worker`."""
+    arguments = ("-m", "benchmarks.worker", side, job, str(folder), str(threads))
+    process = _start(arguments, threads, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    started = Worker(process, [])
+    try:
+        started.answer = json.loads(started._line())
+        yield started
+    finally:
+        process.communicate()  # the end of its input is the end of its work
+
+
+def _start(arguments: Sequence[str], threads: int, **streams: object) -> subprocess.Popen[str]:
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    environment = os.environ | dict.fromkeys(names, str(threads))
+    return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment, **streams)  # type: ignore[call-overload, no-any-return]

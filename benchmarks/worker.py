@@ -1,0 +1,83 @@
+"""One side of one job, done once and then again at every line of standard input.
+
+    python -m benchmarks.worker SIDE JOB FOLDER THREADS
+
+Prints the answer of the first run as a JSON list, so that both sides can be seen to do the same; then, for each
+line read, the seconds that a call took, as the mean of a burst long enough to be timed.
+
+Conventions: SIDE is "earmark" or "reference". JOB is "front_end" (10 s), "clip MODEL" (10 s of samples to
+scores), or "long MODEL WINDOW_S HOP_S" (a file to the scores of its windows). Models are loaded before the clock runs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import earmark
+from earmark.frontend import FrontEnd, LogMel
+
+Job = Callable[[], np.ndarray]
+BURST_S = 0.25
+FRONT_END = FrontEnd()
+CLIP = np.random.default_rng(1).uniform(-0.5, 0.5, 10 * FRONT_END.sample_rate).astype(np.float32)
+
+
+def earmark_job(job: str, folder: Path, threads: int) -> Job:
+    """The job, as earmark does it."""
+    if job == "front_end":
+        log_mel = LogMel(FRONT_END)
+        return lambda: log_mel(CLIP)
+    kind, model, *lengths = job.split()
+    tagger = earmark.load(folder / f"{model}.onnx", threads=threads)
+    if kind == "clip":
+        return lambda: tagger.tag(CLIP, FRONT_END.sample_rate).scores
+    window_s, hop_s = map(float, lengths)
+    path = folder / "long.wav"
+    return lambda: np.stack([w.scores for w in tagger.tag(path, window_s=window_s, hop_s=hop_s).windows])
+
+
+def reference_job(job: str, folder: Path, threads: int) -> Job:
+    """The job, as the reference does it."""
+    import torch
+
+    from benchmarks.reference import Reference, StftLogMel
+
+    if job == "front_end":
+        torch.set_num_threads(threads)
+        log_mel = StftLogMel(FRONT_END)
+        return torch.no_grad()(lambda: log_mel(torch.from_numpy(CLIP)[None])[0].numpy())
+    kind, model, *lengths = job.split()
+    reference = Reference(str(folder / model), threads)
+    if kind == "clip":
+        return lambda: reference.clip(CLIP)
+    window_s, hop_s = map(float, lengths)
+    path = str(folder / "long.wav")
+    return lambda: reference.windows(reference.read(path), window_s, hop_s)
+
+
+def main(side: str, job: str, folder: str, threads: str) -> None:
+    """Sets the job up, answers once, then measures until the input ends."""
+    set_up = {"earmark": earmark_job, "reference": reference_job}[side]
+    run = set_up(job, Path(folder), int(threads))
+    print(json.dumps(run().ravel()[:100_000].tolist()), flush=True)
+    calls = max(1, math.ceil(BURST_S / _seconds(run, 1)))
+    for _ in sys.stdin:
+        print(_seconds(run, calls), flush=True)
+
+
+def _seconds(run: Job, calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        run()
+    return (time.perf_counter() - start) / calls
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

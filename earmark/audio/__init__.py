@@ -1,0 +1,23 @@
+"""Files, standard input and arrays -> mono float32 windows at a model's sample rate.
+
+Conventions: waveforms are float32 ``(time,)``; ``decode`` opens and mixes, ``resample`` changes the rate,
+``windows`` cuts; each works on blocks, so that memory does not grow with a recording's length.
+"""
+
+from earmark.audio.decode import AudioStream, check_finite, load_audio, open_audio
+from earmark.audio.resample import Resampler, resample, resample_blocks
+from earmark.audio.windows import WindowChunk, pad, plan_windows, window_chunks
+
+__all__ = [
+    "AudioStream",
+    "Resampler",
+    "WindowChunk",
+    "check_finite",
+    "load_audio",
+    "open_audio",
+    "pad",
+    "plan_windows",
+    "resample",
+    "resample_blocks",
+    "window_chunks",
+]

@@ -1,0 +1,121 @@
+"""A manifest is read row by row, and a damaged one is refused with its place."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from earmark.data.manifest import Clip, file_hash, label_set, read_manifest, select, targets
+from earmark.errors import DataError
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, encoding="utf-8"):
+        path = tmp_path / "clips.csv"
+        path.write_bytes(text.encode(encoding))
+        return path
+
+    return write
+
+
+def test_rows_become_clips_in_their_order(write, tmp_path):
+    text = (
+        "license,path,fold,labels,title\n"
+        "CC0,dog.wav,2,dog,\n"
+        'CC-BY,sub/städt.ogg,1,rain;dog,"one, ""two"""\n'
+        "CC0,/elsewhere/quiet.flac,,,three\n"
+    )
+    assert read_manifest(write(text)) == [
+        Clip(tmp_path / "dog.wav", ("dog",), 2, {"license": "CC0", "title": ""}),
+        Clip(tmp_path / "sub/städt.ogg", ("rain", "dog"), 1, {"license": "CC-BY", "title": 'one, "two"'}),
+        Clip(Path("/elsewhere/quiet.flac"), (), 0, {"license": "CC0", "title": "three"}),
+    ]
+
+
+def test_relative_paths_may_start_elsewhere(write, tmp_path):
+    clips = read_manifest(write("path,labels\ndog.wav,dog\n/root/cat.wav,cat\n"), tmp_path / "audio")
+    assert [str(clip.path) for clip in clips] == [str(tmp_path / "audio" / "dog.wav"), "/root/cat.wav"]
+
+
+@pytest.mark.parametrize(("encoding", "end"), [("utf-8-sig", "\n"), ("utf-8", "\r\n")])
+def test_what_spreadsheets_write_is_read(write, encoding, end):
+    (clip,) = read_manifest(write(f"path,labels{end}größe.wav,dog{end}", encoding))
+    assert (clip.path.name, clip.labels, clip.extra) == ("größe.wav", ("dog",), {})
+
+
+def test_empty_labels_between_separators_are_none(write):
+    (clip,) = read_manifest(write("path,labels\ndog.wav,;dog;;cat;\n"))
+    assert clip.labels == ("dog", "cat")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "lists no clip"),
+        ("path,labels\n", "lists no clip"),
+        ("path,label\na.wav,dog\n", "lacks the column labels; it has path, label"),
+        ("file,class\na.wav,dog\n", "lacks the column labels, path; it has file, class"),
+        ("path,labels,fold\na.wav,dog,1\nb.wav,dog,one\n", "line 3: fold 'one' is not a whole number"),
+        ("path,labels,fold\na.wav,dog,1.5\n", "line 2: fold '1.5' is not a whole number"),
+        ("path,labels\na.wav,dog\n,dog\n", "line 3: no path"),
+        ('path,labels\n"a.wav,dog\n', "cannot be read"),
+    ],
+)
+def test_a_damaged_manifest_is_refused(write, text, said):
+    path = write(text)
+    with pytest.raises(DataError) as caught:
+        read_manifest(path)
+    assert str(caught.value).startswith(str(path))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_manifest_and_one_that_is_not_utf8_are_refused(write, tmp_path):
+    with pytest.raises(DataError, match=r"none\.csv: the manifest cannot be read"):
+        read_manifest(tmp_path / "none.csv")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_manifest(write("path,labels\ngröße.wav,dog\n", "latin-1"))
+
+
+def clip(name, *labels, **extra) -> Clip:
+    return Clip(Path(name), labels, 0, extra)
+
+
+def test_labels_are_every_one_once_in_alphabetical_order():
+    assert label_set([clip("a", "rain", "dog"), clip("b"), clip("c", "dog", "cat")]) == ("cat", "dog", "rain")
+    assert label_set([]) == ()
+
+
+def test_targets_have_a_one_where_a_label_is_set():
+    table = targets([clip("a", "rain", "dog"), clip("b"), clip("c", "cat")], ("cat", "dog", "rain"))
+    np.testing.assert_array_equal(table, [[0, 1, 1], [0, 0, 0], [1, 0, 0]])
+    assert table.dtype == np.float32
+
+
+def test_a_label_of_no_class_is_refused():
+    with pytest.raises(DataError, match=r"a\.wav: label 'cow' is none of the 2 labels"):
+        targets([clip("a.wav", "cow")], ("cat", "dog"))
+
+
+def test_clips_are_chosen_by_the_values_of_their_columns():
+    clips = [
+        clip("a", license="CC0", kind="x"),
+        clip("b", license="CC-BY", kind="y"),
+        clip("c", license="CC-BY-NC", kind="x"),
+    ]
+    assert select(clips, {}) == clips
+    assert select(clips, {"license": ["CC0", "CC-BY"]}) == clips[:2]
+    assert select(clips, {"license": ["CC0", "CC-BY"], "kind": ["y"]}) == clips[1:2]
+    assert select(clips, {"license": ["none"]}) == []
+
+
+def test_to_choose_by_a_missing_column_is_refused():
+    with pytest.raises(DataError, match="no column 'license' to choose by"):
+        select([clip("a.wav", kind="x")], {"license": ["CC0"]})
+
+
+def test_a_hash_tells_tables_apart(write):
+    path = write("path,labels\n")
+    assert file_hash(path) == hashlib.sha256(b"path,labels\n").hexdigest()
