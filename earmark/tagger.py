@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from earmark import weights
-from earmark.audio import Resampler, WindowChunk, check_finite, open_audio, window_chunks
+from earmark.audio import WindowChunk, check_finite, open_audio, resample_blocks, window_chunks
 from earmark.errors import AudioError, ModelError
 from earmark.frontend import LogMel
 from earmark.model_file import read_model_file
@@ -28,6 +28,8 @@ Source = str | os.PathLike[str] | ArrayLike
 
 WINDOWS_PER_CHUNK = 8
 """Windows whose log-mels are computed together, so that overlapping ones share frames."""
+LONGEST_WINDOW_S = 600.0
+"""A window is held in memory as a whole."""
 BLOCK_S = 5.0
 """Length of the blocks that an array is fed in, in seconds."""
 
@@ -194,29 +196,31 @@ class Tagger:
         return Result(self.labels, windows, duration_s, rate, self.record.name, pooling)
 
     def _lengths(self, window_s: float | None, hop_s: float | None) -> tuple[int, int]:
-        rate = self.record.front_end.sample_rate
-        window = round((self.record.window_s if window_s is None else window_s) * rate)
-        hop = window if hop_s is None else round(hop_s * rate)
-        shortest = self.record.front_end.min_samples
-        if window < shortest:
-            raise ModelError(f"a window of {window / rate:g} s is too short: at least {shortest / rate:.3f} s")
-        if hop < 1:
+        """Window and hop in samples."""
+        rate, shortest = self.record.front_end.sample_rate, self.record.front_end.min_samples
+        window_s = self.record.window_s if window_s is None else window_s
+        hop_s = window_s if hop_s is None else hop_s
+        if not shortest / rate <= window_s <= LONGEST_WINDOW_S:
+            raise ModelError(
+                f"a window of {window_s:g} s is not possible: {shortest / rate:.3f} to {LONGEST_WINDOW_S:g} s are"
+            )
+        if not 1 / rate <= hop_s < float("inf"):
             raise ModelError(f"a hop of {hop_s:g} s is no step forward: give a positive number of seconds")
-        return window, hop
+        return round(window_s * rate), round(hop_s * rate)
 
     def _hear(
         self, blocks: Iterable[Floats], sample_rate: int, lengths: tuple[int, int]
     ) -> tuple[tuple[Window, ...], float]:
         length, hop = lengths
         rate = self.record.front_end.sample_rate
-        resampled = _resampled(blocks, sample_rate, rate)
+        resampled = resample_blocks(blocks, sample_rate, rate)
         chunks = window_chunks(resampled, length, hop, self.record.padding, WINDOWS_PER_CHUNK)
         answers: list[tuple[int, Floats, Floats]] = []
-        num_samples = 0
+        num_samples: int | None = None
         for chunk in chunks:
             answers += self._answer(chunk, length)
             num_samples = chunk.num_samples
-        duration_s = num_samples / rate
+        duration_s = (num_samples or 0) / rate  # the last chunk knows, and there is one
         windows = tuple(
             Window(start / rate, min((start + length) / rate, duration_s), scores, embedding)
             for start, scores, embedding in answers
@@ -287,12 +291,3 @@ def _array_blocks(waveform: Floats, sample_rate: int) -> Iterator[Floats]:
     size = max(1, round(BLOCK_S * sample_rate))
     for start in range(0, len(waveform), size):
         yield waveform[start : start + size]
-
-
-def _resampled(blocks: Iterable[Floats], sample_rate: int, target_rate: int) -> Iterator[Floats]:
-    resampler = Resampler(sample_rate, target_rate)
-    for block in blocks:
-        yield resampler.process(block)
-    yield resampler.process(np.zeros(0, np.float32), last=True)
-
-

@@ -4,9 +4,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from earmark.frontend import FrontEnd
+from earmark.model_file import seal
 from earmark.record import Record
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from earmark.models import Network
 
 TOY_FRONT_END = FrontEnd(sample_rate=8000, n_fft=256, win_length=256, hop_length=160, n_mels=32, f_max=3900.0)
@@ -56,17 +59,50 @@ def exported(record: Record, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 def lively_network(record: Record) -> "Network":
-    """A network of random weights of such sizes, and with such running statistics, that signals pass through."""
+    """A network of random weights, but with running statistics and logits that fit what it hears."""
     import torch  # here, because most tests do without
 
     from earmark.models import create_model
+    from earmark.models.log_mel import LogMel
 
     torch.manual_seed(0)
     network = create_model(record.architecture, num_classes=len(record.labels), **record.arguments)
     with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.ndim > 1:
-                torch.nn.init.kaiming_normal_(parameter)
+        log_mels = LogMel(record.front_end)(_sounds(record))
         for _ in range(20):
-            network(torch.randn(8, record.front_end.n_mels, 26))
-    return network.eval()
+            network(log_mels)
+        logits, last = network.eval()(log_mels).logits, list(network.modules())[-1]
+        last.bias.sub_(logits.mean(0)).div_(logits.std())
+        last.weight.div_(logits.std())
+    return network
+
+
+def _sounds(record: Record) -> "Tensor":
+    """Tones in noise of many pitches and levels, as long as a window: (32, time)."""
+    import torch
+
+    rate = record.front_end.sample_rate
+    time = torch.arange(round(record.window_s * rate)) / rate
+    pitches_hz = 200 * 16 ** torch.rand(32, 1)
+    return 10 ** -(2 * torch.rand(32, 1)) * (
+        torch.rand(32, 1) * torch.sin(2 * torch.pi * pitches_hz * time)
+        + torch.rand(32, 1) * torch.randn(32, len(time))
+    )
+
+
+@pytest.fixture(scope="session")
+def toy_model(exported: tuple["Network", Path]) -> Path:
+    """The path of a model file whose labels may co-occur."""
+    return exported[1]
+
+
+@pytest.fixture(scope="session")
+def toy_single_label_model(exported: tuple["Network", Path], record: Record) -> Path:
+    """The path of a model file with the same graph, whose classes exclude each other."""
+    import onnx
+
+    model = onnx.load(exported[1])
+    del model.metadata_props[:]
+    path = exported[1].with_name("single.onnx")
+    path.write_bytes(seal(model.SerializeToString(), record.changed(name="single", task="single_label")))
+    return path

@@ -28,6 +28,9 @@ _SUFFIXES = {".aac": "aac", ".ac3": "ac3", ".amr": "amr", ".ape": "ape", ".wma":
 _SUFFIXES |= dict.fromkeys((".m4a", ".m4b", ".mp4", ".mov", ".3gp"), "mov")
 _SUFFIXES |= dict.fromkeys((".mka", ".mkv", ".weba", ".webm"), "matroska")
 
+_MP3_RATES = (44100, 48000, 32000, 0)
+_MP3_FRAMES = 0x7FFFFFFF
+
 _MOST_CHUNKS = 1000
 """Chunks looked at before the samples; a file of millions of empty ones must not stop a run."""
 
@@ -68,19 +71,29 @@ class Extent:
     present: int
     mending: tuple[int, bytes] | None = None
 
+    def mended_head(self, handle: BinaryIO) -> tuple[bytes, int] | None:
+        """The file's head with that size put right, and where the rest goes on."""
+        if not self.mending:
+            return None
+        at, size = self.mending
+        return _read(handle, 0, at) + size, at + len(size)
+
 
 class View(io.RawIOBase):
-    """A handle without its name, which would mislead libsndfile, and with a few bytes put right.
+    """A handle with another head, a place of its own, and without its name (which can mislead libsndfile).
 
     Args:
         handle: What is read; stays open when the view is closed.
-        mending: Position and bytes that are seen instead of the handle's own.
+        head: Bytes that are seen first.
+        rest: Where the handle's own bytes go on behind them.
     """
 
-    def __init__(self, handle: BinaryIO, mending: tuple[int, bytes] | None = None) -> None:
+    def __init__(self, handle: BinaryIO, head: bytes = b"", rest: int = 0) -> None:
         super().__init__()
         self._handle = handle
-        self._mending = mending
+        self._head = head
+        self._shift = rest - len(head)
+        self._at = 0
 
     def readable(self) -> bool:
         """Always."""
@@ -91,22 +104,20 @@ class View(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As the handle does."""
-        return self._handle.seek(offset, whence)
-
-    def tell(self) -> int:
-        """As the handle does."""
-        return self._handle.tell()
+        """As any file does, but that a damaged header may ask for any place."""
+        if whence == os.SEEK_CUR:
+            offset += self._at
+        elif whence == os.SEEK_END:
+            offset += self._handle.seek(0, os.SEEK_END) - self._shift
+        self._at = min(max(0, offset), 1 << 62)
+        return self._at
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """As the handle does, but for the mended bytes."""
-        start = self._handle.tell()
-        content = bytearray(self._handle.read(len(buffer)))
-        if self._mending:
-            at, correct = self._mending
-            for offset in range(max(start, at), min(start + len(content), at + len(correct))):
-                content[offset - start] = correct[offset - at]
+        """As any file does."""
+        content = self._head[self._at : self._at + len(buffer)]
+        content = content or _read(self._handle, self._at + self._shift, len(buffer))
         buffer[: len(content)] = content
+        self._at += len(content)
         return len(content)
 
 
@@ -143,6 +154,8 @@ def sample_extent(handle: BinaryIO) -> Extent | None:
     at, long_size = layout.first_chunk, None
     width = struct.calcsize(layout.size_format)
     for _ in range(_MOST_CHUNKS):
+        if at >= size:
+            return None
         chunk_id = _read(handle, at, layout.id_size)
         stated = _read(handle, at + layout.id_size, width)
         if len(stated) < width:
@@ -181,15 +194,41 @@ def ogg_is_cut(handle: BinaryIO) -> bool:
 
 
 def mp3_states_length(handle: BinaryIO) -> bool:
-    """Says whether an MP3 file starts with a Xing or Info frame that counts its frames; else it is a guess.
+    """Says whether an MP3 file starts with a Xing or Info frame that counts its frames.
 
     Args:
         handle: The file.
     """
     first_frame = _read(handle, _after_id3(handle), 2048)
-    found = (first_frame.find(b"Xing"), first_frame.find(b"Info"))
-    at = max(found)
+    at = max(first_frame.find(b"Xing"), first_frame.find(b"Info"))
     return at >= 0 and len(first_frame) > at + 7 and bool(first_frame[at + 7] & 1)
+
+
+def mp3_info_frame(handle: BinaryIO) -> tuple[bytes, int] | None:
+    """Makes the frame that an MP3 file of unstated length lacks.
+
+    Without it libsndfile takes the first frame's bit rate for that of all, and where it is higher than the mean
+    stops too early.
+
+    Args:
+        handle: The file.
+
+    Returns:
+        An Info frame that states a length without end, and where the file's own frames start; None for any
+        other file.
+    """
+    start = _after_id3(handle)
+    head = _read(handle, start, 4)
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2 or mp3_states_length(handle):  # layer III
+        return None
+    is_mpeg_1, is_mono = head[1] & 0x18 == 0x18, head[3] & 0xC0 == 0xC0
+    rate = _MP3_RATES[head[2] >> 2 & 3] >> (0 if is_mpeg_1 else 1 if head[1] & 0x10 else 2)
+    if not rate:
+        return None
+    size = 144 * 128_000 // rate if is_mpeg_1 else 72 * 80_000 // rate  # the ninth bit rate of either version
+    side_info = (17 if is_mono else 32) if is_mpeg_1 else (9 if is_mono else 17)
+    info = bytes([0xFF, head[1] | 1, 0x90 | head[2] & 0x0C, head[3]]) + bytes(side_info)
+    return (info + b"Info" + struct.pack(">II", 1, _MP3_FRAMES)).ljust(size, b"\0"), start
 
 
 def _extent(head: bytes, size_at: int, promised: int, present: int) -> Extent:

@@ -30,7 +30,6 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
 _LONGEST_BLOCK = 1 << 16
 _UNKNOWN_FORMAT = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
-_BAD_SEEK = 39  # libsndfile's SFE_BAD_SEEK
 
 
 class AudioStream:
@@ -163,6 +162,16 @@ def check_finite(waveform: Floats, first_sample: int, sample_rate: float, label:
     raise AudioError(f"{label}: sample {at}, at {at / sample_rate:.3f} s, is {what}")
 
 
+class _Forward(soundfile.SoundFile):  # type: ignore[misc]
+    """A sound file that is read without a seek after each block, which soundfile else makes.
+
+    Such a seek makes the MP3 decoder forget the bits that frames borrow from earlier ones: it falls silent.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 class _SoundFileReader:
     """What libsndfile reads."""
 
@@ -170,7 +179,7 @@ class _SoundFileReader:
         self.sample_rate = int(sound.samplerate)
         self._sound = sound
         self._extent = extent
-        self._broken = self._damaged = False
+        self._broken = False
         self._lacks_end = containers.ogg_is_cut(handle)
         is_guess = sound.format == "MP3" and not containers.mp3_states_length(handle)
         is_open = sound.frames > 1 << 62  # libsndfile's way of saying that the header does not tell
@@ -191,10 +200,8 @@ class _SoundFileReader:
         buffer[:, 0] = untouched
         try:
             return len(self._sound.read(out=buffer, dtype="float32"))
-        except soundfile.LibsndfileError as error:
-            # A stream of open length ends with a seek to nowhere: soundfile's own, and no fault of the file.
+        except soundfile.LibsndfileError:
             self._broken = True
-            self._damaged = not (self._frames is None and error.code == _BAD_SEEK)
             written = buffer[:, 0] != untouched
             return len(buffer) if written.all() else int(written.argmin())
 
@@ -208,7 +215,7 @@ class _SoundFileReader:
             wanted = max(wanted, samples_read * extent.promised / extent.present)
         if samples_read < wanted:
             return [_cut_off(read_s, wanted / self.sample_rate)]
-        if self._lacks_end or self._damaged:
+        if self._lacks_end or self._broken:
             return [f"the file is damaged or cut off: it could be read up to {read_s:.2f} s"]
         return []
 
@@ -282,12 +289,12 @@ def _open_reader(source: Source, handle: BinaryIO, label: str, resources: ExitSt
 
 def _open_sound_file(source: Source, handle: BinaryIO, suffix: str, resources: ExitStack) -> _SoundFileReader:
     extent = containers.sample_extent(handle)
-    mending = extent.mending if extent else None
+    head = extent.mended_head(handle) if extent else containers.mp3_info_frame(handle)
     handle.seek(0)
     # libsndfile is fastest on the path itself; but soundfile takes a path ending in .raw as headerless.
-    is_plain = isinstance(handle, io.FileIO) and not mending and suffix.lower() != ".raw"
+    is_plain = isinstance(handle, io.FileIO) and not head and suffix.lower() != ".raw"
     what = os.fspath(cast(str, source)) if is_plain and isinstance(source, (str, os.PathLike)) else None
-    sound = soundfile.SoundFile(what or containers.View(handle, mending))
+    sound = _Forward(what or containers.View(handle, *head or ()))
     resources.enter_context(sound)
     return _SoundFileReader(sound, handle, extent)
 

@@ -1,9 +1,9 @@
 """Cuts a waveform, whole or as a stream, into the windows that a network sees.
 
 Conventions: mono float32 ``(time,)``; positions and lengths in samples at the model's rate. Window i starts
-at i * hop. The tail is kept: window i > 0 exists where samples follow window i - 1 and, if hop is greater than
-length, the gap behind it. Rule held by golden/efficientat/pipeline/window_plan.json, except that a clip shorter
-than one window still has one.
+at i * hop. The tail is kept: window i > 0 exists where samples follow window i - 1 and, if hop is greater
+than length, the gap behind it. Rule held by golden/efficientat/pipeline/window_plan.json, except that a clip
+shorter than one window still has one.
 """
 
 from __future__ import annotations
@@ -78,8 +78,7 @@ def pad(waveform: NDArray[np.float32], length: int, mode: Padding) -> NDArray[np
         AudioError: If the waveform holds no samples.
         ValueError: If the mode is neither.
     """
-    if mode not in ("repeat", "zero"):
-        raise ValueError(f"padding must be repeat or zero, not {mode!r}")
+    _check_padding(mode)
     if not waveform.size:
         raise AudioError("a clip of no samples cannot be padded")
     if waveform.size >= length:
@@ -112,6 +111,7 @@ def window_chunks(
         ValueError: If length, hop or windows_per_chunk is below 1, or the padding has no such name.
     """
     _check_sizes(length, hop, windows_per_chunk)
+    _check_padding(padding)
     has_gaps = hop > length
     last_start = 0 if has_gaps else (windows_per_chunk - 1) * hop
     span = last_start + length
@@ -138,6 +138,11 @@ def window_chunks(
 def _join(pieces: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     """One contiguous array, without a copy where there is one already (a long array given as one block)."""
     return np.ascontiguousarray(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
+
+
+def _check_padding(mode: str) -> None:
+    if mode not in ("repeat", "zero"):
+        raise ValueError(f"padding must be repeat or zero, not {mode!r}")
 
 
 def _check_sizes(*sizes: int) -> None:

@@ -1,0 +1,101 @@
+"""Tries the base install as a stranger would: run by its Python, from a folder without the sources.
+
+    python smoke.py EXAMPLE SHARED
+
+EXAMPLE is the recording that ships, SHARED the folder with real recordings, which may be absent.
+"""
+
+import csv
+import importlib.metadata
+import importlib.util
+import json
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+BASE_LIMIT_MB = 200
+NOT_OURS = {"pip", "setuptools", "_distutils_hack", "pkg_resources"}  # the virtual environment brings them
+ABSENT = ("torch", "onnx", "onnxscript", "safetensors", "av", "scipy", "pytest")
+ESC18_STEP = 16  # of 576 clips: 36, two of each class
+ESC18_LEAST = 0.8  # most of them were trained on, so this is no score, only a sign of life
+
+# Runs the command line where any use of the network is an error.
+OFFLINE = """
+import sys
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "urllib.Request"):
+        raise AssertionError(f"the network was used: {event} {arguments}")
+sys.addaudithook(refuse)
+from earmark.cli import main
+main(sys.argv[1:])
+"""
+
+
+def earmark(*arguments: object) -> str:
+    """What a command prints; any warning on standard error fails."""
+    command = [sys.executable, "-W", "error", "-c", OFFLINE, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+    if done.returncode or done.stderr:
+        sys.exit(
+            f"earmark {' '.join(map(str, arguments))}: code {done.returncode}\n{done.stdout}{done.stderr}"
+        )
+    return done.stdout
+
+
+def tag(*arguments: object) -> list[dict[str, Any]]:
+    """Results of ``earmark tag`` as JSON holds them."""
+    return list(json.loads(earmark("tag", "--format", "json", *arguments)))
+
+
+def check_install() -> None:
+    """No package of the make half, and no more than the base install may weigh."""
+    present = [name for name in ABSENT if importlib.util.find_spec(name)]
+    if present:
+        sys.exit(f"the base install brought {present}")
+    folder = Path(sysconfig.get_path("platlib"))
+    files = [
+        path for path in folder.rglob("*") if path.relative_to(folder).parts[0].split("-")[0] not in NOT_OURS
+    ]
+    size_mb = sum(path.stat().st_blocks * 512 for path in files) / 1e6
+    count = len(list(importlib.metadata.distributions()))
+    print(f"base install: {size_mb:.0f} MB on disk, {count} distributions")
+    if size_mb > BASE_LIMIT_MB:
+        sys.exit(f"the base install may weigh {BASE_LIMIT_MB} MB at most")
+
+
+def check_example(example: Path) -> None:
+    """The siren and the bell are found, in every format; models and info answer."""
+    print(earmark("tag", example))
+    [result] = tag(example)
+    found = {entry["label"] for entry in result["tags"][:2]}
+    if found != {"siren", "church_bells"}:
+        sys.exit(f"the first two tags of the example are {found}")
+    for form, start in (("jsonl", '{"path"'), ("csv", "path,label,score,start_s,end_s\n")):
+        if not earmark("tag", example, "--format", form).startswith(start):
+            sys.exit(f"--format {form} does not start with {start!r}")
+    print(earmark("models"))
+    print(earmark("info").split("\n## ")[0])
+
+
+def check_real_recordings(shared: Path) -> None:
+    """Recordings from elsewhere are tagged, and most of the data set's own by their name."""
+    if not shared.is_dir():
+        print("no folder of real recordings beside the project: they are not tried")
+        return
+    print(earmark("tag", shared / "data" / "demo", "--top", 3))
+    with (shared / "data" / "esc18" / "meta.csv").open(encoding="utf-8", newline="") as lines:
+        truth = {row["filename"]: row["category"] for row in csv.DictReader(lines)}
+    by_class = sorted(truth, key=lambda name: (truth[name], name))[::ESC18_STEP]
+    results = tag("--top", 1, *(shared / "data" / "esc18" / "audio" / name for name in by_class))
+    right = sum(result["tags"][0]["label"] == truth[Path(result["path"]).name] for result in results)
+    print(f"esc18: {right} of {len(by_class)} clips by their name")
+    if len(results) != len(by_class) or right < ESC18_LEAST * len(by_class):
+        sys.exit("too few")
+
+
+if __name__ == "__main__":
+    check_install()
+    check_example(Path(sys.argv[1]))
+    check_real_recordings(Path(sys.argv[2]))

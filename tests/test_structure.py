@@ -1,0 +1,215 @@
+"""The rules of the house: who may import whom, what an import may change, what a public name owes."""
+
+import ast
+import inspect
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import earmark
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "earmark"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+GROUND = {"errors", "files", "frontend", "labels", "model_file", "record", "version", "weights", "audio"}
+"""Rooms that every room may use; they use each other only."""
+ROOMS = {
+    **dict.fromkeys(GROUND, frozenset()),
+    "__init__": {"tagger"},
+    "__main__": {"cli"},
+    "tagger": frozenset(),
+    "output": {"tagger"},
+    "models": frozenset(),
+    "data": frozenset(),
+    "evaluate": {"models", "data", "tagger"},
+    "config": frozenset(),
+    "train": {"config", "models", "data", "evaluate", "tagger"},
+    "deploy": {"models", "data", "evaluate", "tagger"},
+}
+"""Room -> rooms above the ground floor that it may import. ``cli`` has a rule of its own."""
+PACKAGES = {
+    "audio": {"numpy", "soundfile", "soxr", "av"},
+    "tagger": {"numpy", "onnxruntime"},
+    "output": set(),
+    "config": {"pydantic"},
+    "data": {"numpy", "torch"},
+    "models": {"numpy", "torch", "safetensors"},
+    "evaluate": {"numpy", "torch"},
+    "train": {"numpy", "torch", "safetensors", "pydantic"},
+    "deploy": {"numpy", "torch", "onnx", "onnxscript", "onnxruntime"},
+    "cli": {"typer", "rich", "torch"},
+}
+"""Room -> packages of others that it may import; a room that is not listed: NumPy."""
+BASE_PACKAGES = {"numpy", "soundfile", "_soundfile", "_soundfile_data", "soxr", "_cffi_backend"}
+BASE_PACKAGES |= {"cffi", "typing_extensions"}  # what those need
+EAGER_IN_CLI = GROUND | {"output"}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Every module that is imported in a tree, whether at once, later, or for the type checker only."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            assert node.module
+            if node.module == "earmark":
+                yield from (f"earmark.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def rooms_and_packages(tree: ast.AST) -> tuple[set[str], set[str]]:
+    found = {tuple(name.split(".")) for name in imports(tree)}
+    rooms = {parts[1] for parts in found if parts[0] == "earmark" and len(parts) > 1}
+    packages = {parts[0] for parts in found} - {"earmark"} - set(sys.stdlib_module_names)
+    return rooms, packages
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_every_room_has_a_rule() -> None:
+    assert {room(path) for path in MODULES} <= set(ROOMS) | {"cli"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports(path: Path) -> None:
+    here = room(path)
+    rooms, packages = rooms_and_packages(parsed(path))
+    if here != "cli":
+        allowed = GROUND | ROOMS[here] | {here}
+        assert rooms <= allowed, f"{here} may not import {rooms - allowed}"
+    extra = packages - PACKAGES.get(here, {"numpy"})
+    assert not extra, f"{here} may not import {extra}"
+
+
+def test_commands_import_what_they_need_themselves() -> None:
+    eager = [
+        node
+        for node in parsed(PACKAGE / "cli.py").body
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+        and not isinstance(node, ast.FunctionDef)
+    ]
+    rooms, packages = rooms_and_packages(ast.Module(eager, []))
+    assert rooms <= EAGER_IN_CLI
+    assert packages == {"typer"}
+
+
+def test_no_module_acts_when_it_is_imported() -> None:
+    forbidden = re.compile(
+        r"\b(print|open|urlopen|set_num_threads|simplefilter|filterwarnings|basicConfig)\("
+    )
+    for path in MODULES:
+        for node in parsed(path).body:
+            is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            if isinstance(node, (ast.Expr, ast.Assign, ast.AnnAssign)) and not is_text:
+                assert not forbidden.search(ast.unparse(node)), f"{path.name}, line {node.lineno}"
+
+
+PROBE = """
+import json, os, sys, threading, warnings
+
+def threads():
+    folder = "/proc/self/task"
+    return len(os.listdir(folder)) if os.path.isdir(folder) else threading.active_count()
+
+def packages():
+    return sorted({name.split(".")[0] for name in sys.modules} - set(sys.stdlib_module_names))
+
+before = packages(), dict(os.environ), list(warnings.filters), threads()
+import earmark
+after = packages(), dict(os.environ), list(warnings.filters), threads()
+for name in earmark.__all__:
+    getattr(earmark, name)
+print(json.dumps({
+    "new": sorted(set(after[0]) - set(before[0])),
+    "same": [before[i] == after[i] for i in (1, 2, 3)],
+    "all": sorted(set(packages()) - set(before[0])),
+    "environment": dict(os.environ) == before[1],
+}))
+"""
+
+
+def test_importing_earmark_loads_and_changes_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout)
+    assert told["new"] == ["earmark"]
+    assert told["same"] == [True, True, True], "environment, warning filters, threads"
+    assert set(told["all"]) - {"earmark"} <= BASE_PACKAGES, (
+        "looking up every public name loads more than it needs"
+    )
+    assert told["environment"]
+
+
+@pytest.mark.parametrize("name", sorted(set(earmark.__all__) - {"__version__"}))
+def test_public_names_are_documented(name: str) -> None:
+    public = getattr(earmark, name)
+    assert public.__doc__
+    assert not public.__doc__.startswith(f"{name}("), "this docstring was written by a machine"
+    if not inspect.isclass(public):
+        return
+    for member, value in vars(public).items():
+        if not member.startswith("_") and (inspect.isroutine(value) or isinstance(value, property)):
+            assert inspect.getdoc(value), f"{name}.{member} has no docstring"
+
+
+def test_public_names_are_where_they_are_said_to_be() -> None:
+    assert sorted(earmark.__all__) == sorted({*earmark._HOMES, "__version__"})
+    assert dir(earmark) == sorted(earmark.__all__)
+    for name, home in earmark._HOMES.items():
+        assert getattr(earmark, name).__module__ == f"earmark.{home}"
+    checked = next(node for node in parsed(PACKAGE / "__init__.py").body if isinstance(node, ast.If))
+    promised = {
+        alias.name for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert promised == set(earmark._HOMES), "what type checkers see"
+    with pytest.raises(AttributeError, match="no attribute 'shout'"):
+        _ = earmark.shout
+
+
+def test_changelog_begins_with_this_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## (\S+)", changelog, re.MULTILINE)
+    assert newest
+    assert newest[1] == earmark.__version__
+
+
+@cache
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_every_dependency_is_pinned_within_its_bounds() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert all("+" not in version for version in pins.values()), "a local version is nobody else's"
+    pins = {canonicalize_name(name): version for name, version in pins.items()}
+    extras = project()["optional-dependencies"].values()
+    for text in [*project()["dependencies"], *(text for extra in extras for text in extra)]:
+        wanted = Requirement(text)
+        assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), text
+
+
+def test_extras_that_are_named_exist() -> None:
+    sources = [*MODULES, *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    named = set(re.findall(r"earmark\[(\w+)\]", text))
+    named |= set(re.findall(r"""(?:MissingExtraError|_extra)\([^()]*, "(\w+)"\)""", text))
+    assert {"train", "ffmpeg"} <= named <= set(project()["optional-dependencies"])

@@ -1,0 +1,100 @@
+"""A task that is learned in seconds: tones against noise, and clips that are neither."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from earmark.train.recipe import Recipe
+
+SAMPLE_RATE = 8000
+FRONT_END = {
+    "sample_rate": SAMPLE_RATE,
+    "n_fft": 256,
+    "win_length": 256,
+    "hop_length": 160,
+    "n_mels": 32,
+    "f_max": 3500.0,
+}
+
+
+def write_clips(folder: Path, folds: int = 2, clips_per_fold: int = 8, quiet: int = 4) -> Path:
+    """Writes clips and the manifest ``clips.csv``: as many tones as noises a fold, quiet ones in fold 0."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for fold in range(1, folds + 1):
+        for number in range(clips_per_fold):
+            label = ("tone", "noise")[number % 2]
+            rows.append((f"fold{fold}_{number}_{label}.wav", label, fold))
+    rows += [(f"quiet_{number}.wav", "", 0) for number in range(quiet)]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, label, _ in rows:
+        soundfile.write(folder / name, sound(label, generator), SAMPLE_RATE)
+    return write_manifest(folder / "clips.csv", rows)
+
+
+def write_quiet(folder: Path, count: int = 5) -> Path:
+    """Writes clips that are neither, of two kinds, and their manifest ``quiet.csv``."""
+    generator = np.random.default_rng(1)
+    rows = [(f"unseen_{number}.wav", "", 0) for number in range(2 * count)]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, label, _ in rows:
+        soundfile.write(folder / name, sound(label, generator), SAMPLE_RATE)
+    return write_manifest(folder / "quiet.csv", rows)
+
+
+def write_manifest(path: Path, rows: list[tuple[str, str, int]]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("path", "labels", "fold", "license", "author", "title", "source", "kind"))
+        for number, row in enumerate(rows):
+            license_name = ("CC0", "CC-BY", "CC-BY-NC")[number % 3]
+            kind = "" if row[1] else ("hum", "silence")[number % 2]
+            writer.writerow(
+                (*row, license_name, f"Author | {number}", f"title {number}", "https://x.example", kind)
+            )
+    return path
+
+
+def sound(label: str, generator: np.random.Generator) -> np.ndarray:
+    """A tone above 600 Hz, noise, or (without a label) a deep hum; 0.3 to 0.9 s."""
+    time = np.arange(round(generator.uniform(0.3, 0.9) * SAMPLE_RATE)) / SAMPLE_RATE
+    if label == "noise":
+        return 0.2 * generator.standard_normal(len(time))
+    pitch_hz = generator.uniform(600, 3000) if label == "tone" else generator.uniform(50, 70)
+    return (0.5 if label == "tone" else 0.02) * np.sin(2 * np.pi * pitch_hz * time)
+
+
+def toy_values(manifest: Path, **tables: Any) -> dict[str, Any]:
+    """What a recipe's file would hold; ``tables`` adds to its tables or replaces its values."""
+    values: dict[str, Any] = {
+        "name": "toy",
+        "description": "tells tones from noise",
+        "source": "a test",
+        "command": "earmark train toy.toml",
+        "cost": "seconds",
+        "expected": "all right",
+        "license": "MIT",
+        "window_s": 0.5,
+        "model": {"architecture": "mn01", "arguments": {"norm_momentum": 0.3}},
+        "front_end": dict(FRONT_END),
+        "data": {"sources": [{"manifest": str(manifest)}], "folds": [1, 2], "cache": True},
+        "augment": {
+            "roll_s": 0.2,
+            "gain_db": [-6, 3],
+            "mixup_alpha": 0.3,
+            "mask_mels": 4,
+            "f_max_range": 200,
+        },
+        "optimizer": {"learning_rate": 3e-3, "batch_size": 4, "epochs": 3, "average_decay": 0.5},
+        "judge": {"every": 2},
+    }
+    for name, value in tables.items():
+        values[name] = {**values[name], **value} if isinstance(value, dict) else value
+    return values
+
+
+def toy_recipe(manifest: Path, **tables: Any) -> Recipe:
+    return Recipe.model_validate(toy_values(manifest, **tables))

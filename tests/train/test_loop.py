@@ -1,0 +1,465 @@
+"""The training loop learns, is the same each time, and goes on where a run was cut short."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import toy
+from safetensors import safe_open
+from torch import nn
+
+from earmark.data.manifest import read_manifest
+from earmark.errors import AudioError, DataError, ModelError, RecipeError
+from earmark.models.checkpoint import load_checkpoint
+from earmark.models.log_mel import LogMel
+from earmark.train import loop
+from earmark.train.folds import score_clips
+from earmark.train.loop import augmented, split_clips, train
+from earmark.train.run_state import RunState
+
+VARIANTS = {
+    "plain": {},
+    "everything": {
+        "augment": {
+            "speed": [0.8, 1.2],
+            "mix_probability": 0.5,
+            "equalize_db": 4,
+            "mask_s": 0.1,
+            "f_min_range": 5,
+        },
+        "optimizer": {
+            "channels_last": True,
+            "warm_up_epochs": 0.7,
+            "label_smoothing": 0.1,
+            "weight_decay": 0.05,
+        },
+    },
+    "no average": {"optimizer": {"average_decay": 0.0, "ranking_weight": 0.5}, "data": {"cache": False}},
+    "one class a clip": {"task": "single_label", "padding": "zero"},
+}
+
+
+def log_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def tensors_of(path: Path) -> dict[str, torch.Tensor]:
+    with safe_open(path, framework="pt") as stored:
+        return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """To the last bit, but for how long it took."""
+    untimed = [[{**line, "seconds": 0} for line in log_of(folder)] for folder in (one, other)]
+    assert untimed[0] == untimed[1]
+    names = {path.name for path in one.iterdir()}
+    assert names == {path.name for path in other.iterdir()}
+    for name in names - {"log.jsonl", "state.safetensors"}:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    ours, theirs = (tensors_of(folder / "state.safetensors") for folder in (one, other))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+class InterruptionError(Exception):
+    pass
+
+
+def interrupt_at(**wanted):
+    """A report that ends the run when the facts are these."""
+
+    def report(facts):
+        if wanted.items() <= facts.items() and ("step" in facts) == ("step" in wanted):
+            raise InterruptionError
+
+    return report
+
+
+@pytest.fixture(scope="module")
+def undisturbed(clips, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    train(toy.toy_recipe(clips), folder, 1)
+    return folder
+
+
+def test_it_learns(judged_recipe, judgement, judged_folder):
+    for run in ("fold1", "fold2"):
+        lines = log_of(judged_folder / run)
+        losses = [line["loss"] for line in lines]
+        assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:3])
+        assert lines[-1]["accuracy"] > 0.95
+        assert lines[-1]["map_macro"] > 0.9
+
+
+def test_its_log_has_a_line_an_epoch(undisturbed):
+    lines = log_of(undisturbed)
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    judged = {"accuracy", "map_macro", "log_loss"}
+    assert [judged <= line.keys() for line in lines] == [False, True, True]
+    assert all(line["loss"] > 0 and line["seconds"] >= 0 for line in lines)
+
+
+def test_its_checkpoint_is_the_network_that_was_judged(clips, undisturbed):
+    recipe = toy.toy_recipe(clips)
+    network, record = load_checkpoint(undisturbed / "last.safetensors")
+    scores = score_clips(recipe, network, split_clips(recipe, 1).judged)
+    np.testing.assert_array_equal(scores, np.load(undisturbed / "scores.npy"))
+    assert record.labels == ("noise", "tone")
+    assert (record.name, record.task, record.window_s) == ("toy", "multi_label", 0.5)
+    assert record.front_end == recipe.front_end
+    assert record.arguments == {"norm_momentum": 0.3}
+    assert record.embedding_size == network(torch.zeros(1, 32, 26)).embedding.shape[1]
+    assert record.provenance["seed"] == 0
+    assert record.provenance["clips"] == 8 + 4
+
+
+def test_the_average_is_kept_where_there_is_one(clips, undisturbed, tmp_path):
+    stored = tensors_of(undisturbed / "state.safetensors")
+    kept = tensors_of(undisturbed / "last.safetensors")
+    assert all(torch.equal(value, stored[f"average.module.{name}"]) for name, value in kept.items())
+    assert not all(torch.equal(value, stored[f"network.{name}"]) for name, value in kept.items())
+    train(toy.toy_recipe(clips, optimizer={"average_decay": 0.0, "epochs": 1}), tmp_path, 1)
+    stored = tensors_of(tmp_path / "state.safetensors")
+    kept = tensors_of(tmp_path / "last.safetensors")
+    assert all(torch.equal(value, stored[f"network.{name}"]) for name, value in kept.items())
+
+
+def test_the_same_seed_gives_the_same_bits(clips, undisturbed, tmp_path):
+    torch.manual_seed(77)
+    np.random.default_rng().random()
+    train(toy.toy_recipe(clips), tmp_path, 1)
+    assert_same_run(undisturbed, tmp_path)
+
+
+def test_another_seed_gives_another_network(clips, undisturbed, tmp_path):
+    train(toy.toy_recipe(clips, seed=1), tmp_path, 1)
+    ours, theirs = (tensors_of(folder / "last.safetensors") for folder in (undisturbed, tmp_path))
+    assert not all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        {"epoch": 0, "step": 0},
+        {"epoch": 1},
+        {"epoch": 1, "step": 1},
+        {"epoch": 2},
+        {"epoch": 2, "step": 2},
+        {"epoch": 3},
+    ],
+    ids=str,
+)
+def test_a_run_that_was_cut_short_goes_on(clips, undisturbed, tmp_path, moment):
+    recipe = toy.toy_recipe(clips)
+    with pytest.raises(InterruptionError):
+        train(recipe, tmp_path, 1, interrupt_at(**moment))
+    train(recipe, tmp_path, 1)
+    assert_same_run(undisturbed, tmp_path)
+
+
+@pytest.mark.parametrize("tables", VARIANTS.values(), ids=VARIANTS.keys())
+def test_so_does_one_of_any_kind(clips, tmp_path, tables):
+    recipe = toy.toy_recipe(clips, **tables)
+    train(recipe, tmp_path / "undisturbed", 2)
+    with pytest.raises(InterruptionError):
+        train(recipe, tmp_path / "cut", 2, interrupt_at(epoch=2, step=1))
+    train(recipe, tmp_path / "cut", 2)
+    assert_same_run(tmp_path / "undisturbed", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_one_cut_between_log_and_state_writes_no_line_twice(clips, undisturbed, tmp_path, monkeypatch, epoch):
+    recipe = toy.toy_recipe(clips)
+    save = RunState.save
+
+    def die(self, path, facts):
+        if facts["epoch"] == epoch:
+            raise InterruptionError
+        save(self, path, facts)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunState, "save", die)
+        with pytest.raises(InterruptionError):
+            train(recipe, tmp_path, 1)
+    assert len(log_of(tmp_path)) == epoch
+    train(recipe, tmp_path, 1)
+    assert_same_run(undisturbed, tmp_path)
+
+
+def test_half_a_line_in_the_log_is_dropped(clips, undisturbed, tmp_path):
+    recipe = toy.toy_recipe(clips)
+    with pytest.raises(InterruptionError):
+        train(recipe, tmp_path, 1, interrupt_at(epoch=2))
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"epoch": 3, "lo')
+    train(recipe, tmp_path, 1)
+    assert_same_run(undisturbed, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_killed_process_goes_on(clips, tmp_path):
+    tables = {"optimizer": {"epochs": 6}}
+    train(toy.toy_recipe(clips, **tables), tmp_path / "undisturbed", 1)
+    script = (
+        "import sys, time, toy, pathlib\n"
+        "from earmark.train.loop import train\n"
+        f"recipe = toy.toy_recipe(pathlib.Path({str(clips)!r}), **{tables!r})\n"
+        f"train(recipe, pathlib.Path({str(tmp_path / 'killed')!r}), 1, lambda facts: time.sleep(0.05))\n"
+    )
+    folder, log = tmp_path / "killed", tmp_path / "killed" / "log.jsonl"
+    for lines in (2, 4):
+        paths = os.pathsep.join([str(Path(toy.__file__).parent), *sys.path])
+        process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": paths})
+        try:
+            deadline = time.monotonic() + 60
+            while not log.exists() or len(log.read_text().splitlines()) < lines:
+                assert process.poll() is None, "the run ended before it could be killed"
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        finally:
+            process.kill()
+        assert process.wait() == -signal.SIGKILL
+    train(toy.toy_recipe(clips, **tables), folder, 1)
+    assert_same_run(tmp_path / "undisturbed", folder)
+
+
+@pytest.mark.slow
+def test_workers_change_nothing(clips, undisturbed, tmp_path):
+    train(toy.toy_recipe(clips, data={"workers": 2}), tmp_path, 1)
+    for name in ("last.safetensors", "scores.npy"):
+        assert (undisturbed / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_a_complete_run_is_not_repeated(clips, undisturbed):
+    before = {
+        path.name: path.stat().st_mtime_ns for path in undisturbed.iterdir() if path.name != "recipe.json"
+    }
+    reported = []
+    record = train(toy.toy_recipe(clips), undisturbed, 1, reported.append)
+    assert reported == []
+    assert record.provenance["epochs"] == 3
+    content = (undisturbed / "log.jsonl").read_text()
+    assert content.count("\n") == 3
+    after = {path.name: path.stat().st_mtime_ns for path in undisturbed.iterdir()}
+    assert all(after[name] == then for name, then in before.items() if name != "log.jsonl")
+
+
+@pytest.mark.parametrize("change", [{"seed": 3}, {"optimizer": {"epochs": 4}}, {"front_end": {"n_mels": 40}}])
+def test_another_recipe_in_the_same_folder_is_refused(clips, undisturbed, change):
+    before = {path.name: path.read_bytes() for path in undisturbed.iterdir()}
+    with pytest.raises(RecipeError, match="holds a run of another recipe: choose another folder"):
+        train(toy.toy_recipe(clips, **change), undisturbed, 1)
+    with pytest.raises(RecipeError, match="holds a run of another recipe"):
+        train(toy.toy_recipe(clips), undisturbed, 2)
+    assert {path.name: path.read_bytes() for path in undisturbed.iterdir()} == before
+
+
+def test_a_damaged_state_is_refused(clips, tmp_path):
+    recipe = toy.toy_recipe(clips)
+    with pytest.raises(InterruptionError):
+        train(recipe, tmp_path, 1, interrupt_at(epoch=1))
+    state = tmp_path / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-5])
+    with pytest.raises(DataError, match="remove the run's folder to start anew"):
+        train(recipe, tmp_path, 1)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_leaves_the_last_state(
+    clips, undisturbed, tmp_path, monkeypatch
+):
+    recipe = toy.toy_recipe(clips)
+    calls = []
+
+    def broken(logits, *rest):
+        calls.append(len(logits))
+        return loop_loss(logits, *rest) * (float("nan") if len(calls) == 5 else 1)
+
+    loop_loss = loop.label_loss
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "label_loss", broken)
+        with pytest.raises(
+            RecipeError, match=r"the loss is nan in epoch 2, step 2: lower optimizer\.learning_rate"
+        ) as caught:
+            train(recipe, tmp_path, 1)
+    assert str(caught.value).startswith(str(tmp_path))
+    assert len(log_of(tmp_path)) == 1
+    train(recipe, tmp_path, 1)
+    assert_same_run(undisturbed, tmp_path)
+
+
+def test_a_rate_much_too_high_ends_the_run(clips, tmp_path):
+    with pytest.raises(RecipeError, match=r"the loss is (nan|inf)"):
+        train(toy.toy_recipe(clips, optimizer={"learning_rate": 1e25}), tmp_path, 1)
+
+
+def test_without_a_fold_it_trains_on_all_and_judges_nothing(clips, tmp_path):
+    record = train(toy.toy_recipe(clips, optimizer={"epochs": 2}), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "last.safetensors", "log.jsonl", "recipe.json", "state.safetensors"
+    }  # fmt: skip
+    assert record.provenance["clips"] == 20
+    assert all("accuracy" not in line for line in log_of(tmp_path))
+
+
+def test_half_precision_and_channels_last_train_too(clips, tmp_path):
+    options = {"precision": "bf16", "channels_last": True, "epochs": 1}
+    train(toy.toy_recipe(clips, optimizer=options), tmp_path, 1)
+    assert log_of(tmp_path)[0]["loss"] < 2
+    assert all(value.dtype != torch.bfloat16 for value in tensors_of(tmp_path / "last.safetensors").values())
+
+
+def test_progress_is_reported_step_by_step(clips, tmp_path):
+    reported = []
+    train(toy.toy_recipe(clips, optimizer={"epochs": 2}), tmp_path, 1, reported.append)
+    assert [facts.get("step") for facts in reported] == [0, 1, 2, None, 0, 1, 2, None]
+    assert all(facts["steps"] == 3 and facts["clips_per_s"] > 0 for facts in reported if "step" in facts)
+    assert [facts for facts in reported if "step" not in facts] == log_of(tmp_path)
+
+
+def test_the_rate_follows_its_schedule(clips, tmp_path, monkeypatch):
+    rates = []
+    step = torch.optim.AdamW.step
+
+    def watched(self, *arguments):
+        rates.append([group["lr"] for group in self.param_groups])
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    options = {"epochs": 4, "warm_up_epochs": 1, "learning_rate": 0.01, "last_factor": 0.1}
+    train(toy.toy_recipe(clips, optimizer=options), tmp_path, 1)
+    wanted = [loop.cosine_with_warm_up(number, 12, 3, 0.1) for number in range(12)]
+    np.testing.assert_allclose(rates, 0.01 * np.array(wanted)[:, None].repeat(2, 1))
+    assert max(wanted) == 1.0
+
+
+class TestSplit:
+    def test_a_fold_is_set_apart(self, clips):
+        split = split_clips(toy.toy_recipe(clips), 1)
+        assert split.labels == ("noise", "tone")
+        assert {clip.fold for clip in split.judged} == {1}
+        assert Counter(clip.fold for clip in split.groups[0]) == {2: 8, 0: 4}
+        assert split_clips(toy.toy_recipe(clips), None).judged == ()
+        assert len(split_clips(toy.toy_recipe(clips), None).groups[0]) == 20
+
+    def test_every_clip_of_a_fold_is_judged_whatever_is_trained_on(self, clips):
+        sources = [{"manifest": str(clips), "train_on": {"license": ["CC0"]}, "clips_per_epoch": 3}]
+        split = split_clips(toy.toy_recipe(clips, data={"sources": sources}), 2)
+        assert len(split.judged) == 8
+        assert {clip.extra["license"] for clip in split.groups[0]} == {"CC0"}
+        assert split.clips_per_epoch == (3,)
+
+    def test_each_source_is_a_group(self, clips, tmp_path):
+        quiet = toy.write_quiet(tmp_path, 1)
+        sources = [{"manifest": str(clips)}, {"manifest": str(quiet)}]
+        split = split_clips(toy.toy_recipe(clips, data={"sources": sources}), 1)
+        assert [len(group) for group in split.groups] == [12, 2]
+
+    def test_labels_may_be_set(self, clips):
+        split = split_clips(toy.toy_recipe(clips, data={"labels": ["tone", "rain", "noise"]}), 1)
+        assert split.labels == ("tone", "rain", "noise")
+        with pytest.raises(DataError, match="label 'noise' is none of the 1 labels"):
+            split_clips(toy.toy_recipe(clips, data={"labels": ["tone"]}), 1)
+
+    @pytest.mark.parametrize("fold", [3, 7])
+    def test_a_fold_that_is_not_there_is_refused(self, clips, tmp_path, fold):
+        with pytest.raises(DataError, match=f"recipe 'toy': no clip has fold {fold} to judge by"):
+            train(toy.toy_recipe(clips), tmp_path / "run", fold)
+        assert not (tmp_path / "run").exists()
+
+    def test_nothing_to_train_on_is_refused(self, clips, tmp_path):
+        sources = [{"manifest": str(clips), "train_on": {"license": ["public domain"]}}]
+        with pytest.raises(DataError, match="no clip is left to train on"):
+            train(toy.toy_recipe(clips, data={"sources": sources}), tmp_path / "run", 1)
+
+    def test_a_missing_manifest_is_named(self, tmp_path):
+        with pytest.raises(DataError, match=r"none\.csv: the manifest cannot be read"):
+            train(toy.toy_recipe(tmp_path / "none.csv"), tmp_path / "run", 1)
+
+
+def test_a_clip_that_cannot_be_read_is_named(tmp_path):
+    manifest = toy.write_clips(tmp_path / "clips", clips_per_fold=4)
+    (tmp_path / "clips" / "fold2_1_noise.wav").write_bytes(b"not audio")
+    with pytest.raises(AudioError, match=r"fold2_1_noise\.wav"):
+        train(toy.toy_recipe(manifest), tmp_path / "run", 1)
+
+
+@pytest.mark.parametrize("model", [{"architecture": "mn00"}, {"arguments": {"wings": 2}}])
+def test_a_network_that_cannot_be_built_is_refused(clips, tmp_path, model):
+    with pytest.raises(ModelError):
+        train(toy.toy_recipe(clips, model=model), tmp_path, 1)
+
+
+OFF = {"roll_s": 0, "gain_db": [0, 0], "mixup_alpha": 0, "mask_mels": 0, "f_max_range": 0}
+ON = {
+    "roll_s": 0.1, "speed": [0.5, 0.9], "gain_db": [-6, -3], "mix_probability": 1, "mixup_alpha": 1, "mask_mels": 8,
+    "mask_s": 0.2, "equalize_db": 6, "f_min_range": 50, "f_max_range": 200,
+}  # fmt: skip
+
+
+class TestAugmented:
+    def batch(self, clips, settings, seed=0):
+        recipe = toy.toy_recipe(clips, augment={**OFF, **settings})
+        log_mel = LogMel(recipe.front_end)
+        waveforms = 0.1 * torch.randn(4, 4000, generator=torch.Generator().manual_seed(0))
+        targets = torch.eye(4)[:, :2]
+        plain = log_mel(waveforms)
+        return augmented(recipe, log_mel, waveforms, targets, np.random.default_rng(seed)), (plain, targets)
+
+    def test_switched_off_it_is_the_evaluations_log_mel(self, clips):
+        found, plain = self.batch(clips, {})
+        torch.testing.assert_close(found, plain, rtol=0, atol=0)
+
+    @pytest.mark.parametrize("name", ON)
+    def test_each_setting_does_something(self, clips, name):
+        found, plain = self.batch(clips, {name: ON[name]})
+        again, _ = self.batch(clips, {name: ON[name]})
+        assert found[0].shape == plain[0].shape
+        assert not torch.equal(found[0], plain[0])
+        assert torch.equal(found[1], plain[1]) == (name not in ("mix_probability", "mixup_alpha"))
+        torch.testing.assert_close(found, again, rtol=0, atol=0)
+
+    def test_a_mask_is_as_wide_as_was_said(self, clips):
+        found, plain = self.batch(clips, {"mask_s": 0.2})
+        changed = (found[0] != plain[0]).any(1).sum(1)
+        assert 0 < changed.max() <= round(0.2 * 8000 / 160)
+
+
+def test_matrices_decay_and_nothing_else():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2))
+    decayed, free = loop._groups(network, 0.1)
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
+    assert [parameter.ndim for parameter in decayed["params"]] == [4, 2]
+    assert [parameter.ndim for parameter in free["params"]] == [1, 1, 1, 1]
+
+
+def test_the_average_moves_by_its_decay_and_faster_at_first():
+    network = nn.BatchNorm1d(1, affine=False)
+    average = loop._average(network, 0.3)
+    assert loop._average(network, 0.0) is None
+    expected = 0.0
+    for step, value in enumerate([1.0, 3.0, -2.0, 5.0, 0.5]):
+        network.running_mean.fill_(value)
+        network.num_batches_tracked.fill_(10 + step)
+        average.update_parameters(network)
+        decay = 0.0 if step == 0 else min(0.3, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+        assert average.module.running_mean.item() == pytest.approx(expected)
+        assert average.module.num_batches_tracked.item() == 10 + step
+
+
+def test_every_manifest_of_a_toy_is_read(clips):
+    """So that the tests above are about what they seem to be about."""
+    found = read_manifest(clips)
+    assert Counter((clip.labels, clip.fold) for clip in found) == {
+        (("tone",), 1): 4, (("noise",), 1): 4, (("tone",), 2): 4, (("noise",), 2): 4, ((), 0): 4
+    }  # fmt: skip
+    assert all(one.path != other.path for one, other in pairwise(found))
