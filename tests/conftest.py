@@ -2,17 +2,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import toy
 
-from earmark.frontend import FrontEnd
 from earmark.model_file import seal
 from earmark.record import Record
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from earmark.models import Network
 
-TOY_FRONT_END = FrontEnd(sample_rate=8000, n_fft=256, win_length=256, hop_length=160, n_mels=32, f_max=3900.0)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -30,7 +27,7 @@ def record() -> Record:
     return Record(
         name="toy",
         labels=("tone", "noise"),
-        front_end=TOY_FRONT_END,
+        front_end=toy.FRONT_END,
         task="multi_label",
         architecture="mn01",
         arguments={"norm_momentum": 0.2},
@@ -52,42 +49,10 @@ def exported(record: Record, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     """A network whose answers depend on what it hears, and the model file that was exported from it."""
     from earmark.deploy.export import export_model
 
-    network = lively_network(record)
+    network = toy.lively_network(record)
     path = tmp_path_factory.mktemp("exported") / "toy.onnx"
     export_model(network, record, path)
     return network, path
-
-
-def lively_network(record: Record) -> "Network":
-    """A network of random weights, but with running statistics and logits that fit what it hears."""
-    import torch  # here, because most tests do without
-
-    from earmark.models import create_model
-    from earmark.models.log_mel import LogMel
-
-    torch.manual_seed(0)
-    network = create_model(record.architecture, num_classes=len(record.labels), **record.arguments)
-    with torch.no_grad():
-        log_mels = LogMel(record.front_end)(_sounds(record))
-        for _ in range(20):
-            network(log_mels)
-        logits, last = network.eval()(log_mels).logits, list(network.modules())[-1]
-        last.bias.sub_(logits.mean(0)).div_(logits.std())
-        last.weight.div_(logits.std())
-    return network
-
-
-def _sounds(record: Record) -> "Tensor":
-    """Tones in noise of many pitches and levels, as long as a window: (32, time)."""
-    import torch
-
-    rate = record.front_end.sample_rate
-    time = torch.arange(round(record.window_s * rate)) / rate
-    pitches_hz = 200 * 16 ** torch.rand(32, 1)
-    return 10 ** -(2 * torch.rand(32, 1)) * (
-        torch.rand(32, 1) * torch.sin(2 * torch.pi * pitches_hz * time)
-        + torch.rand(32, 1) * torch.randn(32, len(time))
-    )
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,8 @@ def write(tmp_path):
 
 
 def test_a_file_becomes_its_model(write):
-    text = 'name = "fir"\n[branch.first]\nwidth = 5\n[[branch.leaves]]\ncolour = "röt"\n[[branch.leaves]]\nwidth = 1\n'
+    text = 'name = "fir"\n[branch.first]\nwidth = 5\n'
+    text += '[[branch.leaves]]\ncolour = "röt"\n[[branch.leaves]]\nwidth = 1\n'
     tree = load(Tree, write(text))
     leaves = (Leaf(colour="röt"), Leaf(width=1))
     assert tree == Tree(name="fir", branch=Branch(first=Leaf(width=5), leaves=leaves))

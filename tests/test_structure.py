@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -148,7 +149,10 @@ print(json.dumps({
 
 
 def test_importing_earmark_loads_and_changes_nothing() -> None:
-    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True)
+    # A bare environment: earmark is imported here already, and what it may have set would be inherited.
+    environment = {"PATH": os.environ["PATH"]}
+    command = [sys.executable, "-c", PROBE]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     told = json.loads(done.stdout)
     assert told["new"] == ["earmark"]
     assert told["same"] == [True, True, True], "environment, warning filters, threads"

@@ -2,22 +2,24 @@
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
 
-from earmark.train.recipe import Recipe
+from earmark.frontend import FrontEnd
+from earmark.record import Record
+
+if TYPE_CHECKING:  # most tests do without PyTorch
+    from torch import Tensor
+
+    from earmark.models import Network
+    from earmark.train.recipe import Recipe
 
 SAMPLE_RATE = 8000
-FRONT_END = {
-    "sample_rate": SAMPLE_RATE,
-    "n_fft": 256,
-    "win_length": 256,
-    "hop_length": 160,
-    "n_mels": 32,
-    "f_max": 3500.0,
-}
+FRONT_END = FrontEnd(
+    sample_rate=SAMPLE_RATE, n_fft=256, win_length=256, hop_length=160, n_mels=32, f_max=3500.0
+)
 
 
 def write_clips(folder: Path, folds: int = 2, clips_per_fold: int = 8, quiet: int = 4) -> Path:
@@ -79,8 +81,8 @@ def toy_values(manifest: Path, **tables: Any) -> dict[str, Any]:
         "license": "MIT",
         "window_s": 0.5,
         "model": {"architecture": "mn01", "arguments": {"norm_momentum": 0.3}},
-        "front_end": dict(FRONT_END),
-        "data": {"sources": [{"manifest": str(manifest)}], "folds": [1, 2], "cache": True},
+        "front_end": FRONT_END.to_dict(),
+        "data": {"sources": [{"manifests": [str(manifest)]}], "folds": [1, 2], "cache": True},
         "augment": {
             "roll_s": 0.2,
             "gain_db": [-6, 3],
@@ -96,5 +98,39 @@ def toy_values(manifest: Path, **tables: Any) -> dict[str, Any]:
     return values
 
 
-def toy_recipe(manifest: Path, **tables: Any) -> Recipe:
+def toy_recipe(manifest: Path, **tables: Any) -> "Recipe":
+    from earmark.train.recipe import Recipe
+
     return Recipe.model_validate(toy_values(manifest, **tables))
+
+
+def lively_network(record: Record) -> "Network":
+    """A network of random weights, but with running statistics and logits that fit what it hears."""
+    import torch
+
+    from earmark.models import create_model
+    from earmark.models.log_mel import LogMel
+
+    torch.manual_seed(0)
+    network = create_model(record.architecture, num_classes=len(record.labels), **record.arguments)
+    with torch.no_grad():
+        log_mels = LogMel(record.front_end)(_sounds(record))
+        for _ in range(20):
+            network(log_mels)
+        logits, last = network.eval()(log_mels).logits, list(network.modules())[-1]
+        last.bias.sub_(logits.mean(0)).div_(logits.std())
+        last.weight.div_(logits.std())
+    return network
+
+
+def _sounds(record: Record) -> "Tensor":
+    """Tones in noise of many pitches and levels, as long as a window: (32, time)."""
+    import torch
+
+    rate = record.front_end.sample_rate
+    time = torch.arange(round(record.window_s * rate)) / rate
+    pitches_hz = 200 * 16 ** torch.rand(32, 1)
+    return 10 ** -(2 * torch.rand(32, 1)) * (
+        torch.rand(32, 1) * torch.sin(2 * torch.pi * pitches_hz * time)
+        + torch.rand(32, 1) * torch.randn(32, len(time))
+    )

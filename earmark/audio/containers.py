@@ -207,7 +207,7 @@ def mp3_states_length(handle: BinaryIO) -> bool:
 def mp3_info_frame(handle: BinaryIO) -> tuple[bytes, int] | None:
     """Makes the frame that an MP3 file of unstated length lacks.
 
-    Without it libsndfile takes the first frame's bit rate for that of all, and where it is higher than the mean
+    Without it libsndfile takes the first frame's bit rate for that of all, and if it is above the mean
     stops too early.
 
     Args:

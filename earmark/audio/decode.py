@@ -343,7 +343,7 @@ def _names(source: Source) -> tuple[str, str]:
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
     else:
-        path = str(getattr(source, "name", "samples of a file"))
+        path = str(getattr(source, "name", "audio data"))
     label = "standard input" if path == "-" else path
     return path, label if label.isprintable() and label else repr(label)
 

@@ -26,8 +26,8 @@ def roll(waveforms: Tensor, max_shift: int, generator: np.random.Generator) -> T
 def change_speed(waveforms: Tensor, slowest: float, fastest: float, generator: np.random.Generator) -> Tensor:
     """Plays each waveform faster or slower, pitch and all, around its end; the length stays.
 
-    Source: speed perturbation (Ko et al., Interspeech 2015), here with factors drawn on a logarithmic scale and
-    samples interpolated linearly, which is enough for an augmentation.
+    Source: speed perturbation (Ko et al., Interspeech 2015), here with factors drawn on a logarithmic scale
+    and samples interpolated linearly, which is enough for an augmentation.
     """
     length = waveforms.shape[-1]
     factors = np.exp(generator.uniform(np.log(slowest), np.log(fastest), len(waveforms)))

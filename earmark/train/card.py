@@ -49,31 +49,23 @@ def _scores(judgement: Judgement) -> str:
     record, truth, scores = judgement.record, judgement.targets, judgement.scores
     found = record.metrics
     precision = metrics.average_precision(truth, scores)
-    threshold = record.threshold
-    recalled = (
-        metrics.recall(truth, scores, threshold) if threshold is not None else np.full(len(precision), np.nan)
-    )
     table = metrics.confusion(truth, scores)
-    share = table.diagonal() / np.maximum(table.sum(1), 1)
-    rows = [
-        (
-            label,
-            int(truth[:, index].sum()),
-            f"{share[index]:.3f}",
-            f"{precision[index]:.3f}",
-            f"{recalled[index]:.3f}",
-        )
-        for index, label in enumerate(record.labels)
-    ]
+    columns = {
+        "label": record.labels,
+        "clips": [str(int(count)) for count in truth.sum(0)],
+        "accuracy": _decimals(table.diagonal() / np.maximum(table.sum(1), 1)),
+        "average precision": _decimals(precision),
+    }
+    if record.threshold is not None:
+        recalled = metrics.recall(truth, scores, record.threshold)
+        columns[f"recall at threshold {record.threshold}"] = _decimals(recalled)
     return (
         f"## Scores\n\nCross-validation over folds {', '.join(map(str, found['folds']))}: each of "
         f"{found['clips']} clips was judged once, by a network that trained on the other folds; pooled.\n\n"
         f"accuracy {found['accuracy']:.4f}, macro mAP {found['map_macro']:.4f}, "
         f"log loss {found['log_loss']:.4f} nats (scores as shares), "
         f"{found['binary_log_loss']:.4f} nats (binary, mean over classes)\n\n"
-        + _table(
-            ("label", "clips", "accuracy", "average precision", f"recall at threshold {threshold}"), rows
-        )
+        + _table(list(columns), zip(*columns.values(), strict=True))
         + "\nConfusion (rows: truth, columns: highest score, in the order of the labels):\n\n"
         + _table(
             ("", *(str(number + 1) for number in range(len(table)))),
@@ -88,7 +80,7 @@ def _quiet(judgement: Judgement) -> str:
         (
             group,
             len(scores),
-            int((scores >= threshold).sum()),
+            int((scores.astype(np.float64) >= threshold).sum()),
             f"{scores.max():.3f}",
             f"{np.median(scores):.3f}",
         )
@@ -118,6 +110,10 @@ def _attributions(used: Iterable[Clip]) -> str:
     return text + (
         f"\nWithout any of the labels, generated or arranged for this purpose: {counts}.\n" if counts else ""
     )
+
+
+def _decimals(values: Iterable[float]) -> list[str]:
+    return [f"{value:.3f}" for value in values]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -69,17 +69,18 @@ def cross_validate(recipe: Recipe, folder: Path, report: Report = lambda facts: 
     Raises:
         EarmarkError: As :func:`earmark.train.loop.train` does.
     """
-    clips: list[Clip] = []
+    # Read first: a missing table or fold is to be found before hours of training.
+    quiet_clips = _quiet_clips(recipe)
+    clips = [clip for fold in recipe.data.folds for clip in split_clips(recipe, fold).judged]
     scores: list[Scores] = []
     for fold in recipe.data.folds:
         report({"fold": fold})
         train(recipe, run_folder(folder, fold), fold, report)
-        clips += split_clips(recipe, fold).judged
         scores.append(np.load(run_folder(folder, fold) / "scores.npy", allow_pickle=False))
     report({"fold": None})
     train(recipe, run_folder(folder, None), None, report)
     network, record = load_checkpoint(run_folder(folder, None) / "last.safetensors")
-    quiet = quiet_scores(recipe, network, record)
+    quiet = quiet_scores(recipe, network, quiet_clips)
     truth = targets(clips, record.labels) if clips else np.zeros((0, len(record.labels)), np.float32)
     answered = np.concatenate(scores) if scores else truth
     record = record.changed(threshold=quiet_threshold(recipe, quiet))
@@ -94,15 +95,21 @@ def score_clips(recipe: Recipe, network: Network, clips: Sequence[Clip]) -> Scor
     return predict(network, LogMel(recipe.front_end), windows, recipe.task)
 
 
-def quiet_scores(recipe: Recipe, network: Network, record: Record) -> dict[str, Scores]:
-    """Highest score of each clip of the recipe's ``judge.quiet_manifest``, by group."""
+def _quiet_clips(recipe: Recipe) -> list[Clip]:
     if recipe.judge.quiet_manifest is None:
-        return {}
+        return []
     clips = read_manifest(recipe.judge.quiet_manifest)
     if any(clip.labels for clip in clips):
         raise RecipeError(
             f"{recipe.judge.quiet_manifest}: judge.quiet_manifest must list clips without labels only"
         )
+    return clips
+
+
+def quiet_scores(recipe: Recipe, network: Network, clips: Sequence[Clip]) -> dict[str, Scores]:
+    """Highest score of each clip without labels, by the column that the recipe's ``judge.quiet_by`` names."""
+    if not clips:
+        return {}
     highest = score_clips(recipe, network, clips).max(1)
     groups = np.array([clip.extra.get(recipe.judge.quiet_by, "") for clip in clips])
     return {str(group): highest[groups == group] for group in np.unique(groups)}

@@ -43,6 +43,9 @@ from earmark.train.run_state import RunState
 from earmark.train.schedules import cosine_with_warm_up
 from earmark.version import __version__
 
+WORDS = ("description", "source", "command", "cost", "expected", "license")
+"""What a recipe says of itself; it changes no weight."""
+
 Report = Callable[[Mapping[str, Any]], None]
 
 
@@ -66,7 +69,10 @@ def split_clips(recipe: Recipe, fold: int | None) -> Split:
     Raises:
         DataError: If a manifest is damaged, a label unknown, or nothing is left to train on or to judge.
     """
-    sources = [(source, read_manifest(source.manifest, source.audio)) for source in recipe.data.sources]
+    sources = [
+        (source, [clip for path in source.manifests for clip in read_manifest(path, source.audio)])
+        for source in recipe.data.sources
+    ]
     everything = [clip for _, clips in sources for clip in clips]
     labels = recipe.data.labels or label_set(everything)
     targets(everything, labels)
@@ -111,10 +117,12 @@ def train(
 
 
 def _claim(folder: Path, recipe: Recipe, fold: int | None) -> None:
-    """Makes the folder this run's own, or checks that it is already."""
-    resolved = json.dumps(
-        recipe.model_dump(mode="json", exclude_none=True) | {"fold": fold}, indent=1, sort_keys=True
-    )
+    """Makes the folder this run's own, or checks that it is already.
+
+    What is said about a recipe, and how its result is judged, may change without a new training.
+    """
+    training = recipe.model_dump(mode="json", exclude_none=True, exclude=set(WORDS) | {"judge"})
+    resolved = json.dumps(training | {"fold": fold}, indent=1, sort_keys=True)
     stored = folder / "recipe.json"
     if stored.exists() and stored.read_text(encoding="utf-8") != resolved:
         raise RecipeError(

@@ -48,12 +48,12 @@ class Model(Section):
 
 
 class Source(Section):
-    """A manifest and how it is used."""
+    """Clips of one kind and how they are used."""
 
-    manifest: Path
-    """CSV with the columns path, labels, fold."""
+    manifests: Annotated[tuple[Path, ...], Field(min_length=1)]
+    """CSV files with the columns path, labels, fold."""
     audio: Path | None = None
-    """Folder that relative paths start from; by default the manifest's own."""
+    """Folder that relative paths start from; by default each manifest's own."""
     train_on: Mapping[str, tuple[str, ...]] = {}
     """Column -> values: train on such clips only. Judging uses every clip of the fold."""
     clips_per_epoch: Count | None = None
@@ -64,7 +64,7 @@ class Data(Section):
     """The clips."""
 
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
-    """Manifests; their clips are put together."""
+    """Their clips are put together."""
     labels: tuple[str, ...] | None = None
     """Classes in the order of the logits; by default all labels of the sources, in alphabetical order."""
     folds: tuple[Count, ...] = ()
@@ -119,7 +119,7 @@ class Optimizer(Section):
     ranking_weight: Annotated[float, Field(ge=0)] = 0.0
     """Of the term that ranks the labels of a clip above all others; for task multi_label."""
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Moving average of weights and norm statistics by this much a step, which is judged and kept; 0: none."""
+    """Moving average of weights and norm statistics by this much a step, judged and kept; 0: none."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """What the network computes in while training."""
     channels_last: bool = False

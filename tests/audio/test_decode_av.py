@@ -107,7 +107,7 @@ def test_a_playlist_with_a_false_name_opens_nothing(tmp_path):
     pytest.importorskip("av")
     encode(tmp_path / "secret.aac", "adts", "aac")
     path = tmp_path / "list.m4a"
-    path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\nsecret.aac\n#EXT-X-ENDLIST\n")
+    path.write_text("ffconcat version 1.0\nfile secret.aac\n")
     with pytest.raises(AudioError, match=r"list\.m4a: damaged"):
         open_audio(path)
 

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import lively_network
+from toy import lively_network
 
 from earmark.deploy import export
 from earmark.deploy.export import OPSET, TOLERANCE, compare, export_model

@@ -21,7 +21,10 @@ def judged_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         toy.write_clips(folder / "clips", clips_per_fold=48, quiet=6),
         data={
             "sources": [
-                {"manifest": str(folder / "clips" / "clips.csv"), "train_on": {"license": ["CC0", "CC-BY"]}}
+                {
+                    "manifests": [str(folder / "clips" / "clips.csv")],
+                    "train_on": {"license": ["CC0", "CC-BY"]},
+                }
             ]
         },
         seed=1,

@@ -351,7 +351,7 @@ class TestSplit:
         assert len(split_clips(toy.toy_recipe(clips), None).groups[0]) == 20
 
     def test_every_clip_of_a_fold_is_judged_whatever_is_trained_on(self, clips):
-        sources = [{"manifest": str(clips), "train_on": {"license": ["CC0"]}, "clips_per_epoch": 3}]
+        sources = [{"manifests": [str(clips)], "train_on": {"license": ["CC0"]}, "clips_per_epoch": 3}]
         split = split_clips(toy.toy_recipe(clips, data={"sources": sources}), 2)
         assert len(split.judged) == 8
         assert {clip.extra["license"] for clip in split.groups[0]} == {"CC0"}
@@ -359,9 +359,17 @@ class TestSplit:
 
     def test_each_source_is_a_group(self, clips, tmp_path):
         quiet = toy.write_quiet(tmp_path, 1)
-        sources = [{"manifest": str(clips)}, {"manifest": str(quiet)}]
+        sources = [{"manifests": [str(clips)]}, {"manifests": [str(quiet)]}]
         split = split_clips(toy.toy_recipe(clips, data={"sources": sources}), 1)
         assert [len(group) for group in split.groups] == [12, 2]
+
+    def test_a_group_may_be_of_several_manifests(self, clips, tmp_path):
+        quiet = toy.write_quiet(tmp_path, 1)
+        split = split_clips(
+            toy.toy_recipe(clips, data={"sources": [{"manifests": [str(clips), str(quiet)]}]}), 1
+        )
+        assert [len(group) for group in split.groups] == [14]
+        assert {clip.path.parent for clip in split.groups[0]} == {clips.parent, tmp_path}
 
     def test_labels_may_be_set(self, clips):
         split = split_clips(toy.toy_recipe(clips, data={"labels": ["tone", "rain", "noise"]}), 1)
@@ -376,7 +384,7 @@ class TestSplit:
         assert not (tmp_path / "run").exists()
 
     def test_nothing_to_train_on_is_refused(self, clips, tmp_path):
-        sources = [{"manifest": str(clips), "train_on": {"license": ["public domain"]}}]
+        sources = [{"manifests": [str(clips)], "train_on": {"license": ["public domain"]}}]
         with pytest.raises(DataError, match="no clip is left to train on"):
             train(toy.toy_recipe(clips, data={"sources": sources}), tmp_path / "run", 1)
 
@@ -400,9 +408,17 @@ def test_a_network_that_cannot_be_built_is_refused(clips, tmp_path, model):
 
 OFF = {"roll_s": 0, "gain_db": [0, 0], "mixup_alpha": 0, "mask_mels": 0, "f_max_range": 0}
 ON = {
-    "roll_s": 0.1, "speed": [0.5, 0.9], "gain_db": [-6, -3], "mix_probability": 1, "mixup_alpha": 1, "mask_mels": 8,
-    "mask_s": 0.2, "equalize_db": 6, "f_min_range": 50, "f_max_range": 200,
-}  # fmt: skip
+    "roll_s": 0.1,
+    "speed": [0.5, 0.9],
+    "gain_db": [-6, -3],
+    "mix_probability": 1,
+    "mixup_alpha": 1,
+    "mask_mels": 8,
+    "mask_s": 0.2,
+    "equalize_db": 6,
+    "f_min_range": 50,
+    "f_max_range": 200,
+}
 
 
 class TestAugmented:

@@ -33,7 +33,7 @@ window_s = 1.0
 architecture = "mn01"
 
 [data]
-sources = [{ manifest = "clips.csv" }]
+sources = [{ manifests = ["clips.csv"] }]
 
 [optimizer]
 learning_rate = 1e-3
@@ -80,7 +80,7 @@ def test_what_is_not_said_has_a_default(least):
     assert recipe.task == "multi_label"
     assert recipe.front_end == FrontEnd()
     assert recipe.window_length == 32000
-    assert recipe.data.sources[0].manifest == Path("clips.csv")
+    assert recipe.data.sources[0].manifests == (Path("clips.csv"),)
     settings = recipe.augment
     assert {settings.roll_s, settings.mix_probability, settings.mixup_alpha, settings.mask_s} == {0}
     assert (settings.gain_db, settings.speed) == ((0, 0), (1, 1))
@@ -105,7 +105,7 @@ def test_a_recipe_can_be_stored_and_checked_again(least):
         ("data.source=1", "data.source", "sources"),
         ("augment.mix=1", "augment.mix", "mix_probability"),
         ("judge.threshold=1", "judge.threshold", "lowest_threshold"),
-        ('data.sources=[{ manifest = "a.csv", licence = "CC0" }]', "data.sources.0.licence", "train_on"),
+        ('data.sources=[{ manifests = ["a.csv"], licence = "CC0" }]', "data.sources.0.licence", "train_on"),
     ],
 )
 def test_an_unknown_key_names_the_allowed_ones(least, override, key, allowed):

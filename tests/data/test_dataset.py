@@ -1,0 +1,145 @@
+"""Clips become waveforms of one length, and an epoch's order comes from its seed alone."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from earmark.data.dataset import ClipDataset, epoch_batches
+from earmark.data.manifest import Clip
+from earmark.errors import AudioError, DataError
+
+RATE = 8000
+SECONDS = {"short": 0.2, "exact": 0.5, "long": 1.3}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> list[Clip]:
+    folder = tmp_path_factory.mktemp("clips")
+    generator = np.random.default_rng(0)
+    for name, seconds in SECONDS.items():
+        samples = generator.uniform(-0.9, 0.9, round(seconds * RATE)).astype(np.float32)
+        soundfile.write(folder / f"{name}.wav", samples, RATE, subtype="FLOAT")
+    return [Clip(folder / f"{name}.wav", (name,)) for name in SECONDS]
+
+
+def dataset(clips, **options) -> ClipDataset:
+    return ClipDataset(
+        clips, tuple(SECONDS), **({"sample_rate": RATE, "length": 4000, "padding": "repeat"} | options)
+    )
+
+
+def samples_of(clip) -> torch.Tensor:
+    return torch.from_numpy(soundfile.read(clip.path, dtype="float32")[0])
+
+
+def test_every_clip_is_one_window_long_with_its_targets(clips):
+    data = dataset(clips)
+    assert len(data) == 3
+    for index in range(3):
+        waveform, targets = data[index, 0]
+        assert (waveform.shape, waveform.dtype) == ((4000,), torch.float32)
+        assert targets.tolist() == np.eye(3)[index].tolist()
+
+
+@pytest.mark.parametrize("padding", ["repeat", "zero"])
+def test_a_short_clip_is_filled_up(clips, padding):
+    samples = samples_of(clips[0])
+    waveform, _ = dataset(clips, padding=padding)[0, 0]
+    rest = samples.repeat(3)[: 4000 - 1600] if padding == "repeat" else torch.zeros(2400)
+    torch.testing.assert_close(waveform, torch.cat([samples, rest]), rtol=0, atol=0)
+
+
+def test_a_clip_of_a_window_is_left_as_it_is(clips):
+    assert torch.equal(dataset(clips)[1, 5][0], samples_of(clips[1]))
+
+
+def test_a_long_clip_is_cut_by_its_seed_anywhere(clips):
+    data, samples = dataset(clips), samples_of(clips[2])
+    starts = []
+    for seed in range(200):
+        waveform, _ = data[2, seed]
+        start = int((samples == waveform[0]).nonzero()[0])
+        assert torch.equal(waveform, samples[start : start + 4000])
+        assert torch.equal(data[2, seed][0], waveform)
+        starts.append(start)
+    assert 0 <= min(starts) < 400
+    assert len(samples) - 4000 - 400 < max(starts) <= len(samples) - 4000
+
+
+def test_clips_kept_in_memory_are_the_same_to_16_bit_and_read_once(clips, tmp_path, monkeypatch):
+    cached, read = dataset(clips, cache=True), dataset(clips)
+    for index in range(3):
+        torch.testing.assert_close(cached[index, 7][0], read[index, 7][0], rtol=0, atol=0.51 / 32767)
+    monkeypatch.setattr("earmark.data.dataset.load_audio", None)
+    assert cached[2, 7][0].shape == (4000,)
+    with pytest.raises(TypeError):
+        read[2, 7]
+
+
+def test_what_is_louder_than_full_scale_is_clipped_in_memory(tmp_path):
+    loud = np.array([1.5, -1.5, 0.5] * 100, np.float32)
+    soundfile.write(tmp_path / "loud.wav", loud, RATE, subtype="FLOAT")
+    data = dataset([Clip(tmp_path / "loud.wav", ())], length=300, cache=True)
+    np.testing.assert_allclose(data[0, 0][0][:3], [1, -1, 0.5], atol=1e-4)
+
+
+def test_waveforms_are_no_windows_into_the_memory(clips):
+    data = dataset(clips, cache=True)
+    data[1, 0][0].zero_()
+    assert data[1, 0][0].abs().max() > 0.5
+
+
+def test_another_rate_is_resampled(clips):
+    waveform, _ = dataset(clips, sample_rate=16000, length=8000)[1, 0]
+    assert waveform.shape == (8000,)
+    assert waveform[::2].sub(samples_of(clips[1])).abs().mean() < 0.2
+
+
+def test_a_label_of_no_class_and_a_missing_clip_are_refused(clips, tmp_path):
+    with pytest.raises(DataError, match="label 'short' is none of the 1 labels"):
+        ClipDataset(clips, ("long",), sample_rate=RATE, length=4000, padding="zero")
+    with pytest.raises(AudioError, match=r"none\.wav"):
+        dataset([Clip(tmp_path / "none.wav", ())])[0, 0]
+
+
+class TestEpochs:
+    def test_every_clip_comes_once(self):
+        keys = [key for batch in epoch_batches([(10, None), (6, None)], 4, (0, 0)) for key in batch]
+        assert sorted(index for index, _ in keys) == list(range(16))
+
+    def test_the_seed_alone_decides(self):
+        epochs = [
+            list(epoch_batches([(10, None), (6, 4)], 4, seed)) for seed in ((0, 0), (0, 0), (0, 1), (1, 0))
+        ]
+        assert epochs[0] == epochs[1]
+        assert epochs[0] != epochs[2]
+        assert epochs[0] != epochs[3]
+
+    def test_so_many_of_a_group_come_as_were_asked_for(self):
+        seen = Counter()
+        for epoch in range(60):
+            keys = [
+                index
+                for batch in epoch_batches([(4, None), (50, 8), (2, 5)], 7, (0, epoch))
+                for index, _ in batch
+            ]
+            assert len(set(keys)) == len(keys) == 14
+            seen.update(keys)
+        assert sum(seen[index] > 0 for index in range(4, 54)) == 50
+        assert all(index < 56 for index in seen)
+
+    def test_groups_are_mixed(self):
+        first = next(epoch_batches([(50, None), (50, None)], 20, (0, 0)))
+        assert 3 < sum(index < 50 for index, _ in first) < 17
+
+    @pytest.mark.parametrize(("clips", "sizes"), [(8, [4, 4]), (11, [4, 4]), (4, [4]), (3, [3]), (1, [1])])
+    def test_an_incomplete_batch_is_left_out_unless_it_is_the_only_one(self, clips, sizes):
+        assert [len(batch) for batch in epoch_batches([(clips, None)], 4, (0,))] == sizes
+
+    def test_cuts_differ_from_clip_to_clip(self):
+        keys = [key for batch in epoch_batches([(100, None)], 10, (0, 0)) for key in batch]
+        assert len({cut for _, cut in keys}) > 95
+        assert all(type(index) is int and type(cut) is int for index, cut in keys)

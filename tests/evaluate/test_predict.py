@@ -1,0 +1,97 @@
+"""Scores of clips are those of their windows, put together as the tagger does."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from toy import FRONT_END
+
+from earmark.evaluate.predict import clip_windows, predict
+from earmark.models.log_mel import LogMel
+from earmark.tagger import load
+
+RATE, LENGTH = 8000, 4000
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    generator = np.random.default_rng(0)
+    written = []
+    for number, samples in enumerate((1500, 4000, 4001, 10_000, 12_000)):
+        path = folder / f"{number}.wav"
+        soundfile.write(
+            path, 0.2 * generator.standard_normal(samples).astype(np.float32), RATE, subtype="FLOAT"
+        )
+        written.append(path)
+    return written
+
+
+def read(path) -> np.ndarray:
+    return soundfile.read(path, dtype="float32")[0]
+
+
+def test_a_clip_is_cut_into_windows_with_its_tail(paths):
+    windows = list(clip_windows(paths, RATE, LENGTH, "repeat"))
+    assert [index for index, _ in windows] == [0, 1, 2, 2, 3, 3, 3, 4, 4, 4]
+    assert {(window.shape, window.dtype) for _, window in windows} == {((LENGTH,), np.dtype(np.float32))}
+    np.testing.assert_array_equal(windows[1][1], read(paths[1]))
+    np.testing.assert_array_equal(np.concatenate([window for _, window in windows[-3:]]), read(paths[4]))
+
+
+@pytest.mark.parametrize("padding", ["repeat", "zero"])
+def test_only_a_clip_shorter_than_a_window_is_repeated(paths, padding):
+    windows = [window for _, window in clip_windows(paths, RATE, LENGTH, padding)]
+    short = read(paths[0])
+    rest = np.resize(short, LENGTH)[1500:] if padding == "repeat" else np.zeros(2500)
+    np.testing.assert_array_equal(windows[0], np.concatenate([short, rest]))
+    np.testing.assert_array_equal(windows[3], np.concatenate([read(paths[2])[4000:], np.zeros(3999)]))
+
+
+class Loudness(torch.nn.Module):
+    """Answers with the mean of the first two bands: logits that are easily known."""
+
+    def forward(self, log_mel):
+        self.batches = [*getattr(self, "batches", []), len(log_mel)]
+        assert not self.training
+        return SimpleNamespace(logits=log_mel[:, :2].mean(-1))
+
+
+def windows_of(counts):
+    generator = np.random.default_rng(1)
+    return [
+        (clip, (10 ** -generator.uniform(0, 2) * generator.standard_normal(LENGTH)).astype(np.float32))
+        for clip, count in enumerate(counts)
+        for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+@pytest.mark.parametrize("task", ["multi_label", "single_label"])
+def test_windows_become_the_scores_of_their_clip(task, batch_size):
+    counts, log_mel, network = (1, 4, 2), LogMel(FRONT_END), Loudness().train()
+    windows = windows_of(counts)
+    scores = predict(network, log_mel, iter(windows), task, batch_size)
+    assert sum(network.batches) == 7
+    assert max(network.batches) == min(batch_size, 7)
+    logits = log_mel(torch.from_numpy(np.stack([window for _, window in windows])))[:, :2].mean(-1)
+    answered = (torch.sigmoid(logits) if task == "multi_label" else torch.softmax(logits, -1)).numpy()
+    wanted = [
+        part.max(0) if task == "multi_label" else part.mean(0)
+        for part in np.split(answered, np.cumsum(counts)[:-1])
+    ]
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, wanted, rtol=0, atol=1e-6)
+    assert np.ptp(scores) > 0.05
+
+
+def test_the_tagger_says_the_same(exported, paths):
+    network, model_file = exported
+    windows = clip_windows(paths, RATE, LENGTH, "repeat")
+    scores = predict(network, LogMel(FRONT_END), windows, "multi_label")
+    tagger = load(model_file, threads=1)
+    for path, wanted in zip(paths, scores, strict=True):
+        np.testing.assert_allclose(tagger.tag(path).scores, wanted, rtol=0, atol=1e-4)
+    assert np.ptp(scores) > 0.05

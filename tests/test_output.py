@@ -1,0 +1,130 @@
+"""Results as a table, JSON, JSON lines and CSV."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+
+from earmark.output import Format, layout
+from earmark.tagger import Result, Window
+
+
+def result(path: str | None = "stra,ße.wav", **changes) -> Result:
+    windows = (
+        Window(0.0, 0.5, np.array([0.9, 0.2, 0.1], np.float32), np.zeros(4, np.float32)),
+        Window(0.5, 0.8, np.array([0.3, 0.6, 0.05], np.float32), np.ones(4, np.float32)),
+    )
+    values = {
+        "labels": ("dog", 'door "knock"', "rain, wind"),
+        "windows": windows,
+        "duration_s": 0.8,
+        "sample_rate": 8000,
+        "model": "toy",
+        "over_windows": "max",
+        "warnings": ("cut short",),
+        "path": path,
+    }
+    return Result(**(values | changes))
+
+
+def write(form: Format, results, top=None, threshold=None, heard=None) -> str:
+    """As the command line writes it."""
+    parts = layout(form, top, threshold, heard)
+    return parts.head + parts.between.join(parts.render(each) for each in results) + parts.tail
+
+
+def test_json_is_one_list():
+    answers = json.loads(write(Format.JSON, [result(), result("b.wav")]))
+    assert [answer["path"] for answer in answers] == ["stra,ße.wav", "b.wav"]
+    assert answers[0] == {
+        "path": "stra,ße.wav",
+        "duration_s": 0.8,
+        "sample_rate": 8000,
+        "model": "toy",
+        "tags": [
+            {"label": "dog", "score": 0.9, "start_s": 0.0, "end_s": 0.5},
+            {"label": 'door "knock"', "score": 0.6, "start_s": 0.5, "end_s": 0.8},
+            {"label": "rain, wind", "score": 0.1, "start_s": 0.0, "end_s": 0.5},
+        ],
+        "windows": [
+            {
+                "start_s": 0.0,
+                "end_s": 0.5,
+                "tags": [
+                    {"label": "dog", "score": 0.9},
+                    {"label": 'door "knock"', "score": 0.2},
+                    {"label": "rain, wind", "score": 0.1},
+                ],
+            },
+            {
+                "start_s": 0.5,
+                "end_s": 0.8,
+                "tags": [
+                    {"label": 'door "knock"', "score": 0.6},
+                    {"label": "dog", "score": 0.3},
+                    {"label": "rain, wind", "score": 0.05},
+                ],
+            },
+        ],
+        "warnings": ["cut short"],
+    }
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_json_of_any_number_of_results_is_json(count):
+    assert len(json.loads(write(Format.JSON, [result()] * count))) == count
+
+
+def test_json_lines_are_the_same_a_line_each():
+    results = [result(), result("b.wav")]
+    lines = write(Format.JSONL, results)
+    assert lines.endswith("}\n")
+    assert [json.loads(line) for line in lines.splitlines()] == json.loads(write(Format.JSON, results))
+    assert write(Format.JSONL, []) == ""
+
+
+def test_csv_has_a_row_a_tag():
+    text = write(Format.CSV, [result(), result("b.wav")], top=2)
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [(row["path"], row["label"]) for row in rows] == [
+        ("stra,ße.wav", "dog"),
+        ("stra,ße.wav", 'door "knock"'),
+        ("b.wav", "dog"),
+        ("b.wav", 'door "knock"'),
+    ]
+    assert list(rows[1].values()) == ["stra,ße.wav", 'door "knock"', "0.6000", "0.500", "0.800"]
+    assert "\r" not in text
+    assert write(Format.CSV, []) == "path,label,score,start_s,end_s\n"
+
+
+@pytest.mark.parametrize("form", [Format.JSON, Format.JSONL])
+def test_top_and_threshold_hold_for_recording_and_windows(form):
+    (answer,) = json.loads("[" + write(form, [result()], top=2, threshold=0.25).strip("[]\n") + "]")
+    assert [tag["label"] for tag in answer["tags"]] == ["dog", 'door "knock"']
+    assert [len(window["tags"]) for window in answer["windows"]] == [1, 2]
+    assert json.loads(write(Format.JSON, [result()], threshold=0.95))[0]["tags"] == []
+
+
+def test_a_table_is_for_people():
+    assert write(Format.TABLE, [result(), result(None)], top=2, heard=0.7) == (
+        "stra,ße.wav  (0.8 s, toy)\n"
+        ' * 0.900  dog           0.0 - 0.5 s\n   0.600  door "knock"  0.5 - 0.8 s\n'
+        "\n"
+        "samples  (0.8 s, toy)\n"
+        ' * 0.900  dog           0.0 - 0.5 s\n   0.600  door "knock"  0.5 - 0.8 s\n'
+    )
+
+
+def test_a_table_says_when_nothing_is_heard():
+    text = write(Format.TABLE, [result()], top=1, heard=0.95)
+    assert "*" not in text
+    assert text.endswith("   nothing that the model knows reaches its threshold of 0.95\n")
+    assert "nothing" not in write(Format.TABLE, [result()], heard=0.75)
+    assert "nothing" not in write(Format.TABLE, [result()])
+    assert "nothing" not in write(Format.TABLE, [result()], top=0, heard=0.5)
+
+
+def test_a_table_of_no_tags_is_its_head():
+    assert write(Format.TABLE, [result()], threshold=0.99) == "stra,ße.wav  (0.8 s, toy)\n"
