@@ -6,7 +6,8 @@
     for tag in result.tags[:5]:
         print(tag.label, tag.score, tag.start_s, tag.end_s)
 
-Conventions: names are looked up when they are first used, so that importing earmark costs nothing and never imports PyTorch.
+Conventions: names are looked up when they are first used, so that importing earmark costs nothing and never
+imports PyTorch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The command line: each sub-command is one call of the public interface.
 
-Conventions: results go to standard output, everything else to standard error. Exit code 0: all went well; 1: some files could not
-be tagged; 2: the command was wrong, or nothing could be done. An error is one line, never a traceback.
+Conventions: results go to standard output, everything else to standard error. Exit code 0: all went well;
+1: some files could not be tagged; 2: the command was wrong, or nothing could be done. An error is one line,
+never a traceback.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="A model's name or file; by default the one that ships.")]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", "-m", help="A model's name or file; by default the one that ships.")
+]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -71,25 +74,40 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def earmark(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Says what is heard in recordings."""
 
 
 @app.command()
 def tag(
-    files: Annotated[list[str], typer.Argument(help="Recordings, folders, or - for standard input.", show_default=False)],
+    files: Annotated[
+        list[str], typer.Argument(help="Recordings, folders, or - for standard input.", show_default=False)
+    ],
     model: ModelOption = None,
     top: Annotated[int, typer.Option(min=1, help="Tags shown of each recording.")] = 10,
     threshold: Annotated[
-        str | None, typer.Option(help="Only tags of at least this score, 0 to 1; auto: the model's own threshold.")
+        str | None,
+        typer.Option(help="Only tags of at least this score, 0 to 1; auto: the model's own threshold."),
     ] = None,
-    window: Annotated[float | None, typer.Option(help="Length of a window, in seconds; by default the model's.")] = None,
-    hop: Annotated[float | None, typer.Option(help="From one window to the next, in seconds; by default the window.")] = None,
+    window: Annotated[
+        float | None, typer.Option(help="Length of a window, in seconds; by default the model's.")
+    ] = None,
+    hop: Annotated[
+        float | None, typer.Option(help="From one window to the next, in seconds; by default the window.")
+    ] = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="Of the output.")] = Format.TABLE,  # noqa: A002
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file, whole or not at all.")] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search folders within folders.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads to use; by default one per core.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write to this file, whole or not at all.")
+    ] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Search folders within folders.")
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads to use; by default one per core.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no warnings.")] = False,
 ) -> None:
     """Says what is heard in recordings."""
@@ -129,14 +147,19 @@ def _threshold(text: str | None, tagger: Tagger) -> float | None:
         return None
     if text == "auto":
         if tagger.record.threshold is None:
-            raise typer.BadParameter(f"model {tagger.record.name} has no threshold of its own: give a number", param_hint="--threshold")
+            raise typer.BadParameter(
+                f"model {tagger.record.name} has no threshold of its own: give a number",
+                param_hint="--threshold",
+            )
         return tagger.record.threshold
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise typer.BadParameter(f"{text!r} is neither a number from 0 to 1 nor auto", param_hint="--threshold")
+        raise typer.BadParameter(
+            f"{text!r} is neither a number from 0 to 1 nor auto", param_hint="--threshold"
+        )
     return value
 
 
@@ -192,12 +215,17 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
         return
     for row in rows:
         mark = " (default)" if row["default"] else ""
-        print(f"{row['name']}{mark}: {row['labels']} labels, {row['megabytes']} MB, {row['license']}. {row['description']}")
+        print(
+            f"{row['name']}{mark}: {row['labels']} labels, {row['megabytes']} MB, {row['license']}."
+            f" {row['description']}"
+        )
 
 
 @app.command()
 def info(
-    model: Annotated[str | None, typer.Argument(help="A model's name or file; by default the one that ships.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="A model's name or file; by default the one that ships.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The whole record, as JSON.")] = False,
 ) -> None:
     """Prints what a model carries: its card, labels, front-end and scores."""
@@ -210,8 +238,14 @@ def info(
         return
     front_end = ", ".join(f"{key} {value}" for key, value in record.front_end.to_dict().items())
     print(f"{record.name}: {record.description}")
-    print(f"task: {record.task}, threshold: {record.threshold}, window: {record.window_s} s, padding: {record.padding}")
-    print(f"architecture: {record.architecture} {json.dumps(dict(record.arguments))}, embedding: {record.embedding_size}")
+    print(
+        f"task: {record.task}, threshold: {record.threshold}, window: {record.window_s} s,"
+        f" padding: {record.padding}"
+    )
+    print(
+        f"architecture: {record.architecture} {json.dumps(dict(record.arguments))},"
+        f" embedding: {record.embedding_size}"
+    )
     print(f"front-end: {front_end}")
     print(f"license: {record.license}\nlabels: {', '.join(record.labels)}")
     if record.card:
@@ -221,13 +255,19 @@ def info(
 @app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="A TOML file.", show_default=False)],
-    override: Annotated[list[str] | None, typer.Option("--set", help="Replace a value: optimizer.epochs=5")] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="Replace a value: optimizer.epochs=5")
+    ] = None,
     fold: Annotated[int | None, typer.Option(min=1, help="Train and judge this fold only.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/<name of the recipe>.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads to use; by default one per core.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; by default runs/<name of the recipe>.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads to use; by default one per core.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Trains a network as a recipe says, or goes on where a killed run stopped; writes a model file at the end."""
+    """Trains a network as a recipe says, or goes on where a killed run stopped; ends with a model file."""
     with _extra("earmark train", "train"):
         import torch
 

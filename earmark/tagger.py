@@ -1,7 +1,8 @@
 """A model file that answers: a recording in; tags, scores, embeddings and a timeline out.
 
-Conventions: a recording goes through in blocks, so memory does not grow with its length. Each window is one forward pass. Scores lie in
-[0, 1]; times are seconds from the recording's start. Only NumPy and ONNX Runtime are needed.
+Conventions: a recording goes through in blocks, so memory does not grow with its length. Each window is one
+forward pass. Scores lie in [0, 1]; times are seconds from the recording's start. Only NumPy and ONNX Runtime
+are needed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from earmark.audio import WindowChunk, check_finite, open_audio, resample_blocks
 from earmark.errors import AudioError, ModelError
 from earmark.frontend import LogMel
 from earmark.model_file import read_model_file
-from earmark.record import Record
 
 Floats = NDArray[np.float32]
 OverWindows = Literal["max", "mean"]
@@ -202,7 +202,8 @@ class Tagger:
         hop_s = window_s if hop_s is None else hop_s
         if not shortest / rate <= window_s <= LONGEST_WINDOW_S:
             raise ModelError(
-                f"a window of {window_s:g} s is not possible: {shortest / rate:.3f} to {LONGEST_WINDOW_S:g} s are"
+                f"a window of {window_s:g} s is not possible: "
+                f"{shortest / rate:.3f} to {LONGEST_WINDOW_S:g} s are"
             )
         if not 1 / rate <= hop_s < float("inf"):
             raise ModelError(f"a hop of {hop_s:g} s is no step forward: give a positive number of seconds")
@@ -238,14 +239,14 @@ class Tagger:
         if self.record.task == "multi_label":
             return (0.5 * (1 + np.tanh(0.5 * values))).astype(np.float32)
         shares = np.exp(values - values.max())
-        return (shares / shares.sum()).astype(np.float32)
+        return np.asarray(shares / shares.sum(), np.float32)
 
 
 def load(model: str | os.PathLike[str] | None = None, *, threads: int | None = None) -> Tagger:
     """Opens a model.
 
     Args:
-        model: A name (``earmark models`` lists them), the path of a model file, or None for the default model.
+        model: A name (``earmark models`` lists them), the path of a model file, or None for the default.
         threads: Of the network; None: as many as there are cores.
 
     Raises:
@@ -276,11 +277,14 @@ def _samples(source: ArrayLike, sample_rate: int | None) -> tuple[Floats, int]:
         values = values / np.float32(-float(np.iinfo(values.dtype).min))
     if values.dtype.kind != "f" or values.ndim not in (1, 2):
         raise AudioError(
-            f"samples must be numbers in [-1, 1] of shape (time,) or (time, channel), not {values.dtype} {values.shape}"
+            "samples must be numbers in [-1, 1] of shape (time,) or (time, channel), "
+            f"not {values.dtype} {values.shape}"
         )
     if values.ndim == 2:
         if values.shape[1] > values.shape[0]:
-            raise AudioError(f"samples of shape {values.shape} have more channels than samples: give (time, channel)")
+            raise AudioError(
+                f"samples of shape {values.shape} have more channels than samples: give (time, channel)"
+            )
         values = values.mean(1)
     waveform = np.ascontiguousarray(values, np.float32)
     check_finite(waveform, 0, sample_rate, "samples")

@@ -97,7 +97,7 @@ def test_further_problems_are_counted(write):
         ("height_m = 7.5 ", 7.5),
         ("name=oak", "oak"),
         ('name="oak tree"', "oak tree"),
-        ("name=old oak", "old oak"),
+        ("name= old oak ", "old oak"),
         ("name=a=b", "a=b"),
         ("branch.first.width=9", 9),
         ("branch.maybe.colour=red", "red"),

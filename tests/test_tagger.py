@@ -86,7 +86,7 @@ def test_tags_are_sorted_and_span_the_best_window(tagger: earmark.Tagger) -> Non
     ]
     for tag in result.tags:
         index = tagger.labels.index(tag.label)
-        best = max(result.windows, key=lambda window: window.scores[index])  # noqa: B023
+        best = max(result.windows, key=lambda window: window.scores[index])
         assert (tag.start_s, tag.end_s) == (best.start_s, best.end_s)
         assert tag.score == pytest.approx(float(result.scores[index]))
 
@@ -152,7 +152,7 @@ def test_constant_clips_have_finite_scores(tagger: earmark.Tagger, seconds: floa
     "lengths", [{"window_s": 0.001}, {"hop_s": 0.0}, {"hop_s": -1.0}, {"window_s": float("nan")}]
 )
 def test_unusable_lengths(tagger: earmark.Tagger, lengths: dict[str, float]) -> None:
-    with pytest.raises(ModelError, match="window|hop"):
+    with pytest.raises(ModelError, match=r"window|hop"):
         tagger.tag(sound(1), RATE, **lengths)
 
 

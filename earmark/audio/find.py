@@ -9,8 +9,37 @@ from pathlib import Path
 from earmark.errors import AudioError
 
 SUFFIXES = frozenset(
-    ".aac .ac3 .aif .aifc .aiff .amr .ape .au .caf .flac .m4a .m4b .mka .mkv .mov .mp2 .mp3 .mp4 .oga .ogg .opus "
-    ".rf64 .snd .w64 .wav .wave .weba .webm .wma .wv".split()
+    {
+        ".aif",
+        ".aifc",
+        ".aiff",
+        ".au",
+        ".caf",
+        ".flac",
+        ".mp2",
+        ".mp3",
+        ".oga",
+        ".ogg",
+        ".opus",
+        ".rf64",
+        ".snd",
+    }
+    | {
+        ".w64",
+        ".wav",
+        ".wave",
+        ".aac",
+        ".ac3",
+        ".amr",
+        ".ape",
+        ".m4a",
+        ".m4b",
+        ".mka",
+        ".mkv",
+        ".mov",
+        ".mp4",
+    }
+    | {".weba", ".webm", ".wma", ".wv"}
 )
 """Of the files that are taken from a folder; a file that is named itself may be called anything."""
 
@@ -18,7 +47,7 @@ SUFFIXES = frozenset(
 def find_recordings(
     paths: Iterable[str | os.PathLike[str]], recursive: bool = False
 ) -> Iterator[str | AudioError]:
-    """Lists recordings: each path itself, or the recordings in it where it is a folder, in order of their names.
+    """Lists recordings: each path itself, or where it is a folder the recordings in it, by name.
 
     Args:
         paths: Files, folders, or "-".

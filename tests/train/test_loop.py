@@ -310,6 +310,19 @@ def test_without_a_fold_it_trains_on_all_and_judges_nothing(clips, tmp_path):
     assert all("accuracy" not in line for line in log_of(tmp_path))
 
 
+def test_every_step_of_every_epoch_draws_anew(clips, tmp_path, monkeypatch):
+    drawn = []
+
+    def watched(recipe, log_mel, waveforms, wanted, generator):
+        drawn.append(generator.random())
+        return log_mel(waveforms), wanted
+
+    monkeypatch.setattr(loop, "augmented", watched)
+    for seed in (0, 1):
+        train(toy.toy_recipe(clips, seed=seed), tmp_path / str(seed), 1)
+    assert len(set(drawn)) == len(drawn) == 2 * 3 * 3
+
+
 def test_half_precision_and_channels_last_train_too(clips, tmp_path):
     options = {"precision": "bf16", "channels_last": True, "epochs": 1}
     train(toy.toy_recipe(clips, optimizer=options), tmp_path, 1)
