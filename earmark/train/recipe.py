@@ -174,6 +174,8 @@ class Recipe(Section):
             low, high = getattr(self.augment, name)
             if low > high:
                 raise ValueError(f"augment.{name} must be [lowest, highest]")
+        if self.optimizer.ranking_weight and self.task == "single_label":
+            raise ValueError("optimizer.ranking_weight is for task multi_label: cross-entropy ranks already")
         if round(self.window_s * self.front_end.sample_rate) < self.front_end.min_samples:
             raise ValueError("window_s is shorter than one frame of the front-end")
         return self

@@ -1,0 +1,115 @@
+"""Judges the default model where it was not trained: on other negatives, and on clips that were worsened.
+
+    python recipes/esc18/judge.py --model FILE --negatives runs/esc18/test/negatives.csv
+    python recipes/esc18/judge.py --run runs/mn04_esc18
+
+The first counts how many clips of each kind reach the threshold. The second takes each fold's network and the
+fold's clips, as they are and as they would come from a quieter, duller, noisier or shorter recording.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import earmark
+from earmark.audio import load_audio, pad, resample
+from earmark.data.manifest import Clip, read_manifest, targets
+from earmark.errors import EarmarkError
+from earmark.evaluate import metrics
+from earmark.evaluate.predict import predict
+from earmark.models.checkpoint import load_checkpoint
+from earmark.models.log_mel import LogMel
+
+Floats = NDArray[np.float32]
+RATE = 32000
+
+
+def noisy(waveform: Floats) -> Floats:
+    """White noise 20 dB below the clip."""
+    noise = np.random.default_rng(len(waveform)).standard_normal(len(waveform)).astype(np.float32)
+    return waveform + noise * np.float32(np.sqrt(np.mean(waveform**2)) / 10)
+
+
+def loudest_second(waveform: Floats) -> Floats:
+    """The second with the most energy."""
+    energy = np.cumsum(np.concatenate([[0.0], waveform.astype(np.float64) ** 2]))
+    start = int(np.argmax(energy[RATE:] - energy[:-RATE]))
+    return waveform[start : start + RATE]
+
+
+WORSE: dict[str, Callable[[Floats], Floats]] = {
+    "as it is": lambda waveform: waveform,
+    "20 dB quieter": lambda waveform: waveform / 10,
+    "6 dB louder, clipped": lambda waveform: np.clip(waveform * 2, -1, 1),
+    "sampled at 16 kHz": lambda waveform: resample(resample(waveform, RATE, 16000), 16000, RATE),
+    "sampled at 8 kHz": lambda waveform: resample(resample(waveform, RATE, 8000), 8000, RATE),
+    "white noise at -20 dB": noisy,
+    "loudest second only": loudest_second,
+}
+
+
+def judge_negatives(model: Path, manifest: Path) -> None:
+    """Prints, for each kind of clip without labels, how many reach the threshold."""
+    tagger = earmark.load(model)
+    highest: dict[str, list[float]] = {}
+    for clip in read_manifest(manifest):
+        highest.setdefault(clip.extra["kind"], []).append(tagger.tag(clip.path).tags[0].score)
+    print(f"threshold {tagger.record.threshold}\n")
+    print("| kind | clips | reach it | highest score |\n|---|---|---|---|")
+    for kind, scores in sorted(highest.items()):
+        reached = sum(score >= (tagger.record.threshold or 0) for score in scores)
+        print(f"| {kind} | {len(scores)} | {reached} | {max(scores):.3f} |")
+
+
+def judge_folds(run: Path) -> None:
+    """Prints pooled accuracy and macro mAP of the folds' networks for each way to worsen a clip."""
+    recipe = json.loads((run / "fold1" / "recipe.json").read_text())
+    clips = [clip for path in recipe["data"]["sources"][0]["manifests"] for clip in read_manifest(path)]
+    folds = [load_checkpoint(run / f"fold{fold}" / "last.safetensors") for fold in recipe["data"]["folds"]]
+    print("| clip | accuracy | macro mAP |\n|---|---|---|")
+    for name, worsen in WORSE.items():
+        truth, scores = [], []
+        for fold, (network, record) in zip(recipe["data"]["folds"], folds, strict=True):
+            judged = [clip for clip in clips if clip.fold == fold]
+            truth.append(targets(judged, record.labels))
+            windows = _windows(judged, worsen, round(record.window_s * RATE))
+            scores.append(predict(network, LogMel(record.front_end), windows, record.task))
+        truth_table, score_table = np.concatenate(truth), np.concatenate(scores)
+        precision = metrics.macro(metrics.average_precision(truth_table, score_table))
+        print(f"| {name} | {metrics.accuracy(truth_table, score_table):.3f} | {precision:.3f} |", flush=True)
+
+
+def _windows(
+    clips: list[Clip], worsen: Callable[[Floats], Floats], length: int
+) -> Iterator[tuple[int, Floats]]:
+    for index, clip in enumerate(clips):
+        yield index, pad(worsen(load_audio(clip.path, RATE)[0]), length, "repeat")[:length]
+
+
+def main() -> int:
+    """Reads the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, help="a model file; by default the one that ships")
+    parser.add_argument("--negatives", type=Path, help="manifest of clips without labels")
+    parser.add_argument("--run", type=Path, help="folder of a cross-validation")
+    given = parser.parse_args()
+    try:
+        if given.negatives:
+            judge_negatives(given.model, given.negatives)
+        if given.run:
+            judge_folds(given.run)
+    except EarmarkError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
