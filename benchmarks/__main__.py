@@ -2,8 +2,8 @@
 
     python -m benchmarks [--quick] [--json FILE] [--docs FILE]
 
-Conventions: every figure is a ratio of two measurements of this run. The two sides are measured in turns; times are
-medians, ratios are medians over the pairs. Needs the extra "train".
+Conventions: every figure is a ratio of two measurements of this run. The two sides are measured in turns;
+times are medians, ratios are medians over the pairs. Needs the extra "train".
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class Row:
     def cells(self) -> list[str]:
         """The line of the table."""
         figure = f"{self.figure:.{1 if self.figure_unit == 'x' else 0}f} {self.figure_unit}"
-        sides = [f"{value:.{1 if value < 100 else 0}f} {self.unit}" for value in (self.reference, self.earmark)]
+        sides = [
+            f"{value:.{1 if value < 100 else 0}f} {self.unit}" for value in (self.reference, self.earmark)
+        ]
         return [self.job, str(self.threads), *sides, figure, self.verdict]
 
 
@@ -74,10 +76,11 @@ class Plan:
     cold: int = 11
     warm: int = 15
     long: int = 5
+    memory: int = 3
     minutes: int = 10
 
 
-QUICK = Plan(cold=3, warm=3, long=2, minutes=1)
+QUICK = Plan(cold=3, warm=3, long=2, memory=1, minutes=1)
 
 
 def cold(folder: Path, plan: Plan) -> Iterator[Row]:
@@ -86,7 +89,7 @@ def cold(folder: Path, plan: Plan) -> Iterator[Row]:
     job = "tag a 10 s clip from a cold start"
     walls = [(reference.wall_s * 1e3, ours.wall_s * 1e3) for reference, ours in pairs]
     yield _row(f"{job}: time", 2, walls, "ms", target=5)
-    peaks = [(reference.peak_bytes / MEGA, ours.peak_bytes / MEGA) for reference, ours in pairs]
+    peaks = list(zip(*_peaks(pairs), strict=True))
     yield _row(f"{job}: peak memory", 2, peaks, "MB", target=40)
 
 
@@ -102,20 +105,26 @@ def warm(folder: Path, plan: Plan) -> Iterator[Row]:
 
 
 def long(folder: Path, plan: Plan) -> Iterator[Row]:
-    """A long file in windows: time, and what its length adds to the memory that a clip takes."""
+    """A long file in windows."""
     for hop, target in (("2.5", 2.5), ("10", None)):
         job = f"mn10, {plan.minutes} min of file, 10 s every {hop} s"
         yield _timed(job, f"long mn10 10 {hop}", 2, folder, plan.long, target)
-    for model, windows in (("default", ()), ("mn10", ("10", "2.5"))):
-        peaks = [
-            [(pair[0].peak_bytes / MEGA, pair[1].peak_bytes / MEGA) for pair in pairs]
-            for pairs in (_cold_pairs(folder, model, file, windows, 3) for file in ("clip", "long"))
-        ]
-        clip, whole = ([median(side) for side in zip(*pairs, strict=True)] for pairs in peaks)
-        growth = [after - before for before, after in zip(clip, whole, strict=True)]
+
+
+def growth(folder: Path, plan: Plan) -> Iterator[Row]:
+    """What the length of a file adds to the peak memory that a clip of 10 s takes."""
+    for model, windows in (("default", ()), ("mn10", ("10", "2.5")), ("mn10", ("10", "10"))):
+        clip = _peaks(_cold_pairs(folder, model, "clip", windows, plan.memory))
+        whole = _peaks(_cold_pairs(folder, model, "long", windows, plan.memory))
+        reference, ours = (median(after) - median(before) for before, after in zip(clip, whole, strict=True))
         every = f"10 s every {windows[1]} s" if windows else "its own windows"
         job = f"{model}, {every}: peak memory of {plan.minutes} min above that of 10 s"
-        yield Row(job, 2, growth[0], growth[1], "MB", growth[1], "MB", 40)
+        yield Row(job, 2, reference, ours, "MB", ours, "MB", 40)
+
+
+def _peaks(pairs: list[tuple[Usage, Usage]]) -> tuple[list[float], list[float]]:
+    reference, ours = zip(*pairs, strict=True)
+    return [usage.peak_bytes / MEGA for usage in reference], [usage.peak_bytes / MEGA for usage in ours]
 
 
 def _cold_pairs(
@@ -123,15 +132,25 @@ def _cold_pairs(
 ) -> list[tuple[Usage, Usage]]:
     clip = str(folder / f"{file}.wav")
     reference = ("-m", "benchmarks.reference", str(folder / model), clip, *windows)
-    lengths = [text for name, value in zip(("--window", "--hop"), windows, strict=False) for text in (name, value)]
-    ours = ("-m", "earmark", "tag", "--model", str(folder / f"{model}.onnx"), "--threads", "2", *lengths, clip)
+    lengths = [
+        text for name, value in zip(("--window", "--hop"), windows, strict=False) for text in (name, value)
+    ]
+    ours = (
+        "-m",
+        "earmark",
+        "tag",
+        "--model",
+        str(folder / f"{model}.onnx"),
+        "--threads",
+        "2",
+        *lengths,
+        clip,
+    )
     pairs = [(run(reference, 2), run(ours, 2)) for _ in range(count + 1)]
     return pairs[1:]  # the first ones read from the disk
 
 
-def _timed(
-    name: str, job: str, threads: int, folder: Path, count: int, target: float | None = None
-) -> Row:
+def _timed(name: str, job: str, threads: int, folder: Path, count: int, target: float | None = None) -> Row:
     with (
         worker("reference", job, folder, threads) as reference,
         worker("earmark", job, folder, threads) as ours,
@@ -148,13 +167,11 @@ def _check_alike(reference: list[float], ours: list[float], job: str) -> None:
         raise SystemExit(f"{job}: the answers of the two sides differ by {difference:.2g}")
 
 
-def _row(
-    job: str, threads: int, pairs: list[tuple[float, float]], unit: str, target: float | None
-) -> Row:
-    sides = (median(side) for side in zip(*pairs, strict=True))
+def _row(job: str, threads: int, pairs: list[tuple[float, float]], unit: str, target: float | None) -> Row:
+    reference, ours = (median(side) for side in zip(*pairs, strict=True))
     if unit == "MB":
-        return Row(job, threads, *sides, unit, median(100 * b / a for a, b in pairs), "%", target)
-    return Row(job, threads, *sides, unit, median(a / b for a, b in pairs), "x", target)
+        return Row(job, threads, reference, ours, unit, median(100 * b / a for a, b in pairs), "%", target)
+    return Row(job, threads, reference, ours, unit, median(a / b for a, b in pairs), "x", target)
 
 
 def machine() -> str:
@@ -168,7 +185,9 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.machine()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
 
 
 def table(rows: list[Row]) -> str:
@@ -193,14 +212,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Speed and memory, as ratios.")
     parser.add_argument("--quick", action="store_true", help="few repetitions, one minute instead of ten")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
-    parser.add_argument("--docs", type=Path, metavar="FILE", help="replace the table between the marks of this page")
+    parser.add_argument(
+        "--docs", type=Path, metavar="FILE", help="replace the table between the marks of this page"
+    )
     arguments = parser.parse_args()
     plan = QUICK if arguments.quick else Plan()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run(("-m", "benchmarks.prepare", name, str(60 * plan.minutes)), 2)
-        parts: tuple[Callable[[Path, Plan], Iterator[Row]], ...] = (cold, warm, long)
+        parts: tuple[Callable[[Path, Plan], Iterator[Row]], ...] = (cold, warm, long, growth)
         for part in parts:
             for row in part(folder, plan):
                 rows.append(row)

@@ -1,12 +1,12 @@
-"""Writes what the jobs need into a folder: recordings of noise, and models in the forms that the two sides read.
+"""Writes what the jobs need into a folder: recordings of noise, and models as the two sides read them.
 
     python -m benchmarks.prepare FOLDER SECONDS
 
 A process of its own, so that the one that measures others stays small (see :mod:`benchmarks.processes`).
 
-Conventions: each model is three files: NAME.onnx for earmark; NAME.json (record) and NAME.pt (state dict) for the
-reference. mn04 and mn10 hold the same random weights on both sides. The default model is the one that ships; its
-twin is the same network with random weights.
+Conventions: each model is three files: NAME.onnx for earmark; NAME.json (record) and NAME.pt (state dict) for
+the reference. mn04 and mn10 hold the same random weights on both sides. The default model is the one that
+ships; its twin is the same network with random weights.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from earmark.deploy.export import export_model
 from earmark.errors import ModelError
 from earmark.frontend import FrontEnd
 from earmark.model_file import read_record
-from earmark.models import create_model
+from earmark.models import Network, create_model
 from earmark.record import Record
 
 FILE_RATE = 44_100  # of the recordings: most are, and it makes both sides resample
@@ -71,14 +71,14 @@ def _random_record(architecture: str, num_classes: int, front_end: FrontEnd, win
 
 def _embedding_size(architecture: str) -> int:
     with torch.no_grad():
-        return create_model(architecture).eval()(torch.zeros(1, 128, 100)).embedding.shape[1]
+        return int(create_model(architecture).eval()(torch.zeros(1, 128, 100)).embedding.shape[1])
 
 
 def _write_model(path: Path, record: Record) -> None:
     export_model(_write_twin(path, record), record, f"{path}.onnx")
 
 
-def _write_twin(path: Path, record: Record) -> torch.nn.Module:
+def _write_twin(path: Path, record: Record) -> Network:
     torch.manual_seed(0)
     network = create_model(record.architecture, num_classes=len(record.labels), **record.arguments).eval()
     Path(f"{path}.json").write_text(record.to_json(), encoding="utf-8")

@@ -1,8 +1,8 @@
 """Runs both sides of a comparison in processes of their own, in turns, and measures them.
 
-Conventions: times are in seconds, memory is peak resident memory in bytes. A pair is one measurement of the
-reference and the next one of earmark. Whoever imports this must stay small itself: the kernel counts the memory of
-the process that starts another one into the peak of that other one, up to the moment when it loads its program.
+Conventions: times are in seconds, memory is peak resident memory in bytes. Whoever imports this must stay
+small: until a new process loads its program it is a copy of the one that started it, and the kernel counts
+that into its peak.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 REST_S = 0.05  # between measurements, until the threads of the side that just ran have gone to sleep
@@ -84,7 +84,10 @@ def worker(side: str, job: str, folder: Path, threads: int) -> Iterator[Worker]:
         process.communicate()  # the end of its input is the end of its work
 
 
-def _start(arguments: Sequence[str], threads: int, **streams: object) -> subprocess.Popen[str]:
+def _start(arguments: Sequence[str], threads: int, **streams: Any) -> subprocess.Popen[str]:
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     environment = os.environ | dict.fromkeys(names, str(threads))
-    return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment, **streams)  # type: ignore[call-overload, no-any-return]
+    # Both sides start from bytecode, as installed packages do; the first pair, not counted, writes it.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    command = [sys.executable, *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, **streams)

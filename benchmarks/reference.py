@@ -1,14 +1,15 @@
-"""The reference's way of tagging: PyTorch eager, float32, batch 1, and a torch.stft front-end run anew for each window.
+"""The reference's way: PyTorch eager, float32, batch 1, and a torch.stft front-end run anew for each window.
 
     python -m benchmarks.reference MODEL CLIP [WINDOW_S HOP_S]
 
-tags a recording from a cold start, where MODEL stands for the two files MODEL.json (the record) and MODEL.pt (the state dict).
+tags a recording from a cold start, where MODEL stands for two files: MODEL.json, the record, and MODEL.pt,
+the state dict.
 
 Source: EfficientAT's inference.py and windowed_inference.py (Schmid et al., arXiv:2211.04772), restated with
-earmark's own network. It is kinder than those: the mel bank is built once and not for each call, clips are read by
-soundfile and soxr and not by librosa, and the network is not printed.
+earmark's own network. It is kinder than those: the mel bank is built once and not for each call, clips are
+read by soundfile and soxr and not by librosa, and the network is not printed.
 
-Conventions: as in earmark; only front-ends like EfficientAT's are covered (Kaldi's mel scale, ln, reflected ends).
+Conventions: as in earmark. Only front-ends like EfficientAT's are covered: ln, energies plus a floor.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from earmark.frontend import FrontEnd, mel_bank, window
 from earmark.models import create_model
 from earmark.record import Record
+
+Floats = NDArray[np.float32]
 
 
 class StftLogMel(nn.Module):
@@ -33,6 +37,10 @@ class StftLogMel(nn.Module):
     Args:
         front_end: Of EfficientAT's kind.
     """
+
+    window: Tensor
+    bank: Tensor
+    emphasis: Tensor
 
     def __init__(self, front_end: FrontEnd) -> None:
         super().__init__()
@@ -80,25 +88,23 @@ class Reference:
         self.network.eval()
 
     @torch.no_grad()
-    def clip(self, waveform: np.ndarray) -> np.ndarray:
+    def clip(self, waveform: Floats) -> Floats:
         """Scores (class,) of one waveform (time,)."""
         log_mel = self.log_mel(torch.from_numpy(waveform)[None])
         return torch.sigmoid(self.network(log_mel).logits)[0].numpy()
 
-    def windows(self, waveform: np.ndarray, window_s: float, hop_s: float) -> np.ndarray:
+    def windows(self, waveform: Floats, window_s: float, hop_s: float) -> Floats:
         """Scores (window, class); the end is filled up with zeros."""
         rate = self.record.front_end.sample_rate
         length, hop = round(window_s * rate), round(hop_s * rate)
         count = max(1, -(-(len(waveform) - length) // hop) + 1)
         padded = np.pad(waveform, (0, (count - 1) * hop + length - len(waveform)))
-        return np.stack(
-            [self.clip(padded[start : start + length]) for start in range(0, count * hop, hop)]
-        )
+        return np.stack([self.clip(padded[start : start + length]) for start in range(0, count * hop, hop)])
 
-    def read(self, path: str) -> np.ndarray:
+    def read(self, path: str) -> Floats:
         """The whole recording, mono, at the model's rate: float32 (time,)."""
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        return soxr.resample(samples.mean(1), rate, self.record.front_end.sample_rate)
+        return np.asarray(soxr.resample(samples.mean(1), rate, self.record.front_end.sample_rate))
 
 
 def main(model: str, path: str, *lengths: str) -> None:

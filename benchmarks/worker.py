@@ -2,11 +2,12 @@
 
     python -m benchmarks.worker SIDE JOB FOLDER THREADS
 
-Prints the answer of the first run as a JSON list, so that both sides can be seen to do the same; then, for each
-line read, the seconds that a call took, as the mean of a burst long enough to be timed.
+Prints the answer of the first run as a JSON list, so that both sides can be seen to do the same; then, for
+each line read, the seconds that a call took, as the mean of a burst long enough to be timed.
 
 Conventions: SIDE is "earmark" or "reference". JOB is "front_end" (10 s), "clip MODEL" (10 s of samples to
-scores), or "long MODEL WINDOW_S HOP_S" (a file to the scores of its windows). Models are loaded before the clock runs.
+scores), or "long MODEL WINDOW_S HOP_S" (a file to the scores of its windows). Models are loaded before the
+clock runs.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 import earmark
 from earmark.frontend import FrontEnd, LogMel
 
-Job = Callable[[], np.ndarray]
+Job = Callable[[], NDArray[np.float32]]
 BURST_S = 0.25
 FRONT_END = FrontEnd()
 CLIP = np.random.default_rng(1).uniform(-0.5, 0.5, 10 * FRONT_END.sample_rate).astype(np.float32)

@@ -27,7 +27,7 @@ OverWindows = Literal["max", "mean"]
 Source = str | os.PathLike[str] | ArrayLike
 
 WINDOWS_PER_CHUNK = 8
-"""Windows whose log-mels are computed together, so that overlapping ones share frames."""
+"""Windows whose log-mels are computed together, so that overlapping ones share frames, at most."""
 LONGEST_WINDOW_S = 600.0
 """A window is held in memory as a whole."""
 BLOCK_S = 5.0
@@ -215,7 +215,10 @@ class Tagger:
         length, hop = lengths
         rate = self.record.front_end.sample_rate
         resampled = resample_blocks(blocks, sample_rate, rate)
-        chunks = window_chunks(resampled, length, hop, self.record.padding, WINDOWS_PER_CHUNK)
+        together = min(
+            -(-length // hop), WINDOWS_PER_CHUNK
+        )  # as many as overlap: more would take memory only
+        chunks = window_chunks(resampled, length, hop, self.record.padding, together)
         answers: list[tuple[int, Floats, Floats]] = []
         num_samples: int | None = None
         for chunk in chunks:
@@ -260,6 +263,8 @@ def _open_session(content: bytes, path: os.PathLike[str], threads: int | None) -
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # Its threads would wait for the next window by spinning, on the cores that now compute a log-mel.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:

@@ -83,7 +83,8 @@ def cross_validate(recipe: Recipe, folder: Path, report: Report = lambda facts: 
     quiet = quiet_scores(recipe, network, quiet_clips)
     truth = targets(clips, record.labels) if clips else np.zeros((0, len(record.labels)), np.float32)
     answered = np.concatenate(scores) if scores else truth
-    record = record.changed(threshold=quiet_threshold(recipe, quiet))
+    words = {"description": recipe.description, "license": recipe.license, "source": recipe.source}
+    record = record.changed(threshold=quiet_threshold(recipe, quiet), **words)  # the recipe's, as it is now
     record = record.changed(metrics=summary(record, clips, truth, answered))
     return Judgement(network, record, tuple(clips), truth, answered, quiet)
 
