@@ -9,6 +9,15 @@ import os
 import tempfile
 from pathlib import Path
 
+PARTIAL = ".partial"
+"""What the name of a file that is being written ends in."""
+
+
+def remove_partial(folder: str | os.PathLike[str]) -> None:
+    """Removes what killed runs had begun to write into a folder; none may be running."""
+    for left in Path(folder).glob(f".*{PARTIAL}"):
+        left.unlink(missing_ok=True)
+
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Replaces a file by new content in one step: temporary file beside it, fsync, rename.
@@ -23,7 +32,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    handle, temporary = tempfile.mkstemp(PARTIAL, f".{target.name}.", target.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from earmark.files import write_atomically
+from earmark.files import PARTIAL, remove_partial, write_atomically
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,10 @@ def test_others_may_read_what_the_umask_lets_them(tmp_path, mask, mode):
     finally:
         os.umask(previous)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
+
+
+def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path):
+    for name in (f".state.x1{PARTIAL}", f"notes{PARTIAL}", ".hidden", "state"):
+        (tmp_path / name).write_text("")
+    remove_partial(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".hidden", f"notes{PARTIAL}", "state"]

@@ -9,6 +9,7 @@ epoch), ``state.safetensors`` (to go on from after a kill), ``best.safetensors``
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -31,7 +32,7 @@ from earmark.data.manifest import Clip, label_set, read_manifest, select, target
 from earmark.errors import DataError, RecipeError
 from earmark.evaluate import metrics
 from earmark.evaluate.predict import clip_windows, predict
-from earmark.files import write_atomically
+from earmark.files import remove_partial, write_atomically
 from earmark.models.checkpoint import save_checkpoint
 from earmark.models.log_mel import LogMel
 from earmark.models.network import Network, Output
@@ -129,6 +130,7 @@ def _claim(folder: Path, recipe: Recipe, fold: int | None) -> None:
             f"{folder}: holds a run of another recipe: choose another folder or remove this one"
         )
     write_atomically(stored, resolved)
+    remove_partial(folder)
 
 
 class _Run:
@@ -262,7 +264,9 @@ class _Run:
             self.judged_windows = list(self._windows(self.split.judged))
         scores = predict(self.kept, self.log_mel, self.judged_windows, self.recipe.task)
         truth = targets(self.split.judged, self.split.labels)
-        np.save(self.folder / "scores.npy", scores)
+        stored = io.BytesIO()
+        np.save(stored, scores)
+        write_atomically(self.folder / "scores.npy", stored.getvalue())
         return {
             "accuracy": metrics.accuracy(truth, scores),
             "map_macro": metrics.macro(metrics.average_precision(truth, scores)),
