@@ -1,6 +1,6 @@
 """Measures the main jobs against the reference's way and prints a table.
 
-    python -m benchmarks [--quick] [--json FILE] [--docs FILE]
+    python -m benchmarks [cold|warm|long|growth ...] [--quick] [--json FILE] [--docs FILE]
 
 Conventions: every figure is a ratio of two measurements of this run. The two sides are measured in turns;
 times are medians, ratios are medians over the pairs. Needs the extra "train".
@@ -207,9 +207,18 @@ def _update(page: Path, measured: str) -> None:
     page.write_text(f"{before}{START}{measured}{END}{after}", encoding="utf-8")
 
 
+PARTS: dict[str, Callable[[Path, Plan], Iterator[Row]]] = {
+    "cold": cold,
+    "warm": warm,
+    "long": long,
+    "growth": growth,
+}
+
+
 def main() -> None:
     """Parses the command, prepares, measures, prints."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Speed and memory, as ratios.")
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="what to measure; by default all")
     parser.add_argument("--quick", action="store_true", help="few repetitions, one minute instead of ten")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     parser.add_argument(
@@ -221,9 +230,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run(("-m", "benchmarks.prepare", name, str(60 * plan.minutes)), 2)
-        parts: tuple[Callable[[Path, Plan], Iterator[Row]], ...] = (cold, warm, long, growth)
-        for part in parts:
-            for row in part(folder, plan):
+        for part in arguments.parts or PARTS:
+            for row in PARTS[part](folder, plan):
                 rows.append(row)
                 print("  ".join(row.cells()), file=sys.stderr, flush=True)
     measured = f"{table(rows)}\n{machine()}.\n"

@@ -281,7 +281,7 @@ def train(
         torch.set_num_threads(threads)
     loaded = load_recipe(recipe, override or [])
     folder = out or Path("runs") / loaded.name
-    report = _silent if quiet else _print_progress
+    report = _silent if quiet else _progress_printer()
     if fold is not None:
         train_network(loaded, run_folder(folder, fold), fold, report)
         return
@@ -311,12 +311,23 @@ def _silent(facts: Mapping[str, Any]) -> None:
     """Reports nothing."""
 
 
-def _print_progress(facts: Mapping[str, Any]) -> None:
-    """One line an epoch, and on a terminal a line that moves with each step."""
-    line = "  ".join(
+def _progress_printer() -> Callable[[Mapping[str, Any]], None]:
+    """One line an epoch, with rate and time left; on a terminal also a line that moves with each step."""
+    latest: dict[str, Any] = {}
+
+    def show(facts: Mapping[str, Any]) -> None:
+        if "step" in facts:
+            latest.update(facts)
+            if sys.stderr.isatty():
+                print(f"\r\x1b[2K{_as_line(facts)}", end="\r", file=sys.stderr, flush=True)
+            return
+        pace = ("clips_per_s", "left_min") if "epoch" in facts and latest else ()
+        print(_as_line({**facts, **{key: latest[key] for key in pace}}), file=sys.stderr)
+
+    return show
+
+
+def _as_line(facts: Mapping[str, Any]) -> str:
+    return "  ".join(
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in facts.items()
     )
-    if "step" not in facts:
-        print(line, file=sys.stderr)
-    elif sys.stderr.isatty():
-        print(f"\r\x1b[2K{line}", end="\r", file=sys.stderr, flush=True)

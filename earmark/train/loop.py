@@ -230,11 +230,20 @@ class _Run:
                     "optimizer.learning_rate; the last good state is kept"
                 )
             losses.append(loss)
-            rate = (step + 1) * len(waveforms) / (time.monotonic() - began)
-            self.report(
-                {"epoch": epoch, "step": step, "steps": self.steps, "loss": loss, "clips_per_s": rate}
-            )
+            self.report(self._progress(epoch, step, loss, len(waveforms), time.monotonic() - began))
         return losses
+
+    def _progress(self, epoch: int, step: int, loss: float, batch: int, elapsed_s: float) -> dict[str, Any]:
+        """Where the run stands; the time left leaves out the judging."""
+        to_do = (self.recipe.optimizer.epochs - epoch) * self.steps - step - 1
+        return {
+            "epoch": epoch + 1,
+            "step": step + 1,
+            "steps": self.steps,
+            "loss": loss,
+            "clips_per_s": (step + 1) * batch / elapsed_s,
+            "left_min": to_do * elapsed_s / (step + 1) / 60,
+        }
 
     def _step(self, epoch: int, step: int, waveforms: Tensor, wanted: Tensor) -> float:
         settings = self.recipe.optimizer

@@ -149,11 +149,11 @@ def test_another_seed_gives_another_network(clips, undisturbed, tmp_path):
 @pytest.mark.parametrize(
     "moment",
     [
-        {"epoch": 0, "step": 0},
-        {"epoch": 1},
         {"epoch": 1, "step": 1},
-        {"epoch": 2},
+        {"epoch": 1},
         {"epoch": 2, "step": 2},
+        {"epoch": 2},
+        {"epoch": 3, "step": 3},
         {"epoch": 3},
     ],
     ids=str,
@@ -333,9 +333,12 @@ def test_half_precision_and_channels_last_train_too(clips, tmp_path):
 def test_progress_is_reported_step_by_step(clips, tmp_path):
     reported = []
     train(toy.toy_recipe(clips, optimizer={"epochs": 2}), tmp_path, 1, reported.append)
-    assert [facts.get("step") for facts in reported] == [0, 1, 2, None, 0, 1, 2, None]
+    assert [facts.get("step") for facts in reported] == [1, 2, 3, None, 1, 2, 3, None]
     assert all(facts["steps"] == 3 and facts["clips_per_s"] > 0 for facts in reported if "step" in facts)
     assert [facts for facts in reported if "step" not in facts] == log_of(tmp_path)
+    assert [facts["epoch"] for facts in reported] == [1] * 4 + [2] * 4
+    assert reported[0]["left_min"] > 0
+    assert reported[-2]["left_min"] == 0
 
 
 def test_the_rate_follows_its_schedule(clips, tmp_path, monkeypatch):
