@@ -139,14 +139,14 @@ def _cold_pairs(
         "-m",
         "earmark",
         "tag",
-        "--model",
-        str(folder / f"{model}.onnx"),
         "--threads",
         "2",
+        "--model",
+        str(folder / f"{model}.onnx"),
         *lengths,
         clip,
     )
-    pairs = [(run(reference, 2), run(ours, 2)) for _ in range(count + 1)]
+    pairs = [(run(reference, threads=2), run(ours)) for _ in range(count + 1)]
     return pairs[1:]  # the first ones read from the disk
 
 
@@ -229,7 +229,7 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        run(("-m", "benchmarks.prepare", name, str(60 * plan.minutes)), 2)
+        run(("-m", "benchmarks.prepare", name, str(60 * plan.minutes)))
         for part in arguments.parts or PARTS:
             for row in PARTS[part](folder, plan):
                 rows.append(row)

@@ -30,8 +30,15 @@ class Usage(NamedTuple):
     peak_bytes: float
 
 
-def run(arguments: Sequence[str], threads: int) -> Usage:
+def run(arguments: Sequence[str], threads: int | None = None) -> Usage:
     """Runs Python with these arguments and waits for its end.
+
+    Args:
+        arguments: Of Python.
+        threads: For the libraries that read their number from the environment; None leaves it to the program.
+
+    Returns:
+        What it took.
 
     Raises:
         SystemExit: If it fails; what it said on standard error has been passed on.
@@ -84,9 +91,12 @@ def worker(side: str, job: str, folder: Path, threads: int) -> Iterator[Worker]:
         process.communicate()  # the end of its input is the end of its work
 
 
-def _start(arguments: Sequence[str], threads: int, **streams: Any) -> subprocess.Popen[str]:
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    environment = os.environ | dict.fromkeys(names, str(threads))
+def _start(arguments: Sequence[str], threads: int | None, **streams: Any) -> Any:
+    environment = dict(os.environ)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        environment.pop(name, None)
+        if threads is not None:
+            environment[name] = str(threads)
     # Both sides start from bytecode, as installed packages do; the first pair, not counted, writes it.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [sys.executable, *arguments]
