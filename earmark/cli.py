@@ -111,8 +111,8 @@ def tag(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no warnings.")] = False,
 ) -> None:
     """Says what is heard in recordings."""
-    if threads is not None:  # NumPy's matrix library reads this once, when it is loaded
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", str(threads))
+    # NumPy's matrix library reads this when it is loaded; the front-end's products are too small to share
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from earmark.audio.find import find_recordings
     from earmark.output import layout
     from earmark.tagger import load
