@@ -14,7 +14,7 @@ from earmark.data.manifest import Clip
 from earmark.evaluate import metrics
 from earmark.train.folds import Judgement
 from earmark.train.loop import split_clips
-from earmark.train.recipe import Recipe
+from earmark.train.recipe import Judge, Recipe
 
 
 def model_card(recipe: Recipe, judgement: Judgement) -> str:
@@ -25,7 +25,7 @@ def model_card(recipe: Recipe, judgement: Judgement) -> str:
         f"# {recipe.name}\n\n{recipe.description}\n",
         _facts(recipe, judgement, used),
         _scores(judgement) if len(judgement.clips) else "",
-        _quiet(judgement) if judgement.quiet else "",
+        _quiet(recipe.judge, judgement) if judgement.quiet else "",
         f"## Labels\n\n{', '.join(record.labels)}\n",
         _attributions(used),
     ]
@@ -74,7 +74,7 @@ def _scores(judgement: Judgement) -> str:
     )
 
 
-def _quiet(judgement: Judgement) -> str:
+def _quiet(judge: Judge, judgement: Judgement) -> str:
     threshold = judgement.record.threshold or 0.0
     rows = [
         (
@@ -87,8 +87,9 @@ def _quiet(judgement: Judgement) -> str:
         for group, scores in judgement.quiet.items()
     ]
     return (
-        f"## Threshold\n\nThe default threshold is {threshold:g}. It was chosen on clips without any "
-        "of the labels, made like those trained on but not among them:\n\n"
+        f"## Threshold\n\nThe default threshold is {threshold:g}. It is the lowest, from "
+        f"{judge.lowest_threshold:g} up, that at most {judge.quiet_share:.1%} of each kind of clip without "
+        "any of the labels reach; these were not trained on:\n\n"
         + _table(("kind", "clips", "reach it", "highest score", "median"), rows)
     )
 
