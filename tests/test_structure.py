@@ -46,7 +46,7 @@ PACKAGES = {
     "data": {"numpy", "torch"},
     "models": {"numpy", "torch", "safetensors"},
     "evaluate": {"numpy", "torch"},
-    "train": {"numpy", "torch", "safetensors", "pydantic"},
+    "train": {"numpy", "torch", "safetensors", "pydantic", "ai_edge_litert"},
     "deploy": {"numpy", "torch", "onnx", "onnxscript", "onnxruntime"},
     "cli": {"typer", "rich", "torch"},
 }

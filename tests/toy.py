@@ -94,7 +94,7 @@ def toy_values(manifest: Path, **tables: Any) -> dict[str, Any]:
         "judge": {"every": 2},
     }
     for name, value in tables.items():
-        values[name] = {**values[name], **value} if isinstance(value, dict) else value
+        values[name] = {**values.get(name, {}), **value} if isinstance(value, dict) else value
     return values
 
 

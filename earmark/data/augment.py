@@ -23,6 +23,29 @@ def roll(waveforms: Tensor, max_shift: int, generator: np.random.Generator) -> T
     return torch.stack([row.roll(int(shift)) for row, shift in zip(waveforms, shifts, strict=True)])
 
 
+def crop(waveforms: Tensor, length: int, generator: np.random.Generator, candidates: int = 3) -> Tensor:
+    """Cuts a piece out of each waveform, joined end to start: the loudest of some random ones.
+
+    A label belongs to the whole clip, of which most may be silent; among several candidates its sound is
+    seldom missed.
+
+    Args:
+        waveforms: (batch, time).
+        length: Of a piece, in samples; at most time.
+        generator: Of the draws.
+        candidates: How many places are drawn for each waveform.
+
+    Returns:
+        (batch, length).
+    """
+    starts = generator.integers(0, waveforms.shape[-1], (len(waveforms), candidates))
+    pieces = []
+    for row, places in zip(torch.cat([waveforms, waveforms[:, :length]], -1), starts, strict=True):
+        cut = torch.stack([row[int(start) : int(start) + length] for start in places])
+        pieces.append(cut[cut.square().sum(-1).argmax()])
+    return torch.stack(pieces)
+
+
 def change_speed(waveforms: Tensor, slowest: float, fastest: float, generator: np.random.Generator) -> Tensor:
     """Plays each waveform faster or slower, pitch and all, around its end; the length stays.
 

@@ -88,10 +88,14 @@ def log_loss(targets: ArrayLike, scores: ArrayLike) -> float:
 
 
 def confusion(targets: ArrayLike, scores: ArrayLike) -> NDArray[np.int64]:
-    """How many clips of each class (row) score highest at each class (column); one class a clip."""
+    """How many clips of each class (row) score highest at each class (column); one class a clip.
+
+    A clip without a class stands in no row.
+    """
     truth, values = _tables(targets, scores)
     table = np.zeros((truth.shape[1],) * 2, np.int64)
-    np.add.at(table, (truth.argmax(1), values.argmax(1)), 1)
+    classed = truth.any(1)
+    np.add.at(table, (truth[classed].argmax(1), values[classed].argmax(1)), 1)
     return table
 
 

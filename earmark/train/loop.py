@@ -26,22 +26,23 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from earmark.data import augment
 from earmark.data.dataset import ClipDataset, epoch_batches
-from earmark.data.manifest import Clip, label_set, read_manifest, select, targets
+from earmark.data.manifest import Clip, file_hash, label_set, read_manifest, select, targets
 from earmark.errors import DataError, RecipeError
 from earmark.evaluate import metrics
 from earmark.evaluate.predict import clip_windows, predict
 from earmark.files import remove_partial, write_atomically
-from earmark.models.checkpoint import save_checkpoint
+from earmark.models.checkpoint import load_checkpoint, save_checkpoint
 from earmark.models.log_mel import LogMel
 from earmark.models.network import Network, Output
 from earmark.models.registry import create_model
 from earmark.record import Record
-from earmark.train.losses import label_loss
+from earmark.train.batch import augmented
+from earmark.train.losses import imitation_loss, label_loss
 from earmark.train.recipe import Recipe
 from earmark.train.run_state import RunState
 from earmark.train.schedules import cosine_with_warm_up
+from earmark.train.teacher import Teacher, open_teacher
 from earmark.version import __version__
 
 WORDS = ("description", "source", "command", "cost", "expected", "license")
@@ -139,16 +140,15 @@ class _Run:
     def __init__(self, recipe: Recipe, split: Split, folder: Path, report: Report) -> None:
         self.recipe, self.split, self.folder, self.report = recipe, split, folder, report
         torch.manual_seed(recipe.seed)
-        self.network = create_model(
-            recipe.model.architecture, num_classes=len(split.labels), **recipe.model.arguments
-        )
+        self.network = _first_network(recipe, split.labels)
         if recipe.optimizer.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.log_mel = LogMel(recipe.front_end)
         self.embedding_size = self._embedding_size()
+        self.teacher, self.imitation = self._open_teacher()
         self.average = _average(self.network, recipe.optimizer.average_decay)
         self.optimizer = torch.optim.AdamW(
-            _groups(self.network, recipe.optimizer.weight_decay),
+            _groups(self.trained, recipe.optimizer.weight_decay),
             lr=recipe.optimizer.learning_rate,
             fused=True,
         )
@@ -174,9 +174,22 @@ class _Run:
         answer: Output = self.network.eval()(torch.zeros(1, self.recipe.front_end.n_mels, frames))
         return answer.embedding.shape[1]
 
+    def _open_teacher(self) -> tuple[Teacher | None, nn.Module | None]:
+        """The teacher, and the layer through which the network imitates it."""
+        if self.recipe.teacher is None:
+            return None, None
+        teacher = open_teacher(self.recipe.teacher, self.recipe.front_end.sample_rate)
+        return teacher, nn.Linear(self.embedding_size, teacher.num_outputs)
+
+    @property
+    def trained(self) -> nn.Module:
+        """All that learns; only the network is judged and kept."""
+        parts = {"network": self.network, "imitation": self.imitation}
+        return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
+
     @property
     def state(self) -> RunState:
-        return RunState(self.network, self.average, self.optimizer)
+        return RunState(self.trained, self.average, self.optimizer)
 
     @property
     def kept(self) -> Network:
@@ -256,11 +269,16 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * factor
         generator = np.random.default_rng([self.recipe.seed, epoch, step])
-        log_mel, wanted = augmented(self.recipe, self.log_mel, waveforms, wanted, generator)
+        log_mel, wanted, taught = augmented(
+            self.recipe, self.log_mel, waveforms, wanted, generator, epoch, self.teacher
+        )
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
-            logits = self.network(log_mel).logits
+            answer: Output = self.network(log_mel)
         smoothing, ranking = settings.label_smoothing, settings.ranking_weight
-        loss = label_loss(logits.float(), wanted, self.recipe.task, smoothing, ranking)
+        loss = label_loss(answer.logits.float(), wanted, self.recipe.task, smoothing, ranking)
+        if self.imitation is not None and self.recipe.teacher is not None:
+            imitated = self.imitation(answer.embedding.float())
+            loss = loss + self.recipe.teacher.weight * imitation_loss(imitated, taught)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -297,6 +315,7 @@ class _Run:
     @property
     def record(self) -> Record:
         recipe = self.recipe
+        teacher = {"teacher": file_hash(recipe.teacher.path)} if recipe.teacher else {}
         return Record(
             name=recipe.name,
             labels=self.split.labels,
@@ -317,49 +336,25 @@ class _Run:
                 "epochs": recipe.optimizer.epochs,
                 "clips": sum(len(group) for group in self.split.groups),
                 "command": recipe.command,
-            },
+            }
+            | teacher,
         )
 
 
-def augmented(
-    recipe: Recipe, log_mel: LogMel, waveforms: Tensor, wanted: Tensor, generator: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """A training batch as the network sees it.
-
-    Args:
-        recipe: Its ``augment`` section says what is done.
-        log_mel: The front-end.
-        waveforms: (batch, time).
-        wanted: Targets, (batch, class).
-        generator: Of all draws.
-
-    Returns:
-        Log-mel (batch, mel, frame) and targets.
-    """
-    settings, front_end = recipe.augment, recipe.front_end
-    if settings.roll_s:
-        waveforms = augment.roll(waveforms, round(settings.roll_s * front_end.sample_rate), generator)
-    if settings.speed != (1, 1):
-        waveforms = augment.change_speed(waveforms, *settings.speed, generator)
-    if settings.gain_db != (0, 0):
-        waveforms = augment.gain(waveforms, *settings.gain_db, generator)
-    if settings.mix_probability:
-        waveforms, wanted = augment.mix_waveforms(
-            waveforms, wanted, settings.mix_alpha, settings.mix_probability, generator
-        )
-    if settings.f_min_range or settings.f_max_range:
-        features = log_mel.forward_jittered(waveforms, settings.f_min_range, settings.f_max_range, generator)
-    else:
-        features = log_mel(waveforms)
-    if settings.equalize_db:
-        features = augment.equalize(features, settings.equalize_db, front_end, generator)
-    if settings.mask_mels or settings.mask_s:
-        frames = round(settings.mask_s * front_end.sample_rate / front_end.hop_length)
-        fill = front_end.shift / front_end.scale
-        features = augment.mask(features, settings.mask_mels, frames, fill, generator)
-    if settings.mixup_alpha:
-        features, wanted = augment.mixup(features, wanted, settings.mixup_alpha, generator)
-    return features, wanted
+def _first_network(recipe: Recipe, labels: Sequence[str]) -> Network:
+    """A fresh network, or the one that the recipe starts from."""
+    network = create_model(recipe.model.architecture, num_classes=len(labels), **recipe.model.arguments)
+    if recipe.model.base is None:
+        return network
+    base, record = load_checkpoint(recipe.model.base)
+    for what, own, other in (
+        ("network", network.config, base.config),
+        ("front-end", recipe.front_end, record.front_end),
+        ("labels", tuple(labels), record.labels),
+    ):
+        if own != other:
+            raise RecipeError(f"{recipe.model.base}: model.base has another {what} ({other}) than the recipe")
+    return base
 
 
 def _seed(*numbers: int) -> int:

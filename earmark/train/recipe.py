@@ -45,6 +45,8 @@ class Model(Section):
     """Name in the registry."""
     arguments: Mapping[str, Any] = {}
     """What the architecture is built with; the number of classes comes from the labels."""
+    base: Path | None = None
+    """Checkpoint to start from instead of random weights; of the same network, front-end and labels."""
 
 
 class Source(Section):
@@ -78,6 +80,10 @@ class Data(Section):
 class Augment(Section):
     """Augmentation of training clips; zero switches a step off."""
 
+    crop_s: Annotated[float, Field(ge=0)] = 0.0
+    """Train on pieces of this length first: shorter steps, so more of them."""
+    crop_share: Share = 1.0
+    """Of the epochs, from the first on, that see such pieces; the others see whole windows."""
     roll_s: Annotated[float, Field(ge=0)] = 0.0
     """Shift each waveform around its end by up to this to either side."""
     speed: tuple[Positive, Positive] = (1.0, 1.0)
@@ -126,6 +132,27 @@ class Optimizer(Section):
     """Memory layout of activations; same results, often faster."""
 
 
+class Imitation(Section):
+    """A trained network that the student learns to answer like, besides learning the labels.
+
+    It hears what the student hears, augmented and mixed. The student's answer comes from a linear layer on
+    its embedding that is dropped at the end, so the teacher may know any classes.
+    """
+
+    path: Path
+    """LiteRT file: float32 samples in, one row of numbers out."""
+    sample_rate: Count
+    """That it expects, in Hz."""
+    output: str | None = None
+    """Name of the tensor to imitate; by default its output."""
+    center: float = 0.0
+    """Taken off its answers."""
+    spread: Positive = 1.0
+    """Divides them then."""
+    weight: Positive
+    """Of the mean squared difference, beside the label's loss."""
+
+
 class Judge(Section):
     """How a fold is judged and what is kept."""
 
@@ -166,6 +193,7 @@ class Recipe(Section):
     data: Data
     augment: Augment = Augment()
     optimizer: Optimizer
+    teacher: Imitation | None = None
     judge: Judge = Judge()
 
     @model_validator(mode="after")
@@ -176,6 +204,12 @@ class Recipe(Section):
                 raise ValueError(f"augment.{name} must be [lowest, highest]")
         if self.optimizer.ranking_weight and self.task == "single_label":
             raise ValueError("optimizer.ranking_weight is for task multi_label: cross-entropy ranks already")
+        if self.augment.crop_s > self.window_s:
+            raise ValueError("augment.crop_s is longer than window_s")
+        if self.augment.crop_s and round(self.augment.crop_s * self.front_end.sample_rate) < (
+            self.front_end.min_samples
+        ):
+            raise ValueError("augment.crop_s is shorter than one frame of the front-end")
         if round(self.window_s * self.front_end.sample_rate) < self.front_end.min_samples:
             raise ValueError("window_s is shorter than one frame of the front-end")
         return self

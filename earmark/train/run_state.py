@@ -25,13 +25,13 @@ from earmark.files import write_atomically
 class RunState:
     """What the loop needs to go on: parts with a state, and the epoch that comes next."""
 
-    network: nn.Module
+    trained: nn.Module
     average: nn.Module | None
     optimizer: torch.optim.Optimizer
 
     def save(self, path: Path, facts: Mapping[str, Any]) -> None:
         """Writes the state and some facts (epoch, best score, recipe's hash) in one step."""
-        tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
+        tensors = {f"trained.{key}": value for key, value in self.trained.state_dict().items()}
         if self.average is not None:
             tensors |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
         state = self.optimizer.state_dict()
@@ -63,7 +63,7 @@ class RunState:
             with safe_open(path, framework="pt") as stored:
                 metadata = stored.metadata() or {}
                 tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-            self.network.load_state_dict(_part(tensors, "network."))
+            self.trained.load_state_dict(_part(tensors, "trained."))
             if self.average is not None:
                 self.average.load_state_dict(_part(tensors, "average."))
             self._load_optimizer(_part(tensors, "optimizer."), json.loads(metadata["groups"]))

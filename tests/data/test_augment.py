@@ -255,3 +255,27 @@ def test_equalizing_without_a_floor_leaves_minus_infinity():
     equalized = augment.equalize(given, 6.0, bare, rng())
     assert (equalized[:, :, 3] == -torch.inf).all()
     assert equalized[:, :, 4:].isfinite().all()
+
+
+class TestCrop:
+    def test_it_is_a_piece_of_the_clip_joined_end_to_start(self):
+        clips = waveforms()
+        cut = augment.crop(clips, 150, rng(3))
+        assert cut.shape == (6, 150)
+        for row, piece in zip(clips, cut, strict=True):
+            twice = torch.cat([row, row])
+            assert any(torch.equal(twice[start : start + 150], piece) for start in range(400))
+
+    def test_it_is_the_loudest_of_its_candidates(self):
+        clips = torch.zeros(200, 1000)
+        clips[:, 500:510] = 1.0
+        missed = [
+            (augment.crop(clips, 300, rng(), candidates=count).amax(1) == 0).float().mean().item()
+            for count in (1, 3)
+        ]
+        assert missed == pytest.approx([0.71, 0.71**3], abs=0.1)
+
+    def test_a_whole_clip_is_only_turned(self):
+        clips = waveforms()
+        cut = augment.crop(clips, 400, rng())
+        torch.testing.assert_close(cut.sort(-1).values, clips.sort(-1).values)

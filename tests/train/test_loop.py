@@ -22,14 +22,18 @@ from earmark.errors import AudioError, DataError, ModelError, RecipeError
 from earmark.models.checkpoint import load_checkpoint
 from earmark.models.log_mel import LogMel
 from earmark.train import loop
+from earmark.train.batch import augmented
 from earmark.train.folds import score_clips
-from earmark.train.loop import augmented, split_clips, train
+from earmark.train.loop import split_clips, train
+from earmark.train.recipe import Recipe
 from earmark.train.run_state import RunState
 
 VARIANTS = {
     "plain": {},
     "everything": {
         "augment": {
+            "crop_s": 0.3,
+            "crop_share": 0.5,
             "speed": [0.8, 1.2],
             "mix_probability": 0.5,
             "equalize_db": 4,
@@ -126,11 +130,11 @@ def test_the_average_is_kept_where_there_is_one(clips, undisturbed, tmp_path):
     stored = tensors_of(undisturbed / "state.safetensors")
     kept = tensors_of(undisturbed / "last.safetensors")
     assert all(torch.equal(value, stored[f"average.module.{name}"]) for name, value in kept.items())
-    assert not all(torch.equal(value, stored[f"network.{name}"]) for name, value in kept.items())
+    assert not all(torch.equal(value, stored[f"trained.network.{name}"]) for name, value in kept.items())
     train(toy.toy_recipe(clips, optimizer={"average_decay": 0.0, "epochs": 1}), tmp_path, 1)
     stored = tensors_of(tmp_path / "state.safetensors")
     kept = tensors_of(tmp_path / "last.safetensors")
-    assert all(torch.equal(value, stored[f"network.{name}"]) for name, value in kept.items())
+    assert all(torch.equal(value, stored[f"trained.network.{name}"]) for name, value in kept.items())
 
 
 def test_the_same_seed_gives_the_same_bits(clips, undisturbed, tmp_path):
@@ -313,9 +317,9 @@ def test_without_a_fold_it_trains_on_all_and_judges_nothing(clips, tmp_path):
 def test_every_step_of_every_epoch_draws_anew(clips, tmp_path, monkeypatch):
     drawn = []
 
-    def watched(recipe, log_mel, waveforms, wanted, generator):
+    def watched(recipe, log_mel, waveforms, wanted, generator, epoch, teacher):
         drawn.append(generator.random())
-        return log_mel(waveforms), wanted
+        return log_mel(waveforms), wanted, waveforms[:, :0]
 
     monkeypatch.setattr(loop, "augmented", watched)
     for seed in (0, 1):
@@ -416,6 +420,29 @@ def test_a_clip_that_cannot_be_read_is_named(tmp_path):
         train(toy.toy_recipe(manifest), tmp_path / "run", 1)
 
 
+def test_it_starts_from_other_weights_where_the_recipe_names_them(clips, undisturbed, tmp_path):
+    base = {"base": str(undisturbed / "last.safetensors")}
+    train(toy.toy_recipe(clips, model=base, optimizer={"epochs": 1, "learning_rate": 1e-9}), tmp_path, 1)
+    weights = [tensors_of(folder / "last.safetensors") for folder in (undisturbed, tmp_path)]
+    name = "classifier.5.weight"
+    torch.testing.assert_close(weights[0][name], weights[1][name], rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"model": {"arguments": {"norm_momentum": 0.2}}}, "network"),
+        ({"front_end": {"f_max": 3000.0}}, "front-end"),
+        ({"data": {"labels": ["tone", "noise"]}}, "labels"),
+    ],
+)
+def test_other_weights_of_another_kind_are_refused(clips, undisturbed, tmp_path, change, what):
+    values = toy.toy_values(clips, **change)
+    values["model"]["base"] = str(undisturbed / "last.safetensors")
+    with pytest.raises(RecipeError, match=f"model.base has another {what}"):
+        train(Recipe.model_validate(values), tmp_path, 1)
+
+
 @pytest.mark.parametrize("model", [{"architecture": "mn00"}, {"arguments": {"wings": 2}}])
 def test_a_network_that_cannot_be_built_is_refused(clips, tmp_path, model):
     with pytest.raises(ModelError):
@@ -424,6 +451,7 @@ def test_a_network_that_cannot_be_built_is_refused(clips, tmp_path, model):
 
 OFF = {"roll_s": 0, "gain_db": [0, 0], "mixup_alpha": 0, "mask_mels": 0, "f_max_range": 0}
 ON = {
+    "crop_s": 0.3,
     "roll_s": 0.1,
     "speed": [0.5, 0.9],
     "gain_db": [-6, -3],
@@ -444,7 +472,8 @@ class TestAugmented:
         waveforms = 0.1 * torch.randn(4, 4000, generator=torch.Generator().manual_seed(0))
         targets = torch.eye(4)[:, :2]
         plain = log_mel(waveforms)
-        return augmented(recipe, log_mel, waveforms, targets, np.random.default_rng(seed)), (plain, targets)
+        found = augmented(recipe, log_mel, waveforms, targets, np.random.default_rng(seed))
+        return found[:2], (plain, targets)
 
     def test_switched_off_it_is_the_evaluations_log_mel(self, clips):
         found, plain = self.batch(clips, {})
@@ -454,10 +483,22 @@ class TestAugmented:
     def test_each_setting_does_something(self, clips, name):
         found, plain = self.batch(clips, {name: ON[name]})
         again, _ = self.batch(clips, {name: ON[name]})
-        assert found[0].shape == plain[0].shape
+        assert (found[0].shape == plain[0].shape) == (name != "crop_s")
         assert not torch.equal(found[0], plain[0])
         assert torch.equal(found[1], plain[1]) == (name not in ("mix_probability", "mixup_alpha"))
         torch.testing.assert_close(found, again, rtol=0, atol=0)
+
+    def test_pieces_are_seen_first_and_whole_windows_then(self, clips):
+        recipe = toy.toy_recipe(
+            clips, augment={**OFF, "crop_s": 0.25, "crop_share": 0.5}, optimizer={"epochs": 4}
+        )
+        log_mel, waveforms = LogMel(recipe.front_end), torch.randn(2, 4000)
+        lengths = []
+        for epoch in range(4):
+            draws = np.random.default_rng(0)
+            features, *_ = augmented(recipe, log_mel, waveforms, torch.zeros(2, 2), draws, epoch)
+            lengths.append(features.shape[2])
+        assert lengths == [log_mel(torch.zeros(1, 2000)).shape[2]] * 2 + [log_mel(waveforms).shape[2]] * 2
 
     def test_a_mask_is_as_wide_as_was_said(self, clips):
         found, plain = self.batch(clips, {"mask_s": 0.2})

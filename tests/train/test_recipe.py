@@ -55,8 +55,10 @@ def refusal(path, *overrides: str) -> str:
 
 
 def test_the_recipes_that_ship_are_these():
-    assert len(RECIPES) == 1
-    assert [str(path.relative_to(ROOT)) for path in RECIPES] == ["recipes/esc18/default.toml"]
+    assert [str(path.relative_to(ROOT)) for path in RECIPES] == [
+        "recipes/esc18/default.toml",
+        "recipes/esc18/pretrain.toml",
+    ]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.parent.name + "/" + path.stem)
@@ -175,6 +177,11 @@ def test_a_value_that_cannot_be_is_refused_by_its_key(least, override):
 def test_a_range_the_wrong_way_round_is_refused(least, override):
     name = override.partition("=")[0]
     assert f"{name} must be [lowest, highest]" in refusal(least, override)
+
+
+def test_a_piece_longer_than_the_window_or_shorter_than_a_frame_is_refused(least):
+    assert "augment.crop_s is longer than window_s" in refusal(least, "augment.crop_s=99")
+    assert "augment.crop_s is shorter than one frame" in refusal(least, "augment.crop_s=0.01")
 
 
 def test_a_window_shorter_than_a_frame_is_refused(least):

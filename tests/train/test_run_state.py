@@ -30,14 +30,14 @@ def build(channels_last: bool, average: bool = True, seed: int = 0) -> RunState:
 def step(state: RunState, seed: int) -> None:
     inputs = torch.randn(6, 2, 10, 10, generator=torch.Generator().manual_seed(seed))
     state.optimizer.zero_grad()
-    state.network(inputs).square().mean().backward()
+    state.trained(inputs).square().mean().backward()
     state.optimizer.step()
     if state.average is not None:
-        state.average.update_parameters(state.network)
+        state.average.update_parameters(state.trained)
 
 
 def tensors(state: RunState) -> dict[str, torch.Tensor]:
-    parts = {f"network.{key}": value for key, value in state.network.state_dict().items()}
+    parts = {f"trained.{key}": value for key, value in state.trained.state_dict().items()}
     if state.average is not None:
         parts |= {f"average.{key}": value for key, value in state.average.state_dict().items()}
     for index, entry in state.optimizer.state_dict()["state"].items():
@@ -124,6 +124,6 @@ def test_a_state_of_another_network_is_refused(tmp_path):
 def test_a_file_of_something_else_is_refused(tmp_path):
     from safetensors.torch import save_file
 
-    save_file(build(False, average=False).network.state_dict(), tmp_path / "other")
+    save_file(build(False, average=False).trained.state_dict(), tmp_path / "other")
     refused(build(False), tmp_path / "other")
     refused(build(False), tmp_path / "none")
