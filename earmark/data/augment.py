@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from earmark.frontend import FrontEnd
+from earmark.frontend import FrontEnd, mel_bank
 
 DB_PER_NEPER = 10 / np.log(10)
 
@@ -145,6 +145,25 @@ def equalize(log_mel: Tensor, max_db: float, front_end: FrontEnd, generator: np.
     offsets = torch.from_numpy(np.stack(curves) * unit / front_end.scale).to(log_mel)
     floor = front_end.silence
     return torch.where(log_mel > floor + 1e-3, (log_mel + offsets[:, :, None]).clamp(min=floor), log_mel)
+
+
+def limit_band(
+    log_mel: Tensor, probability: float, lowest_hz: float, front_end: FrontEnd, generator: np.random.Generator
+) -> Tensor:
+    """Empties the upper bands of some log-mels, as a lower sample rate or a lossy codec does.
+
+    Args:
+        log_mel: (batch, mel, frame), of a front-end with a floor.
+        probability: Share of the items.
+        lowest_hz: The cut-off is drawn on a logarithmic scale from here to half the sample rate.
+        front_end: Of the log-mels.
+        generator: Of the draws.
+    """
+    centres = mel_bank(front_end).argmax(1) * front_end.sample_rate / front_end.n_fft
+    cuts = np.exp(generator.uniform(np.log(lowest_hz), np.log(front_end.sample_rate / 2), len(log_mel)))
+    cuts[generator.random(len(log_mel)) >= probability] = np.inf
+    emptied = torch.from_numpy(centres[None] > cuts[:, None]).to(log_mel.device)
+    return torch.where(emptied[:, :, None], front_end.silence, log_mel)
 
 
 def _larger_share(alpha: float, size: int, generator: np.random.Generator) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A training batch: waveforms -> what the network sees and what it is to answer.
 
 Conventions: all that is random comes from one generator, in a fixed order of steps: waveforms (crop or roll,
-speed, gain, mixing), the teacher's answers to them, log-mels (colouring, masks, mixup).
+speed, gain, mixing), the teacher's answers to them, log-mels (colouring, band limit, masks, mixup).
 """
 
 from __future__ import annotations
@@ -78,6 +78,10 @@ def _features(recipe: Recipe, log_mel: LogMel, waveforms: Tensor, generator: np.
         features = log_mel(waveforms)
     if settings.equalize_db:
         features = augment.equalize(features, settings.equalize_db, front_end, generator)
+    if settings.limit_probability:
+        features = augment.limit_band(
+            features, settings.limit_probability, settings.limit_lowest_hz, front_end, generator
+        )
     if settings.mask_mels or settings.mask_s:
         frames = round(settings.mask_s * front_end.sample_rate / front_end.hop_length)
         fill = front_end.shift / front_end.scale

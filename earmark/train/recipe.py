@@ -102,6 +102,10 @@ class Augment(Section):
     """Widest stripe of time that is masked."""
     equalize_db: Annotated[float, Field(ge=0)] = 0.0
     """Largest gain of the random colouring over the bands."""
+    limit_probability: Share = 0.0
+    """Share of the clips that lose their upper bands."""
+    limit_lowest_hz: Positive = 3500.0
+    """Lowest cut-off of the bands; the highest is half the sample rate."""
     f_min_range: Natural = 0
     """Jitter of the lower edge of the mel bank, in Hz."""
     f_max_range: Natural = 0
@@ -204,6 +208,8 @@ class Recipe(Section):
                 raise ValueError(f"augment.{name} must be [lowest, highest]")
         if self.optimizer.ranking_weight and self.task == "single_label":
             raise ValueError("optimizer.ranking_weight is for task multi_label: cross-entropy ranks already")
+        if self.augment.limit_probability and self.front_end.floor == 0:
+            raise ValueError("augment.limit_probability needs a front-end with a floor")
         if self.augment.crop_s > self.window_s:
             raise ValueError("augment.crop_s is longer than window_s")
         if self.augment.crop_s and round(self.augment.crop_s * self.front_end.sample_rate) < (

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from earmark.audio import resample
 from earmark.data import augment
-from earmark.frontend import EFFICIENTAT, SP4ASC
+from earmark.frontend import EFFICIENTAT, SP4ASC, LogMel, mel_bank
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FILL = 9.0
@@ -279,3 +280,39 @@ class TestCrop:
         clips = waveforms()
         cut = augment.crop(clips, 400, rng())
         torch.testing.assert_close(cut.sort(-1).values, clips.sort(-1).values)
+
+
+class TestLimitBand:
+    def test_it_is_what_a_lower_rate_leaves(self):
+        """Against a real low-pass: resampled to 8 kHz and back."""
+        draws = np.random.default_rng(0)
+        clip = (0.1 * draws.standard_normal(32_000)).astype(np.float32)
+        real = LogMel(EFFICIENTAT)(resample(resample(clip, 32_000, 8_000), 8_000, 32_000)[None])[0]
+        plain = torch.from_numpy(LogMel(EFFICIENTAT)(clip[None]))
+        cut = augment.limit_band(plain, 1.0, 15_999.0, EFFICIENTAT, Fixed(np.log(4_000))).numpy()[0]
+        centres = mel_bank(EFFICIENTAT).argmax(1) * 32_000 / 1024
+        clear = (centres < 3_500) | (centres > 4_500)
+        assert np.abs(real - cut)[clear].mean() < 0.1
+        assert np.abs(real - plain.numpy()[0])[clear].mean() > 0.5
+
+    def test_so_many_are_limited(self):
+        clips = torch.ones(400, 128, 3)
+        limited = augment.limit_band(clips, 0.25, 3500.0, EFFICIENTAT, rng())
+        share = (limited != 1).flatten(1).any(1).float().mean().item()
+        assert share == pytest.approx(0.25, abs=0.06)
+        below = mel_bank(EFFICIENTAT).argmax(1) * 32_000 / 1024 <= 3500
+        assert (limited[:, below] == 1).all()
+        assert (limited[:, ~below] != 1).flatten(1).any(1).any()
+
+
+class Fixed:
+    """A generator that draws one number only."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def uniform(self, _low, _high, size):
+        return np.full(size, self.value)
+
+    def random(self, size):
+        return np.zeros(size)

@@ -37,6 +37,7 @@ VARIANTS = {
             "speed": [0.8, 1.2],
             "mix_probability": 0.5,
             "equalize_db": 4,
+            "limit_probability": 0.5,
             "mask_s": 0.1,
             "f_min_range": 5,
         },
@@ -449,7 +450,14 @@ def test_a_network_that_cannot_be_built_is_refused(clips, tmp_path, model):
         train(toy.toy_recipe(clips, model=model), tmp_path, 1)
 
 
-OFF = {"roll_s": 0, "gain_db": [0, 0], "mixup_alpha": 0, "mask_mels": 0, "f_max_range": 0}
+OFF = {
+    "limit_lowest_hz": 500,
+    "roll_s": 0,
+    "gain_db": [0, 0],
+    "mixup_alpha": 0,
+    "mask_mels": 0,
+    "f_max_range": 0,
+}
 ON = {
     "crop_s": 0.3,
     "roll_s": 0.1,
@@ -460,6 +468,7 @@ ON = {
     "mask_mels": 8,
     "mask_s": 0.2,
     "equalize_db": 6,
+    "limit_probability": 1,
     "f_min_range": 50,
     "f_max_range": 200,
 }

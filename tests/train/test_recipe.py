@@ -184,6 +184,11 @@ def test_a_piece_longer_than_the_window_or_shorter_than_a_frame_is_refused(least
     assert "augment.crop_s is shorter than one frame" in refusal(least, "augment.crop_s=0.01")
 
 
+def test_bands_cannot_be_emptied_without_a_floor(least):
+    with pytest.raises(RecipeError, match="augment.limit_probability needs a front-end with a floor"):
+        load_recipe(least, ["augment.limit_probability=0.5", "front_end.floor=0.0"])
+
+
 def test_a_window_shorter_than_a_frame_is_refused(least):
     assert "window_s is shorter than one frame" in refusal(least, "window_s=0.01")
 
