@@ -30,7 +30,7 @@ def recipe(tmp_path):
         model={"arguments": {"norm_momentum": 0.3, "dropout": 0.0}},
         optimizer={"epochs": 20, "learning_rate": 1e-2, "batch_size": 17, "average_decay": 0.8},
         augment={"roll_s": 0, "gain_db": [0, 0], "mask_mels": 0, "f_max_range": 0},
-        judge={"every": 50, "quiet_manifest": str(quiet)},
+        judge={"every": 50, "quiet_manifests": [str(quiet)]},
     )
     path = tmp_path / "toy.toml"
     path.write_text("".join(f"{key} = {toml(value)}\n" for key, value in values.items()), encoding="utf-8")
@@ -111,7 +111,7 @@ def test_by_default_a_run_lies_under_its_name(recipe, run, tmp_path, monkeypatch
         (["--fold", "9"], "no clip has fold 9 to judge by"),
         (["--fold", "0"], "--fold"),
         (["--set", "model.architecture=mn00"], "there is no architecture 'mn00'"),
-        (["--set", "judge.quiet_manifest=none.csv"], "none.csv: the manifest cannot be read"),
+        (["--set", 'judge.quiet_manifests=["none.csv"]'], "none.csv: the manifest cannot be read"),
     ],
 )
 def test_a_mistake_is_one_line(recipe, run, tmp_path, arguments, said):

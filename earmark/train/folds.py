@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earmark.data.manifest import Clip, read_manifest, targets
+from earmark.data.manifest import Clip, read_manifest, select, targets
 from earmark.errors import RecipeError
 from earmark.evaluate import metrics
 from earmark.evaluate.predict import clip_windows, predict
@@ -97,14 +97,11 @@ def score_clips(recipe: Recipe, network: Network, clips: Sequence[Clip]) -> Scor
 
 
 def _quiet_clips(recipe: Recipe) -> list[Clip]:
-    if recipe.judge.quiet_manifest is None:
-        return []
-    clips = read_manifest(recipe.judge.quiet_manifest)
-    if any(clip.labels for clip in clips):
-        raise RecipeError(
-            f"{recipe.judge.quiet_manifest}: judge.quiet_manifest must list clips without labels only"
-        )
-    return clips
+    clips = [clip for path in recipe.judge.quiet_manifests for clip in read_manifest(path)]
+    named = [clip.path for clip in clips if clip.labels]
+    if named:
+        raise RecipeError(f"{named[0]}: judge.quiet_manifests must list clips without labels only")
+    return select(clips, recipe.judge.quiet_on)
 
 
 def quiet_scores(recipe: Recipe, network: Network, clips: Sequence[Clip]) -> dict[str, Scores]:

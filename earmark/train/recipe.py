@@ -170,8 +170,10 @@ class Judge(Section):
     """The default threshold is never below this."""
     quiet_by: str = "kind"
     """Column that groups the clips without labels."""
-    quiet_manifest: Path | None = None
+    quiet_manifests: tuple[Path, ...] = ()
     """Clips without labels, never trained on, by which the threshold is chosen; none: no threshold."""
+    quiet_on: Mapping[str, tuple[str, ...]] = {}
+    """Column -> values: choose by such clips only."""
 
 
 class Recipe(Section):

@@ -38,7 +38,7 @@ def judged_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
             "average_decay": 0.8,
             "last_factor": 0.01,
         },
-        judge={"every": 100, "quiet_manifest": str(toy.write_quiet(folder / "quiet")), "quiet_share": 0.1},
+        judge={"every": 100, "quiet_manifests": [str(toy.write_quiet(folder / "quiet"))], "quiet_share": 0.1},
     )
 
 

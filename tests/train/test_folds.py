@@ -60,7 +60,7 @@ def test_its_threshold_keeps_every_kind_quiet(judged_recipe, judgement):
     assert {group: len(scores) for group, scores in judgement.quiet.items()} == {"hum": 5, "silence": 5}
     for scores in judgement.quiet.values():
         assert np.mean(scores.astype(float) >= threshold) <= 0.1
-    clips = read_manifest(judged_recipe.judge.quiet_manifest)
+    clips = read_manifest(judged_recipe.judge.quiet_manifests[0])
     hums = [clip for clip in clips if clip.extra["kind"] == "hum"]
     highest = score_clips(judged_recipe, judgement.network, hums).max(1)
     np.testing.assert_allclose(judgement.quiet["hum"], highest, rtol=0, atol=1e-6)
@@ -114,9 +114,9 @@ def test_without_folds_nothing_is_judged(clips, tmp_path):
 @pytest.mark.parametrize("problem", ["labels", "missing", "fold"])
 def test_a_mistake_is_found_before_anything_is_trained(clips, tmp_path, problem):
     changes, error, said = {
-        "labels": ({"judge": {"quiet_manifest": str(clips)}}, RecipeError, "clips without labels only"),
+        "labels": ({"judge": {"quiet_manifests": [str(clips)]}}, RecipeError, "clips without labels only"),
         "missing": (
-            {"judge": {"quiet_manifest": "none.csv"}},
+            {"judge": {"quiet_manifests": ["none.csv"]}},
             DataError,
             "none.csv: the manifest cannot be read",
         ),

@@ -185,7 +185,7 @@ def test_a_piece_longer_than_the_window_or_shorter_than_a_frame_is_refused(least
 
 
 def test_bands_cannot_be_emptied_without_a_floor(least):
-    with pytest.raises(RecipeError, match="augment.limit_probability needs a front-end with a floor"):
+    with pytest.raises(RecipeError, match=r"augment\.limit_probability needs a front-end with a floor"):
         load_recipe(least, ["augment.limit_probability=0.5", "front_end.floor=0.0"])
 
 
