@@ -33,7 +33,9 @@ from earmark.errors import DataError, RecipeError
 from earmark.evaluate import metrics
 from earmark.evaluate.predict import clip_windows, predict
 from earmark.files import remove_partial, write_atomically
+from earmark.frontend import FrontEnd
 from earmark.models.checkpoint import save_checkpoint
+from earmark.models.hearing import apart, with_front_end
 from earmark.models.log_mel import LogMel
 from earmark.models.network import Network, Output
 from earmark.models.registry import create_model
@@ -139,12 +141,13 @@ class _Run:
     def __init__(self, recipe: Recipe, split: Split, folder: Path, report: Report) -> None:
         self.recipe, self.split, self.folder, self.report = recipe, split, folder, report
         torch.manual_seed(recipe.seed)
-        self.network = create_model(
+        network = create_model(
             recipe.model.architecture, num_classes=len(split.labels), **recipe.model.arguments
         )
+        self.network = with_front_end(network, recipe.front_end)
         if recipe.optimizer.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.log_mel = LogMel(recipe.front_end)
+        self.front_end, self.behind = apart(self.network, recipe.front_end)
         self.embedding_size = self._embedding_size()
         self.average = _average(self.network, recipe.optimizer.average_decay)
         self.optimizer = torch.optim.AdamW(
@@ -171,7 +174,7 @@ class _Run:
     @torch.no_grad()
     def _embedding_size(self) -> int:
         frames = self.recipe.front_end.num_frames(self.recipe.window_length)
-        answer: Output = self.network.eval()(torch.zeros(1, self.recipe.front_end.n_mels, frames))
+        answer: Output = self.behind.eval()(torch.zeros(1, self.recipe.front_end.n_mels, frames))
         return answer.embedding.shape[1]
 
     @property
@@ -256,9 +259,9 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * factor
         generator = np.random.default_rng([self.recipe.seed, epoch, step])
-        log_mel, wanted = augmented(self.recipe, self.log_mel, waveforms, wanted, generator)
+        log_mel, wanted = augmented(self.recipe, self.front_end, waveforms, wanted, generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
-            logits = self.network(log_mel).logits
+            logits = self.behind(log_mel).logits
         smoothing, ranking = settings.label_smoothing, settings.ranking_weight
         loss = label_loss(logits.float(), wanted, self.recipe.task, smoothing, ranking)
         self.optimizer.zero_grad(set_to_none=True)
@@ -271,7 +274,8 @@ class _Run:
     def _judge(self) -> dict[str, Any]:
         if self.judged_windows is None:
             self.judged_windows = list(self._windows(self.split.judged))
-        scores = predict(self.kept, self.log_mel, self.judged_windows, self.recipe.task)
+        front_end, network = apart(self.kept, self.recipe.front_end)
+        scores = predict(network, front_end, self.judged_windows, self.recipe.task)
         truth = targets(self.split.judged, self.split.labels)
         stored = io.BytesIO()
         np.save(stored, scores)
@@ -322,13 +326,13 @@ class _Run:
 
 
 def augmented(
-    recipe: Recipe, log_mel: LogMel, waveforms: Tensor, wanted: Tensor, generator: np.random.Generator
+    recipe: Recipe, front_end: nn.Module, waveforms: Tensor, wanted: Tensor, generator: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """A training batch as the network sees it.
 
     Args:
         recipe: Its ``augment`` section says what is done.
-        log_mel: The front-end.
+        front_end: The front-end, a log-mel or one that learns.
         waveforms: (batch, time).
         wanted: Targets, (batch, class).
         generator: Of all draws.
@@ -336,9 +340,9 @@ def augmented(
     Returns:
         Log-mel (batch, mel, frame) and targets.
     """
-    settings, front_end = recipe.augment, recipe.front_end
+    settings, fixed = recipe.augment, recipe.front_end
     if settings.roll_s:
-        waveforms = augment.roll(waveforms, round(settings.roll_s * front_end.sample_rate), generator)
+        waveforms = augment.roll(waveforms, round(settings.roll_s * fixed.sample_rate), generator)
     if settings.speed != (1, 1):
         waveforms = augment.change_speed(waveforms, *settings.speed, generator)
     if settings.gain_db != (0, 0):
@@ -347,16 +351,17 @@ def augmented(
         waveforms, wanted = augment.mix_waveforms(
             waveforms, wanted, settings.mix_alpha, settings.mix_probability, generator
         )
-    if settings.f_min_range or settings.f_max_range:
-        features = log_mel.forward_jittered(waveforms, settings.f_min_range, settings.f_max_range, generator)
+    if isinstance(front_end, LogMel) and (settings.f_min_range or settings.f_max_range):
+        features = front_end.forward_jittered(
+            waveforms, settings.f_min_range, settings.f_max_range, generator
+        )
     else:
-        features = log_mel(waveforms)
-    if settings.equalize_db:
-        features = augment.equalize(features, settings.equalize_db, front_end, generator)
+        features = front_end(waveforms)
+    if isinstance(fixed, FrontEnd) and settings.equalize_db:
+        features = augment.equalize(features, settings.equalize_db, fixed, generator)
     if settings.mask_mels or settings.mask_s:
-        frames = round(settings.mask_s * front_end.sample_rate / front_end.hop_length)
-        fill = front_end.shift / front_end.scale
-        features = augment.mask(features, settings.mask_mels, frames, fill, generator)
+        frames = round(settings.mask_s * fixed.sample_rate / fixed.hop_length)
+        features = augment.mask(features, settings.mask_mels, frames, fixed.neutral, generator)
     if settings.mixup_alpha:
         features, wanted = augment.mixup(features, wanted, settings.mixup_alpha, generator)
     return features, wanted
