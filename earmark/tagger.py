@@ -150,7 +150,9 @@ class Tagger:
         content, self.record = read_model_file(path)
         self._session = _open_session(content, path, threads)
         front_end = self.record.front_end
-        self._given = LogMel(front_end) if isinstance(front_end, FrontEnd) else Waveforms()
+        self._given: LogMel | Waveforms = (
+            LogMel(front_end) if isinstance(front_end, FrontEnd) else Waveforms()
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -20,7 +20,8 @@ from earmark.errors import ModelError
 from earmark.models.convnext import ConvNeXt
 from earmark.models.efficientnet import EfficientNet
 from earmark.models.hearing import WaveformNetwork
-from earmark.models.layers import ConvNormActivation
+from earmark.models.layers import ConvNormActivation, ResidualBlock
+from earmark.models.mobilenet import InvertedResidual
 from earmark.models.network import Network
 from earmark.models.resnet import ResNet
 
@@ -112,15 +113,13 @@ def _weights(network: Network, modules: Names) -> Names:
 def _resnet(network: ResNet) -> Names:
     modules = {"conv1": "encoder/conv_init", "bn1": "encoder/bn_init", "fc": "fc"}
     kind = "BottleneckResNetBlock" if network.config.bottleneck else "ResNetBlock"
-    blocks = {id(block): f"encoder/{kind}_{index}" for index, block in enumerate(network.blocks)}
-    for ours, module in network.named_modules():
-        theirs = blocks.get(id(module))
-        if theirs is None:
-            continue
-        for index in range(module.depth):
+    blocks = ((name, part) for name, part in network.named_modules() if isinstance(part, ResidualBlock))
+    for number, (ours, block) in enumerate(blocks):
+        theirs = f"encoder/{kind}_{number}"
+        for index in range(block.depth):
             modules[f"{ours}.conv{index + 1}"] = f"{theirs}/Conv_{index}"
             modules[f"{ours}.bn{index + 1}"] = f"{theirs}/BatchNorm_{index}"
-        if isinstance(module.downsample, ConvNormActivation):
+        if isinstance(block.downsample, ConvNormActivation):
             modules[f"{ours}.downsample.0"] = f"{theirs}/conv_proj"
             modules[f"{ours}.downsample.1"] = f"{theirs}/norm_proj"
     return modules
@@ -136,6 +135,7 @@ def _efficientnet(network: EfficientNet) -> Names:
     enter("stem", "encoder/ConvNormActivation_0")
     enter("tail", "encoder/ConvNormActivation_1")
     for number, block in enumerate(network.blocks):
+        assert isinstance(block, InvertedResidual)
         convolutions = 0
         for index, part in enumerate(block.block):
             ours, theirs = f"blocks.{number}.block.{index}", f"encoder/MBConv_{number}"

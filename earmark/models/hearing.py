@@ -25,7 +25,7 @@ class WaveformNetwork(Network):
 
     def __init__(self, network: Network, front_end: LearnedFrontEnd) -> None:
         super().__init__(network.config)
-        self.features: Leaf | SincNet = (Leaf if front_end.kind == "leaf" else SincNet)(front_end)
+        self.features: Leaf | SincNet = Leaf(front_end) if front_end.kind == "leaf" else SincNet(front_end)
         self.network = network
 
     def forward(self, waveform: Tensor) -> Output:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,10 +74,11 @@ class ResNet(Network):
         norm = partial(nn.BatchNorm2d, eps=1e-5, momentum=config.norm_momentum)
         self.conv1 = nn.Conv2d(1, WIDTH, 7, stride=2, padding=3, bias=False)
         self.bn1 = norm(WIDTH)
-        channels, stages = WIDTH, []
+        stages, channels = [], WIDTH
         for stage, depth in enumerate(config.depths):
-            stages.append(_stage(channels, WIDTH << stage, depth, config.bottleneck, 2 if stage else 1, norm))
-            channels = stages[-1][-1].out_channels
+            width = WIDTH << stage
+            stages.append(_stage(channels, width, depth, config.bottleneck, 2 if stage else 1, norm))
+            channels = 4 * width if config.bottleneck else width
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.dropout = nn.Dropout(config.dropout)
         self.fc = nn.Linear(channels, config.num_classes)
@@ -107,10 +109,10 @@ class ResNet(Network):
         return Output(self.fc(self.dropout(embedding)), embedding)
 
 
-def require_depths(depths: object) -> None:
+def require_depths(depths: Any) -> None:
     """Refuses what does not give the number of blocks of four stages, with a ModelError."""
     holds = isinstance(depths, list | tuple) and len(depths) == 4
-    holds = holds and all(type(depth) is int and depth >= 1 for depth in depths)  # type: ignore[attr-defined]
+    holds = holds and all(type(depth) is int and depth >= 1 for depth in depths)
     require("depths", depths, holds, "four whole numbers of at least 1")
 
 
