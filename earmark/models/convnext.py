@@ -128,9 +128,16 @@ class ConvNeXt(Network):
         Returns:
             Logits (batch, class) and embedding (batch, channel), 768 channels at width 96.
         """
-        missing = [torch.sym_max(SHRINKS - length, 0) for length in log_mel.shape[:0:-1]]
-        features = functional.pad(log_mel, [0, missing[0], 0, missing[1]]).unsqueeze(1)
+        features = _filled_up(log_mel).unsqueeze(1)
         for step, stage in zip(self.downsample_layers, self.stages, strict=True):
             features = stage(step(features))
         embedding = features.mean((2, 3))  # (batch, channel, mel / 32, frame / 32) -> (batch, channel)
         return Output(self.head(self.dropout(embedding)), embedding)
+
+
+def _filled_up(log_mel: Tensor) -> Tensor:
+    """Adds zeros above and behind, up to the size of one position of the last map; lengths may be open."""
+    padding: list[int] = []
+    for length in reversed(log_mel.shape[1:]):
+        padding += 0, torch.sym_max(SHRINKS - length, 0)  # type: ignore[no-untyped-call]
+    return functional.pad(log_mel, padding)

@@ -179,7 +179,7 @@ def running_average(energies: Tensor, share: Tensor) -> Tensor:
     for doubling in range(DOUBLINGS):
         if isinstance(frames, int) and frames <= 1 << doubling:  # in an export the number is open
             break
-        earlier = functional.pad(average, (torch.sym_min(1 << doubling, frames), 0))[:, :, :frames]
-        average = average + decay * earlier
+        back = torch.sym_min(1 << doubling, frames)  # type: ignore[no-untyped-call]
+        average = average + decay * functional.pad(average, (back, 0))[:, :, :frames]
         decay = decay * decay
     return average
