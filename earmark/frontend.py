@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +81,9 @@ class FrontEnd:
     shift: float = 4.5
     scale: float = 5.0
 
+    graph_input: ClassVar[str] = "log_mel"
+    """Name of what goes into the graph of a model file."""
+
     def __post_init__(self) -> None:
         for name, (fewest, most) in _INTEGERS.items():
             self._check_integer(name, fewest, most)
@@ -124,6 +127,11 @@ class FrontEnd:
     def window_offset(self) -> int:
         """Where the window of the first frame starts in the padded waveform, in samples."""
         return (self.n_fft - self.win_length) // 2 if self.window_placement == "centre" else 0
+
+    @property
+    def neutral(self) -> float:
+        """What a log-mel is overwritten by where it is masked: the value of an energy of 1."""
+        return self.shift / self.scale
 
     @property
     def silence(self) -> float:
@@ -470,9 +478,7 @@ class LogMel:
 
     def _signal(self, waveform: Float32s) -> Float32s:
         """The samples that frames are cut from: checked, and emphasized."""
-        lowest, highest = waveform.min(), waveform.max()
-        if not (lowest >= -_LOUDEST and highest <= _LOUDEST):  # NaN is neither
-            raise AudioError(f"the waveform holds NaN, or samples beyond {_LOUDEST:g}: scale it to [-1, 1]")
+        check_level(waveform)
         if not self.front_end.preemphasis:
             return np.ascontiguousarray(waveform)
         return waveform[1:] - np.float32(self.front_end.preemphasis) * waveform[:-1]
@@ -496,6 +502,13 @@ class LogMel:
             bins = slice(reached[0], reached[-1] + 1) if len(reached) else slice(0, 1)
             groups.append((bands, bins, np.ascontiguousarray(bank[bands, bins])))
         return groups
+
+
+def check_level(waveform: Float32s) -> None:
+    """Refuses a waveform that holds NaN, infinities or samples far outside [-1, 1], with an AudioError."""
+    lowest, highest = waveform.min(), waveform.max()
+    if not (lowest >= -_LOUDEST and highest <= _LOUDEST):  # NaN is neither
+        raise AudioError(f"the waveform holds NaN, or samples beyond {_LOUDEST:g}: scale it to [-1, 1]")
 
 
 def _validate(waveform: Float32s, *dimensions: int) -> None:

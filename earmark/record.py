@@ -10,10 +10,12 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from types import UnionType
 from typing import Any, Literal
 
 from earmark.errors import ModelError
 from earmark.frontend import FrontEnd
+from earmark.learned_frontend import AnyFrontEnd, LearnedFrontEnd, front_end_from_dict
 
 RECORD_VERSION = 1
 
@@ -28,7 +30,8 @@ class Record:
     Args:
         name: The model's name.
         labels: One per class, in the order of the logits; no two alike.
-        front_end: Waveform -> log-mel, with every constant.
+        front_end: Waveform -> log-mel, with every constant; or what is fixed of a front-end that learns and
+            is part of the graph.
         task: "multi_label": sounds may co-occur, a score is the sigmoid of a logit, and a recording's score
             is the maximum over its windows. "single_label": classes exclude each other, scores are a softmax,
             windows are averaged.
@@ -48,7 +51,7 @@ class Record:
 
     name: str
     labels: tuple[str, ...]
-    front_end: FrontEnd
+    front_end: AnyFrontEnd
     task: Task
     architecture: str
     arguments: Mapping[str, Any]
@@ -139,7 +142,7 @@ class Record:
                 f"the model's record has unknown fields {unknown} and lacks {missing}: export the model again"
             )
         try:
-            values["front_end"] = FrontEnd.from_dict(values["front_end"])
+            values["front_end"] = front_end_from_dict(values["front_end"])
             if isinstance(values["labels"], list):
                 values["labels"] = tuple(values["labels"])
             return cls(**values)
@@ -147,11 +150,11 @@ class Record:
             raise ModelError(f"the model's record is malformed ({error}): export the model again") from None
 
 
-_KINDS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
+_KINDS: tuple[tuple[type | UnionType, str, tuple[str, ...]], ...] = (
     (str, "a text", ("name", "architecture", "description", "license", "source", "card")),
     (tuple, "a list of names", ("labels",)),
     (Mapping, "a table", ("arguments", "metrics", "provenance")),
-    (FrontEnd, "a front-end", ("front_end",)),
+    (FrontEnd | LearnedFrontEnd, "a front-end", ("front_end",)),
     (int, "a whole number", ("embedding_size",)),
 )
 

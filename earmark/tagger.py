@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from earmark import weights
 from earmark.audio import WindowChunk, check_finite, open_audio, resample_blocks, window_chunks
 from earmark.errors import AudioError, ModelError
-from earmark.frontend import LogMel
+from earmark.frontend import FrontEnd, LogMel
+from earmark.learned_frontend import Waveforms
 from earmark.model_file import read_model_file
 
 Floats = NDArray[np.float32]
@@ -148,7 +149,10 @@ class Tagger:
         path = weights.find(model)
         content, self.record = read_model_file(path)
         self._session = _open_session(content, path, threads)
-        self._log_mel = LogMel(self.record.front_end)
+        front_end = self.record.front_end
+        self._given: LogMel | Waveforms = (
+            LogMel(front_end) if isinstance(front_end, FrontEnd) else Waveforms()
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -232,9 +236,10 @@ class Tagger:
         return windows, duration_s
 
     def _answer(self, chunk: WindowChunk, length: int) -> Iterator[tuple[int, Floats, Floats]]:
-        log_mels = self._log_mel.windows(chunk.waveform, chunk.starts, length)
-        for start, log_mel in zip(chunk.starts, log_mels, strict=True):
-            logits, embedding = self._session.run(["logits", "embedding"], {"log_mel": log_mel[None]})
+        windows = self._given.windows(chunk.waveform, chunk.starts, length)
+        name = self.record.front_end.graph_input
+        for start, window in zip(chunk.starts, windows, strict=True):
+            logits, embedding = self._session.run(["logits", "embedding"], {name: window[None]})
             yield chunk.first_sample + start, self._scores(logits[0]), embedding[0]
 
     def _scores(self, logits: Floats) -> Floats:

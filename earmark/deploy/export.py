@@ -1,8 +1,8 @@
 """Writes a model file: the network as an ONNX graph from log-mel to logits and embedding, with its record.
 
-Conventions: the graph's input is ``log_mel`` (batch, mel, frame), its outputs are ``logits`` (batch, class)
-and ``embedding`` (batch, channel); batch and frame are free. What is written was compared with the network
-first.
+Conventions: the graph's input is ``log_mel`` (batch, mel, frame), or ``waveform`` (batch, time) where the
+network holds a front-end that learns; its outputs are ``logits`` (batch, class) and ``embedding`` (batch,
+channel); batch and frame or time are free. What is written was compared with the network first.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 
 from earmark.errors import ModelError
 from earmark.files import write_atomically
+from earmark.learned_frontend import LearnedFrontEnd
 from earmark.model_file import seal
 from earmark.models.network import Network
 from earmark.record import Record
@@ -64,32 +65,40 @@ def compare(network: Network, content: bytes, record: Record) -> float:
     """
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     generator = np.random.default_rng(0)
-    full = _window_frames(record)
+    *_, full = _window_shape(record)
     largest = 0.0
-    for batch, frames in ((1, full), (3, full), (2, max(1, full // 3)), (1, 2 * full + 7)):
-        log_mel = generator.standard_normal((batch, record.front_end.n_mels, frames)).astype(np.float32)
+    for batch, length in ((1, full), (3, full), (2, max(1, full // 3)), (1, 2 * full + 7)):
+        shape = batch, *_window_shape(record)[:-1], length
+        given = generator.standard_normal(shape).astype(np.float32)
         with torch.no_grad():
-            expected = network(torch.from_numpy(log_mel))
-        answered = session.run(["logits", "embedding"], {"log_mel": log_mel})
+            expected = network(torch.from_numpy(given))
+        answered = session.run(["logits", "embedding"], {record.front_end.graph_input: given})
         for want, got in zip(expected, answered, strict=True):
             scale = max(1.0, float(want.abs().max()))
             largest = max(largest, float(np.abs(want.numpy() - got).max()) / scale)
     return largest
 
 
-def _window_frames(record: Record) -> int:
-    return record.front_end.num_frames(round(record.window_s * record.front_end.sample_rate))
+def _window_shape(record: Record) -> tuple[int, ...]:
+    """What the graph takes for a window: (mel, frame), or (time,) where the front-end is part of it."""
+    front_end = record.front_end
+    samples = round(record.window_s * front_end.sample_rate)
+    if isinstance(front_end, LearnedFrontEnd):
+        return (samples,)
+    return front_end.n_mels, front_end.num_frames(samples)
 
 
 def _graph(network: Network, record: Record) -> bytes:
-    example = torch.zeros(2, record.front_end.n_mels, _window_frames(record))
-    axes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("frame")}
+    example = torch.zeros(2, *_window_shape(record))
+    name = record.front_end.graph_input
+    last = "time" if name == "waveform" else "frame"
+    axes = {0: torch.export.Dim("batch"), example.ndim - 1: torch.export.Dim(last)}
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             network,
             (example,),
             dynamo=True,
-            input_names=["log_mel"],
+            input_names=[name],
             output_names=["logits", "embedding"],
             dynamic_shapes=(axes,),
             opset_version=OPSET,

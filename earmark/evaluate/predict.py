@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from earmark.audio import load_audio, pad, plan_windows
-from earmark.models.log_mel import LogMel
 from earmark.record import Padding, Task
 
 Scores = NDArray[np.float32]
@@ -39,7 +38,7 @@ def clip_windows(
 @torch.no_grad()
 def predict(
     network: nn.Module,
-    log_mel: LogMel,
+    front_end: nn.Module,
     windows: Iterable[tuple[int, NDArray[np.float32]]],
     task: Task,
     batch_size: int = 16,
@@ -48,7 +47,7 @@ def predict(
 
     Args:
         network: Answers (logits, embedding) on a log-mel; put into evaluation mode.
-        log_mel: Its front-end.
+        front_end: Its front-end, from waveforms to such log-mels.
         windows: Position of the clip, from 0 without gaps, and one of its windows.
         task: How logits become scores, and windows a clip.
         batch_size: Windows a forward pass.
@@ -61,7 +60,7 @@ def predict(
     scores: list[Scores] = []
     for batch in _batches(windows, batch_size):
         owners += [index for index, _ in batch]
-        logits = network(log_mel(torch.from_numpy(np.stack([window for _, window in batch])))).logits
+        logits = network(front_end(torch.from_numpy(np.stack([window for _, window in batch])))).logits
         answered = torch.sigmoid(logits) if task == "multi_label" else torch.softmax(logits, -1)
         scores.append(answered.float().numpy())
     table, owner = np.concatenate(scores), np.array(owners)

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from earmark.errors import ModelError
 from earmark.files import write_atomically
+from earmark.learned_frontend import LearnedFrontEnd
+from earmark.models.hearing import front_end_of, with_front_end
 from earmark.models.network import Network
 from earmark.models.registry import configure, create_model
 from earmark.record import Record
@@ -42,6 +44,12 @@ def save_checkpoint(path: str | PathLike[str], network: Network, record: Record)
         raise ModelError(
             f"the record describes {record.architecture} for {len(record.labels)} labels "
             f"with {dict(record.arguments)}, the network is {network.config}: give the record of this network"
+        )
+    learned = record.front_end if isinstance(record.front_end, LearnedFrontEnd) else None
+    if front_end_of(network) != learned:
+        raise ModelError(
+            f"the network has the learned front-end {front_end_of(network)}, its record has {learned}: "
+            "give the record of this network"
         )
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     text = record.to_json()
@@ -74,7 +82,9 @@ def load_checkpoint(path: str | PathLike[str]) -> tuple[Network, Record]:
         record = Record.from_json(text)
         # The fresh weights are overwritten: drawing them must change no one's chance.
         with torch.random.fork_rng(devices=[]):
-            network = create_model(record.architecture, **_arguments(record))
+            network = with_front_end(
+                create_model(record.architecture, **_arguments(record)), record.front_end
+            )
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
     try:

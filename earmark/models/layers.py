@@ -7,13 +7,19 @@ length, so that every part exports with both left open.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from earmark.errors import ModelError
+
+#: How a convolution pads: "centred", the same on both sides; or "same", as TensorFlow and flax do.
+Padding = Literal["centred", "same"]
 
 #: The letters of the axes that squeeze-excitation can look along, and which axis of a feature map each is.
 SE_AXES = {"c": 1, "f": 2, "t": 3}
@@ -53,6 +59,67 @@ def make_divisible(value: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
+def same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Counts the zeros that make an axis of n become ceil(n / stride), as TensorFlow's "SAME" places them.
+
+    Source: golden audax/models.npz.
+
+    Args:
+        length: Of the axis, at least 1; it may be left open in an export.
+        kernel: Length of the kernel along that axis, at least the stride.
+        stride: At least 1.
+
+    Returns:
+        Zeros before and after; after has one more where their sum is odd.
+    """
+    total = ((length + stride - 1) // stride - 1) * stride + kernel - length
+    return total // 2, total - total // 2
+
+
+def pad_same(features: Tensor, kernel: int, stride: int) -> Tensor:
+    """Pads all axes after the channel with zeros by same_padding: (batch, channel, ...) in and out."""
+    padding: list[int] = []
+    for length in reversed(features.shape[2:]):
+        padding += same_padding(length, kernel, stride)
+    return functional.pad(features, padding)
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution that pads by what the map's size asks for; arguments as of its base, less the padding."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name is the base's
+        """Maps n to ceil(n / stride) along mel and frame; shapes (batch, channel, mel, frame) in and out."""
+        span = (self.kernel_size[0] - 1) * self.dilation[0] + 1
+        return super().forward(pad_same(input, span, self.stride[0]))
+
+
+def convolution(
+    channels: tuple[int, int],
+    kernel: int,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+    padding: Padding = "centred",
+) -> nn.Conv2d:
+    """Makes a convolution without bias, padded so that only the stride shrinks the map.
+
+    Args:
+        channels: Input and output channels.
+        kernel: Side of the kernel, odd.
+        stride: Along both axes; a map of n becomes ceil(n / stride).
+        dilation: Along both axes.
+        groups: Groups of channels.
+        padding: Differs only where the stride is above 1.
+
+    Returns:
+        The convolution.
+    """
+    if padding == "same" and stride > 1 and kernel > 1:
+        return SameConv2d(*channels, kernel, stride, dilation=dilation, groups=groups, bias=False)
+    return nn.Conv2d(*channels, kernel, stride, (kernel - 1) // 2 * dilation, dilation, groups, bias=False)
+
+
 class ConvNormActivation(nn.Sequential):
     """Convolution without bias, batch norm, activation; padded so that only the stride shrinks the map.
 
@@ -64,6 +131,7 @@ class ConvNormActivation(nn.Sequential):
         groups: Groups of channels; equal to the channels for a depthwise convolution.
         norm: Makes the batch norm of a number of channels.
         activation: Makes the activation; None for none.
+        padding: See convolution.
     """
 
     def __init__(
@@ -76,9 +144,9 @@ class ConvNormActivation(nn.Sequential):
         stride: int = 1,
         dilation: int = 1,
         groups: int = 1,
+        padding: Padding = "centred",
     ) -> None:
-        padding = (kernel - 1) // 2 * dilation
-        conv = nn.Conv2d(*channels, kernel, stride, padding, dilation, groups, bias=False)
+        conv = convolution(channels, kernel, stride=stride, dilation=dilation, groups=groups, padding=padding)
         super().__init__(conv, norm(channels[1]), *([] if activation is None else [activation()]))
 
 
@@ -90,14 +158,24 @@ class AxisExcitation(nn.Module):
     Args:
         axis: 1 for channels, 2 for mel, 3 for frames.
         size: The map's length along that axis.
-        ratio: How many times narrower the bottleneck is.
+        squeezed: Width of the bottleneck.
+        bias: Whether the two linear layers have one.
+        activation: Of the bottleneck.
     """
 
-    def __init__(self, axis: int, size: int, ratio: int) -> None:
+    def __init__(
+        self,
+        axis: int,
+        size: int,
+        squeezed: int,
+        *,
+        bias: bool = True,
+        activation: Callable[[Tensor], Tensor] = torch.relu,
+    ) -> None:
         super().__init__()
-        squeezed = make_divisible(size // ratio)
-        self.fc1 = nn.Linear(size, squeezed)
-        self.fc2 = nn.Linear(squeezed, size)
+        self.fc1 = nn.Linear(size, squeezed, bias)
+        self.fc2 = nn.Linear(squeezed, size, bias)
+        self.activation = activation
         self.pooled_axes = [other for other in SE_AXES.values() if other != axis]
 
     def forward(self, features: Tensor) -> Tensor:
@@ -120,7 +198,7 @@ class AxisExcitation(nn.Module):
                 f"a feature map has {pooled.shape[1]} positions along its {axis} axis, its excitation was "
                 f"built for {self.fc1.in_features}: give spectrograms of the network's own {setting}"
             )
-        scales = torch.sigmoid(self.fc2(torch.relu(self.fc1(pooled))))
+        scales = torch.sigmoid(self.fc2(self.activation(self.fc1(pooled))))
         for other in self.pooled_axes:
             scales = scales.unsqueeze(other)
         return scales
@@ -140,7 +218,8 @@ class SqueezeExcitation(nn.Module):
     def __init__(self, sizes: dict[str, int], ratio: int, fusion: str) -> None:
         super().__init__()
         self.conc_se_layers = nn.ModuleList(
-            AxisExcitation(SE_AXES[letter], size, ratio) for letter, size in sizes.items()
+            AxisExcitation(SE_AXES[letter], size, make_divisible(size // ratio))
+            for letter, size in sizes.items()
         )
         self.fuse = SE_FUSIONS[fusion]
 
@@ -149,6 +228,90 @@ class SqueezeExcitation(nn.Module):
         scaled = [features * excitation(features) for excitation in self.conc_se_layers]
         # The scaled maps are fused, not the scales: of a negative value the least scale makes the largest.
         return scaled[0] if len(scaled) == 1 else self.fuse(torch.stack(scaled))
+
+
+class ResidualBlock(nn.Module):
+    """Two or three convolutions and a way around them.
+
+    Source: He et al., arXiv:1512.03385, figure 5; the names in the state dict are torchvision's.
+
+    Args:
+        in_channels: Channels of the map.
+        width: Channels within.
+        stride: Of the 3 x 3 convolution that may shrink the map: the first of two, the middle one of three.
+        bottleneck: False: 3 x 3, 3 x 3, and ``width`` channels come out; True: 1 x 1, 3 x 3, 1 x 1, and four
+            times as many do.
+        norm: Makes the batch norm of a number of channels.
+        padding: See convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        *,
+        stride: int,
+        bottleneck: bool,
+        norm: Callable[[int], nn.Module],
+        padding: Padding = "centred",
+    ) -> None:
+        super().__init__()
+        self.out_channels = 4 * width if bottleneck else width
+        kernels = (1, 3, 1) if bottleneck else (3, 3)
+        strides = (1, stride, 1) if bottleneck else (stride, 1)
+        widths = (in_channels, *[width] * (len(kernels) - 1), self.out_channels)
+        for number, (kernel, step) in enumerate(zip(kernels, strides, strict=True), 1):
+            channels = widths[number - 1], widths[number]
+            self.add_module(f"conv{number}", convolution(channels, kernel, stride=step, padding=padding))
+            self.add_module(f"bn{number}", norm(channels[1]))
+        self.depth = len(kernels)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != self.out_channels:
+            channels = in_channels, self.out_channels
+            self.downsample = ConvNormActivation(channels, 1, stride=stride, norm=norm, activation=None)
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """The norm whose scale, at zero, makes the block pass its input on."""
+        return self.get_submodule(f"bn{self.depth}")
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps (batch, in_channels, mel, frame) to (batch, out_channels, mel / stride, frame / stride)."""
+        result = features
+        for number in range(1, self.depth + 1):
+            result = self.get_submodule(f"bn{number}")(self.get_submodule(f"conv{number}")(result))
+            if number < self.depth:
+                result = torch.relu(result)
+        return torch.relu(self.downsample(features) + result)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of a map: (batch, channel, ...) in and out; arguments as of its base."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name is the base's
+        """Normalises each position of the map by itself."""
+        return super().forward(input.movedim(1, -1)).movedim(-1, 1)
+
+
+class DropPath(nn.Module):
+    """Leaves a residual branch out for some items of a training batch, and strengthens it in the others.
+
+    Source: Huang et al., arXiv:1603.09382, equation 2.
+
+    Args:
+        share: Probability of leaving it out, from 0 to below 1.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Scales a branch (batch, ...); outside of training it is left as it is."""
+        if not self.training or not self.share:
+            return features
+        kept = features.new_empty((len(features),) + (1,) * (features.ndim - 1)).bernoulli_(1 - self.share)
+        return features * kept / (1 - self.share)
 
 
 class AttentionPooling(nn.Module):
@@ -191,3 +354,27 @@ def initialise(network: nn.Module) -> None:
             nn.init.normal_(module.weight, 0, 0.01)
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def initialise_truncated(network: nn.Module, gain: float = 1.0) -> None:
+    """Draws starting weights of variance gain / fan in, cut at two standard deviations, as flax does.
+
+    Args:
+        network: Its convolutions and linear layers are redrawn in place, with biases of zero.
+        gain: 1 is LeCun's rule, 2 is He's.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            fan_in = module.weight[0].numel()
+            draw_truncated(module, math.sqrt(gain / fan_in) / _STD_OF_CUT_NORMAL)
+
+
+_STD_OF_CUT_NORMAL = 0.87962566103423978
+"""Standard deviation of a standard normal distribution that is cut at -2 and 2."""
+
+
+def draw_truncated(layer: nn.Conv2d | nn.Linear, std: float) -> None:
+    """Redraws a layer's weights from a normal distribution cut at two deviations; its bias becomes zero."""
+    nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

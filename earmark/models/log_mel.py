@@ -88,17 +88,10 @@ class LogMel(nn.Module):
         return self._log_mel(waveform, bank.to(waveform.device))
 
     def _log_mel(self, waveform: Tensor, bank: Tensor) -> Tensor:
-        self._validate(waveform)
+        check_waveform(waveform)
         with torch.autocast(waveform.device.type, enabled=False):
             # (batch, mel, bin) @ (batch, bin, frame): frames come out last, as the networks want them
             return self._compress(torch.matmul(bank, self._spectrum(waveform).transpose(1, 2)))
-
-    def _validate(self, waveform: Tensor) -> None:
-        if waveform.ndim != 2 or waveform.dtype != torch.float32:
-            raise AudioError(
-                "the waveform must be float32 of shape (batch, time), "
-                f"not {waveform.dtype} of shape {tuple(waveform.shape)}: convert it"
-            )
 
     def _spectrum(self, waveform: Tensor) -> Tensor:
         """(batch, time) -> (batch, frame, bin)."""
@@ -125,6 +118,15 @@ class LogMel(nn.Module):
             energies = energies.clamp(floor, front_end.ceiling)
         logarithms = 10 * energies.log10() if front_end.log == "db" else energies.log()
         return (logarithms + front_end.shift) / front_end.scale
+
+
+def check_waveform(waveform: Tensor) -> None:
+    """Refuses what is not float32 of shape (batch, time), with an AudioError."""
+    if waveform.ndim != 2 or waveform.dtype != torch.float32:
+        raise AudioError(
+            "the waveform must be float32 of shape (batch, time), "
+            f"not {waveform.dtype} of shape {tuple(waveform.shape)}: convert it"
+        )
 
 
 def _bank(front_end: FrontEnd) -> Tensor:

@@ -21,6 +21,8 @@ from earmark.models.layers import (
     SE_FUSIONS,
     AttentionPooling,
     ConvNormActivation,
+    DropPath,
+    Padding,
     SqueezeExcitation,
     initialise,
     make_divisible,
@@ -152,10 +154,18 @@ class InvertedResidual(nn.Module):
         block: The row of the table.
         excitation: The block's squeeze-excitation, or None.
         norm: Makes the batch norm of a number of channels.
+        padding: See layers.convolution.
+        drop_path: Probability of leaving the branch out in training, where there is a way around it.
     """
 
     def __init__(
-        self, block: Block, excitation: SqueezeExcitation | None, norm: Callable[[int], nn.Module]
+        self,
+        block: Block,
+        excitation: nn.Module | None,
+        norm: Callable[[int], nn.Module],
+        *,
+        padding: Padding = "centred",
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         expanded = block.expanded
@@ -172,6 +182,7 @@ class InvertedResidual(nn.Module):
                 groups=expanded,
                 norm=norm,
                 activation=block.activation,
+                padding=padding,
             )
         )
         if excitation is not None:
@@ -179,11 +190,12 @@ class InvertedResidual(nn.Module):
         layers.append(ConvNormActivation((expanded, block.out_channels), 1, norm=norm, activation=None))
         self.block = nn.Sequential(*layers)
         self.residual = block.stride == 1 and block.in_channels == block.out_channels
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, features: Tensor) -> Tensor:
         """Maps (batch, in_channels, mel, frame) to (batch, out_channels, mel / stride, frame / stride)."""
         result: Tensor = self.block(features)
-        return features + result if self.residual else result
+        return features + self.drop_path(result) if self.residual else result
 
 
 @register(MobileNetConfig, {"mobilenet": {}, **{name: {"width": width} for name, width in WIDTHS.items()}})

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from earmark.data import augment
+from earmark.frontend import FrontEnd
 from earmark.models.log_mel import LogMel
 from earmark.train.recipe import Recipe
 from earmark.train.teacher import Teacher
@@ -18,7 +19,7 @@ from earmark.train.teacher import Teacher
 
 def augmented(
     recipe: Recipe,
-    log_mel: LogMel,
+    front_end: nn.Module,
     waveforms: Tensor,
     wanted: Tensor,
     generator: np.random.Generator,
@@ -29,7 +30,7 @@ def augmented(
 
     Args:
         recipe: Its ``augment`` section says what is done.
-        log_mel: The front-end.
+        front_end: The front-end, a log-mel or one that learns.
         waveforms: (batch, time).
         wanted: Targets, (batch, class).
         generator: Of all draws.
@@ -37,12 +38,12 @@ def augmented(
         teacher: Hears the waveforms as they are when all that is done to waveforms is done.
 
     Returns:
-        Log-mel (batch, mel, frame), targets (batch, class) and the teacher's answers (batch, output), of no
+        Features (batch, mel, frame), targets (batch, class) and the teacher's answers (batch, output), of no
         columns without a teacher; where log-mels are mixed, so are both.
     """
     waveforms, wanted = _waveforms(recipe, waveforms, wanted, generator, epoch)
     answers = waveforms.new_zeros(len(waveforms), 0) if teacher is None else teacher(waveforms)
-    features = _features(recipe, log_mel, waveforms, generator)
+    features = _features(recipe, front_end, waveforms, generator)
     if recipe.augment.mixup_alpha:
         both = torch.cat([wanted, answers], -1)
         features, both = augment.mixup(features, both, recipe.augment.mixup_alpha, generator)
@@ -70,20 +71,23 @@ def _waveforms(
     return waveforms, wanted
 
 
-def _features(recipe: Recipe, log_mel: LogMel, waveforms: Tensor, generator: np.random.Generator) -> Tensor:
-    settings, front_end = recipe.augment, recipe.front_end
-    if settings.f_min_range or settings.f_max_range:
-        features = log_mel.forward_jittered(waveforms, settings.f_min_range, settings.f_max_range, generator)
+def _features(
+    recipe: Recipe, front_end: nn.Module, waveforms: Tensor, generator: np.random.Generator
+) -> Tensor:
+    settings, fixed = recipe.augment, recipe.front_end
+    if isinstance(front_end, LogMel) and (settings.f_min_range or settings.f_max_range):
+        features = front_end.forward_jittered(
+            waveforms, settings.f_min_range, settings.f_max_range, generator
+        )
     else:
-        features = log_mel(waveforms)
-    if settings.equalize_db:
-        features = augment.equalize(features, settings.equalize_db, front_end, generator)
-    if settings.limit_probability:
+        features = front_end(waveforms)
+    if isinstance(fixed, FrontEnd) and settings.equalize_db:
+        features = augment.equalize(features, settings.equalize_db, fixed, generator)
+    if isinstance(fixed, FrontEnd) and settings.limit_probability:
         features = augment.limit_band(
-            features, settings.limit_probability, settings.limit_lowest_hz, front_end, generator
+            features, settings.limit_probability, settings.limit_lowest_hz, fixed, generator
         )
     if settings.mask_mels or settings.mask_s:
-        frames = round(settings.mask_s * front_end.sample_rate / front_end.hop_length)
-        fill = front_end.shift / front_end.scale
-        features = augment.mask(features, settings.mask_mels, frames, fill, generator)
+        frames = round(settings.mask_s * fixed.sample_rate / fixed.hop_length)
+        features = augment.mask(features, settings.mask_mels, frames, fixed.neutral, generator)
     return features

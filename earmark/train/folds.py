@@ -19,7 +19,7 @@ from earmark.errors import RecipeError
 from earmark.evaluate import metrics
 from earmark.evaluate.predict import clip_windows, predict
 from earmark.models.checkpoint import load_checkpoint
-from earmark.models.log_mel import LogMel
+from earmark.models.hearing import apart
 from earmark.models.network import Network
 from earmark.record import Record
 from earmark.train.loop import Report, split_clips, train
@@ -93,7 +93,8 @@ def score_clips(recipe: Recipe, network: Network, clips: Sequence[Clip]) -> Scor
     """Scores of clips from a network, windows and padding as the recipe says: (clip, class)."""
     paths = [clip.path for clip in clips]
     windows = clip_windows(paths, recipe.front_end.sample_rate, recipe.window_length, recipe.padding)
-    return predict(network, LogMel(recipe.front_end), windows, recipe.task)
+    front_end, network = apart(network, recipe.front_end)
+    return predict(network, front_end, windows, recipe.task)
 
 
 def _quiet_clips(recipe: Recipe) -> list[Clip]:

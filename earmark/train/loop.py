@@ -33,7 +33,7 @@ from earmark.evaluate import metrics
 from earmark.evaluate.predict import clip_windows, predict
 from earmark.files import remove_partial, write_atomically
 from earmark.models.checkpoint import load_checkpoint, save_checkpoint
-from earmark.models.log_mel import LogMel
+from earmark.models.hearing import apart, with_front_end
 from earmark.models.network import Network, Output
 from earmark.models.registry import create_model
 from earmark.record import Record
@@ -143,7 +143,7 @@ class _Run:
         self.network = _first_network(recipe, split.labels)
         if recipe.optimizer.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.log_mel = LogMel(recipe.front_end)
+        self.front_end, self.behind = apart(self.network, recipe.front_end)
         self.embedding_size = self._embedding_size()
         self.teacher, self.imitation = self._open_teacher()
         self.average = _average(self.network, recipe.optimizer.average_decay)
@@ -171,7 +171,7 @@ class _Run:
     @torch.no_grad()
     def _embedding_size(self) -> int:
         frames = self.recipe.front_end.num_frames(self.recipe.window_length)
-        answer: Output = self.network.eval()(torch.zeros(1, self.recipe.front_end.n_mels, frames))
+        answer: Output = self.behind.eval()(torch.zeros(1, self.recipe.front_end.n_mels, frames))
         return answer.embedding.shape[1]
 
     def _open_teacher(self) -> tuple[Teacher | None, nn.Module | None]:
@@ -269,11 +269,11 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * factor
         generator = np.random.default_rng([self.recipe.seed, epoch, step])
-        log_mel, wanted, taught = augmented(
-            self.recipe, self.log_mel, waveforms, wanted, generator, epoch, self.teacher
+        features, wanted, taught = augmented(
+            self.recipe, self.front_end, waveforms, wanted, generator, epoch, self.teacher
         )
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
-            answer: Output = self.network(log_mel)
+            answer: Output = self.behind(features)
         smoothing, ranking = settings.label_smoothing, settings.ranking_weight
         loss = label_loss(answer.logits.float(), wanted, self.recipe.task, smoothing, ranking)
         if self.imitation is not None and self.recipe.teacher is not None:
@@ -289,7 +289,8 @@ class _Run:
     def _judge(self) -> dict[str, Any]:
         if self.judged_windows is None:
             self.judged_windows = list(self._windows(self.split.judged))
-        scores = predict(self.kept, self.log_mel, self.judged_windows, self.recipe.task)
+        front_end, network = apart(self.kept, self.recipe.front_end)
+        scores = predict(network, front_end, self.judged_windows, self.recipe.task)
         truth = targets(self.split.judged, self.split.labels)
         stored = io.BytesIO()
         np.save(stored, scores)
@@ -344,6 +345,7 @@ class _Run:
 def _first_network(recipe: Recipe, labels: Sequence[str]) -> Network:
     """A fresh network, or the one that the recipe starts from."""
     network = create_model(recipe.model.architecture, num_classes=len(labels), **recipe.model.arguments)
+    network = with_front_end(network, recipe.front_end)
     if recipe.model.base is None:
         return network
     base, record = load_checkpoint(recipe.model.base)

@@ -7,7 +7,6 @@ end in their unit. What a recipe does not say has the default given here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +15,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from earmark.config import Section, load
 from earmark.errors import ModelError
 from earmark.frontend import FrontEnd
+from earmark.learned_frontend import LEAF, SINCNET, AnyFrontEnd, LearnedFrontEnd, front_end_from_dict
 from earmark.record import Padding, Task
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -24,16 +24,20 @@ Count = Annotated[int, Field(gt=0)]
 Natural = Annotated[int, Field(ge=0)]
 
 
+_LEARNED = {"leaf": LEAF, "sincnet": SINCNET}
+
+
 def _front_end(values: Any) -> Any:
     if not isinstance(values, dict):
         return values
-    defaults = FrontEnd().to_dict()
+    if values.get("kind", "leaf") not in list(_LEARNED):
+        raise ValueError(f"kind must be one of {', '.join(_LEARNED)}, or left out for a log-mel")
+    defaults = (_LEARNED[values["kind"]] if "kind" in values else FrontEnd()).to_dict()
     unknown = sorted(set(values) - set(defaults))
     if unknown:
-        known = ", ".join(entry.name for entry in fields(FrontEnd))
-        raise ValueError(f"unknown key {unknown[0]!r}; allowed here: {known}")
+        raise ValueError(f"unknown key {unknown[0]!r}; allowed here: {', '.join(defaults)}")
     try:
-        return FrontEnd.from_dict(defaults | values)
+        return front_end_from_dict(defaults | values)
     except ModelError as error:
         raise ValueError(str(error)) from None
 
@@ -195,7 +199,8 @@ class Recipe(Section):
     window_s: Positive
     padding: Padding = "repeat"
     model: Model
-    front_end: Annotated[FrontEnd, BeforeValidator(_front_end)] = FrontEnd()
+    front_end: Annotated[AnyFrontEnd, BeforeValidator(_front_end)] = FrontEnd()
+    """A log-mel, or with ``kind`` one that learns with the network."""
     data: Data
     augment: Augment = Augment()
     optimizer: Optimizer
@@ -210,16 +215,22 @@ class Recipe(Section):
                 raise ValueError(f"augment.{name} must be [lowest, highest]")
         if self.optimizer.ranking_weight and self.task == "single_label":
             raise ValueError("optimizer.ranking_weight is for task multi_label: cross-entropy ranks already")
-        if self.augment.limit_probability and self.front_end.floor == 0:
+        if isinstance(self.front_end, LearnedFrontEnd):
+            for name in ("equalize_db", "limit_probability", "f_min_range", "f_max_range"):
+                if getattr(self.augment, name):
+                    raise ValueError(f"augment.{name} is for log-mels, the front-end learns: leave it out")
+        if self.augment.limit_probability and getattr(self.front_end, "floor", 1) == 0:
             raise ValueError("augment.limit_probability needs a front-end with a floor")
+        return self
+
+    @model_validator(mode="after")
+    def _is_long_enough(self) -> Recipe:
         if self.augment.crop_s > self.window_s:
             raise ValueError("augment.crop_s is longer than window_s")
-        if self.augment.crop_s and round(self.augment.crop_s * self.front_end.sample_rate) < (
-            self.front_end.min_samples
-        ):
-            raise ValueError("augment.crop_s is shorter than one frame of the front-end")
-        if round(self.window_s * self.front_end.sample_rate) < self.front_end.min_samples:
-            raise ValueError("window_s is shorter than one frame of the front-end")
+        for name, length_s in (("window_s", self.window_s), ("augment.crop_s", self.augment.crop_s)):
+            samples = round(length_s * self.front_end.sample_rate)
+            if samples < self.front_end.min_samples and (length_s or name == "window_s"):
+                raise ValueError(f"{name} is shorter than one frame of the front-end")
         return self
 
     @property

@@ -82,12 +82,15 @@ def synth_10s() -> np.ndarray:
 def settle(network: Network) -> Network:
     """Gives a fresh network running statistics that fit its weights, and puts it into evaluation mode.
 
-    With those it starts with, what it answers vanishes (1e-13), and any two answers are alike.
+    With those it starts with, what it answers vanishes (1e-13), and any two answers are alike. Scales that
+    start at zero would keep gradients from what lies behind them: they become one.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 1.0
+        if not norm.weight.any():
+            nn.init.ones_(norm.weight)
     mels = getattr(network.config, "n_mels", 128)
     network.train()(torch.randn(4, mels, 100, generator=torch.Generator().manual_seed(7)))
     for norm, momentum in zip(norms, momenta, strict=True):

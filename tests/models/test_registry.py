@@ -14,6 +14,8 @@ from earmark.models.registry import configure, register
 from earmark.record import Record
 
 SLOW = {"mn20", "mn30", "mn40"}
+SLOW |= {"resnet34", "resnet50", "efficientnet_b1", "efficientnet_b2"}
+SLOW |= {"convnext_tiny", "convnext_small", "convnext_base"}
 NAMES = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in architectures()]
 
 

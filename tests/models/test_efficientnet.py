@@ -1,0 +1,91 @@
+"""audax's EfficientNets: parity, and what they take and refuse."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from audax_golden import COMMITTED, assert_answers, assert_counts, on_meta
+from golden_weights import settle
+from open_export import assert_exports
+
+from earmark.errors import ModelError
+from earmark.models import create_model
+from earmark.models.efficientnet import EfficientNet, EfficientNetConfig, block_table
+from earmark.models.layers import DropPath
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_b1", "efficientnet_b2"])
+def test_names_shapes_and_counts_are_audaxs(shared, name):
+    assert_counts(name, json.loads((shared / "golden" / "audax" / "models.json").read_text()))
+
+
+@pytest.mark.parametrize("frames", [504, 104])
+def test_answers_as_audax(shared, frames):
+    assert_answers("efficientnet_b0", np.load(shared / "golden" / "audax" / "models.npz"), frames)
+
+
+def test_answers_as_the_committed_numbers():
+    assert_answers("efficientnet_b0", np.load(COMMITTED), 104)
+
+
+def small(**arguments) -> EfficientNet:
+    return EfficientNet(EfficientNetConfig(width=0.25, depth=0.3, num_classes=2, **arguments))
+
+
+@torch.no_grad()
+def test_any_size_is_taken():
+    network = small().eval()
+    for batch, mels, frames in [(1, 1, 1), (2, 64, 33), (3, 7, 100)]:
+        output = network(torch.randn(batch, mels, frames))
+        assert output.logits.shape == (batch, 2)
+        assert output.embedding.shape == (batch, 320)
+
+
+def test_exports_with_batch_and_length_left_open(tmp_path, record):
+    assert_exports(settle(small()), record, tmp_path / "toy.onnx")
+
+
+@pytest.mark.slow
+def test_the_whole_network_exports(tmp_path, record):
+    assert_exports(settle(create_model("efficientnet_b0", num_classes=2)), record, tmp_path / "whole.onnx")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        ({"width": 0}, "above 0"),
+        ({"depth": -1.0}, "above 0"),
+        ({"depth": "1"}, "finite number"),
+        ({"drop_path": 1}, "below 1"),
+        ({"dropout": -0.1}, "from 0"),
+        ({"norm_momentum": 2.0}, "at most 1"),
+    ],
+)
+def test_refuses_what_cannot_be_built(arguments, allowed):
+    with pytest.raises(ModelError, match=allowed):
+        EfficientNetConfig(**arguments)
+
+
+def test_names_stand_for_their_sizes():
+    tables = {name: block_table(on_meta(f"efficientnet_{name}").config) for name in ("b0", "b1", "b2")}
+    assert {name: (len(table), 4 * table[-1].out_channels) for name, table in tables.items()} == {
+        "b0": (16, 1280),
+        "b1": (23, 1280),
+        "b2": (23, 1408),
+    }
+
+
+def test_branches_are_dropped_ever_more_often():
+    shares = [block.drop_path.share for block in on_meta("efficientnet_b0", drop_path=0.32).blocks]
+    assert shares == pytest.approx([0.02 * index for index in range(16)])
+
+
+def test_a_dropped_branch_is_made_up_for():
+    torch.manual_seed(0)
+    drop, features = DropPath(0.25), torch.ones(4000, 2, 1, 1)
+    dropped = drop(features)
+    assert set(dropped.unique().tolist()) == {0.0, pytest.approx(4 / 3)}
+    assert torch.equal(dropped[:, 0], dropped[:, 1]), "of an item all or nothing"
+    assert dropped.mean().item() == pytest.approx(1, abs=0.05)
+    assert drop.eval()(features) is features
