@@ -80,10 +80,15 @@ def fetch(
     """
     part = target.with_name(f"{target.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(part, url) as stream:
-        _persist(_Transfer(url, stream, part, size, largest, report or _silent))
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        with _locked(part, url) as stream:
+            _persist(_Transfer(url, stream, part, size, largest, report or _silent))
+            stream.flush()
+            os.fsync(stream.fileno())
+    except ModelError:
+        if not part.stat().st_size:
+            part.unlink()
+        raise
     _mark(part).unlink(missing_ok=True)
     os.replace(part, target)
 
