@@ -158,6 +158,13 @@ def test_another_size_than_the_published_one_is_refused(web, target, behaviour, 
     assert left(target) == []
 
 
+def test_an_empty_file_is_none(web, target):
+    web.body = b""
+    with pytest.raises(ModelError, match="is empty"):
+        fetch(web.url, target)
+    assert left(target) == []
+
+
 def test_a_length_that_never_comes_is_no_file(web, target):
     web.behaviours = [lie(400_000)]
     with pytest.raises(ModelError, match="ended after 307200 of 400000"):

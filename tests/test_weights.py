@@ -1,4 +1,4 @@
-"""A model's name, or its path, leads to its file; the table of published weights says what the sources say."""
+"""A model's name or path leads to its file; the table of published weights says what its sources say."""
 
 import json
 import sys
