@@ -252,6 +252,7 @@ def _locked(part: Path, url: str) -> Iterator[BinaryIO]:
     finally:
         if empty:
             part.unlink()
+            _mark(part).unlink(missing_ok=True)
 
 
 def _lock(stream: BinaryIO, url: str) -> None:
