@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     )
     from earmark.frontend import FrontEnd
     from earmark.record import Record
-    from earmark.tagger import Result, Tag, Tagger, Window, load
+    from earmark.tagger import Result, Tag, Tagger, Window
+    from earmark.zoo import load, pull
 
 _HOMES = {
     "AudioError": "errors",
@@ -43,7 +44,8 @@ _HOMES = {
     "Tag": "tagger",
     "Tagger": "tagger",
     "Window": "tagger",
-    "load": "tagger",
+    "load": "zoo",
+    "pull": "zoo",
 }
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "Window",
     "__version__",
     "load",
+    "pull",
 ]
 
 

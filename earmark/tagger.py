@@ -250,19 +250,6 @@ class Tagger:
         return np.asarray(shares / shares.sum(), np.float32)
 
 
-def load(model: str | os.PathLike[str] | None = None, *, threads: int | None = None) -> Tagger:
-    """Opens a model.
-
-    Args:
-        model: A name (``earmark models`` lists them), the path of a model file, or None for the default.
-        threads: Of the network; None: as many as there are cores.
-
-    Raises:
-        ModelError: If the model is unknown, or its file damaged or too new.
-    """
-    return Tagger(model, threads=threads)
-
-
 def _open_session(content: bytes, path: os.PathLike[str], threads: int | None) -> Any:
     import onnxruntime  # the engine is the larger part of the start, so nothing but a tagger pays for it
 

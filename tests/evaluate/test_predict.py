@@ -10,7 +10,7 @@ from toy import FRONT_END
 
 from earmark.evaluate.predict import clip_windows, predict
 from earmark.models.log_mel import LogMel
-from earmark.tagger import load
+from earmark.zoo import load
 
 RATE, LENGTH = 8000, 4000
 

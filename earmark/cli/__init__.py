@@ -1,0 +1,11 @@
+"""The command line: each sub-command is one call of the public interface.
+
+Conventions: results go to standard output, everything else to standard error. Exit code 0: all went well;
+1: some files could not be tagged; 2: the command was wrong, or nothing could be done. An error is one line,
+never a traceback.
+"""
+
+from earmark.cli import tag, models, pull, train  # noqa: F401, I001  each enters its commands, in --help's order
+from earmark.cli.program import app, main
+
+__all__ = ["app", "main"]

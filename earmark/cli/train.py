@@ -1,0 +1,84 @@
+"""``earmark train``: a recipe to a model file.
+
+Conventions: progress goes to standard error, one line an epoch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from earmark.cli.program import app, extra
+from earmark.files import write_atomically
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A TOML file.", show_default=False)],
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="Replace a value: optimizer.epochs=5")
+    ] = None,
+    fold: Annotated[int | None, typer.Option(min=1, help="Train and judge this fold only.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; by default runs/<name of the recipe>.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads to use; by default one per core.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Trains a network as a recipe says, or goes on where a killed run stopped; ends with a model file."""
+    with extra("earmark train", "train"):
+        import torch
+
+        from earmark.deploy.export import export_model
+        from earmark.train.card import model_card
+        from earmark.train.folds import cross_validate, run_folder
+        from earmark.train.loop import train as train_network
+        from earmark.train.recipe import load_recipe
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    loaded = load_recipe(recipe, override or [])
+    folder = out or Path("runs") / loaded.name
+    report = _silent if quiet else _progress_printer()
+    if fold is not None:
+        train_network(loaded, run_folder(folder, fold), fold, report)
+        return
+    judgement = cross_validate(loaded, folder, report)
+    card = model_card(loaded, judgement)
+    model_file = folder / f"{loaded.name}.onnx"
+    difference = export_model(judgement.network, judgement.record.changed(card=card), model_file)
+    write_atomically(folder / "card.md", card)
+    if not quiet:
+        print(f"wrote {model_file} (equal to the network within {difference:.1g})", file=sys.stderr)
+
+
+def _silent(facts: Mapping[str, Any]) -> None:
+    """Reports nothing."""
+
+
+def _progress_printer() -> Callable[[Mapping[str, Any]], None]:
+    """One line an epoch, with rate and time left; on a terminal also a line that moves with each step."""
+    latest: dict[str, Any] = {}
+
+    def show(facts: Mapping[str, Any]) -> None:
+        if "step" in facts:
+            latest.update(facts)
+            if sys.stderr.isatty():
+                print(f"\r\x1b[2K{_as_line(facts)}", end="\r", file=sys.stderr, flush=True)
+            return
+        pace = ("clips_per_s", "left_min") if "epoch" in facts and latest else ()
+        print(_as_line({**facts, **{key: latest[key] for key in pace}}), file=sys.stderr)
+
+    return show
+
+
+def _as_line(facts: Mapping[str, Any]) -> str:
+    return "  ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in facts.items()
+    )
