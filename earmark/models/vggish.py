@@ -181,5 +181,8 @@ class AlexNet(Network):
             ModelError: If there are too few mel bands.
         """
         cells = self.pool(self.features(lengthen(log_mel, *self.fewest).unsqueeze(1)))
-        embedding = self.classifier[:-1](cells.flatten(1))
-        return Output(self.classifier[-1](embedding), embedding)
+        *layers, last = self.classifier
+        embedding = cells.flatten(1)  # (batch, 256 * cells), then (batch, hidden)
+        for layer in layers:
+            embedding = layer(embedding)
+        return Output(last(embedding), embedding)
