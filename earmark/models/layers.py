@@ -258,8 +258,9 @@ def lengthen(log_mel: Tensor, mels: int, frames: int) -> Tensor:
         )
     length = log_mel.shape[2]
     # No branch on the length, which an export would take for a limit; ONNX divides tensors by tensors only.
-    order = torch.arange(torch.sym_max(length, frames), device=log_mel.device)
-    return log_mel[:, :, order % torch.full_like(order, length)]
+    longest = torch.sym_max(length, frames)  # type: ignore[no-untyped-call]
+    order = torch.arange(longest, device=log_mel.device)
+    return log_mel.index_select(2, order % torch.full_like(order, length))
 
 
 class AttentionPooling(nn.Module):
