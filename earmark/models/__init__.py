@@ -4,10 +4,13 @@ Conventions: this is the make half, which needs PyTorch (``pip install 'earmark[
 room enters every network in the registry.
 """
 
-from earmark.models import convnext as convnext
+from earmark.models import cnn6 as cnn6
+from earmark.models import convnext as convnext  # each of these enters its networks in the registry
 from earmark.models import efficientnet as efficientnet
-from earmark.models import mobilenet as mobilenet  # enters its networks in the registry
+from earmark.models import mobilenet as mobilenet
 from earmark.models import resnet as resnet
+from earmark.models import resnetish as resnetish
+from earmark.models import vggish as vggish
 from earmark.models.network import Network, Output
 from earmark.models.registry import architectures, create_model
 

@@ -314,6 +314,117 @@ class DropPath(nn.Module):
         return features * kept / (1 - self.share)
 
 
+class CellPooling(nn.Module):
+    """Divides a feature map of any size into a grid of cells, and takes each cell's mean or maximum.
+
+    Source: what PyTorch calls adaptive pooling, written so that it exports with the length left open. Of k
+    cells along n positions, cell i reaches from floor(i n / k) to ceil((i + 1) n / k): cells overlap where k
+    does not divide n.
+
+    Args:
+        cells: Number of cells along mel and frame.
+        kind: "mean" or "max".
+    """
+
+    def __init__(self, cells: tuple[int, int], kind: Literal["mean", "max"]) -> None:
+        super().__init__()
+        self.cells = cells
+        self.kind = kind
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Pools (batch, channel, mel, frame) to (batch, channel, *cells)."""
+        mels, frames = self.cells
+        pooled = self._along_last(features, frames).transpose(2, 3)  # (batch, channel, frame cell, mel)
+        return self._along_last(pooled, mels).transpose(2, 3)
+
+    def _along_last(self, features: Tensor, cells: int) -> Tensor:
+        size = features.shape[3]
+        number = torch.arange(cells, device=features.device)[:, None]
+        position = torch.arange(size, device=features.device)
+        inside = (position >= number * size // cells) & (
+            position < ((number + 1) * size + cells - 1) // cells
+        )
+        if self.kind == "mean":
+            share = inside.to(features.dtype)  # (cell, position)
+            return features @ (share / share.sum(1, keepdim=True)).T
+        return features.unsqueeze(3).masked_fill(~inside, -torch.inf).amax(4)
+
+
+class StripeMask(nn.Module):
+    """Sets random stripes of frames and of mel bands to zero, in training mode only (SpecAugment).
+
+    Source: Park et al., arXiv:1904.08779, with the draws of torchlibrosa: a width uniform from 0 to one less
+    than the limit, then a begin uniform over the places that leave at least one position behind the stripe;
+    stripes may overlap. A spectrogram shorter than the limit lowers it to its own length. All is drawn from
+    PyTorch's generator on the CPU, so a seed gives the same stripes on any device.
+
+    Args:
+        frames: Limit of the width of a stripe of frames, and how many stripes each item gets.
+        mels: The same for stripes of mel bands.
+    """
+
+    def __init__(self, frames: tuple[int, int], mels: tuple[int, int]) -> None:
+        super().__init__()
+        self.stripes = {3: frames, 2: mels}
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Masks each item of (batch, channel, mel, frame) by stripes of its own."""
+        if not self.training:
+            return features
+        for axis, (limit, count) in self.stripes.items():
+            size = features.shape[axis]
+            widths = torch.randint(max(1, min(limit, size)), (len(features), count))
+            begins = (torch.rand(len(features), count) * (size - widths)).long()
+            features = zero_stripes(features, axis, begins, widths)
+        return features
+
+
+def zero_stripes(features: Tensor, axis: int, begins: Tensor, widths: Tensor) -> Tensor:
+    """Sets stripes of feature maps to zero.
+
+    Args:
+        features: Shape (batch, channel, mel, frame).
+        axis: 2 for stripes of mel bands, 3 for stripes of frames.
+        begins: Where each item's stripes begin, shape (batch, stripe).
+        widths: How wide they are, at least 0, same shape.
+
+    Returns:
+        Maps of the same shape.
+    """
+    position = torch.arange(features.shape[axis])
+    first, width = begins.unsqueeze(2), widths.unsqueeze(2)
+    masked = (
+        ((position >= first) & (position < first + width)).any(1).to(features.device)
+    )  # (batch, position)
+    return features.masked_fill(masked[:, None, None] if axis == 3 else masked[:, None, :, None], 0)
+
+
+def lengthen(log_mel: Tensor, mels: int, frames: int) -> Tensor:
+    """Repeats spectrograms that are too short for a network's pooling until they are long enough.
+
+    Args:
+        log_mel: Shape (batch, mel, frame), at least one frame.
+        mels: The fewest mel bands that the network can pool.
+        frames: The fewest frames that it can pool.
+
+    Returns:
+        Shape (batch, mel, max(frame, frames)).
+
+    Raises:
+        ModelError: If there are too few mel bands, which nothing could stand in for.
+    """
+    if log_mel.shape[1] < mels:
+        raise ModelError(
+            f"the spectrogram has {log_mel.shape[1]} mel bands, this network needs at least {mels}: "
+            "use a front-end with more"
+        )
+    length = log_mel.shape[2]
+    # No branch on the length, which an export would take for a limit; ONNX divides tensors by tensors only.
+    longest = torch.sym_max(length, frames)  # type: ignore[no-untyped-call]
+    order = torch.arange(longest, device=log_mel.device)
+    return log_mel.index_select(2, order % torch.full_like(order, length))
+
+
 class AttentionPooling(nn.Module):
     """Multi-head attention over frames, one attention per class and head.
 

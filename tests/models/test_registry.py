@@ -16,6 +16,7 @@ from earmark.record import Record
 SLOW = {"mn20", "mn30", "mn40"}
 SLOW |= {"resnet34", "resnet50", "efficientnet_b1", "efficientnet_b2"}
 SLOW |= {"convnext_tiny", "convnext_small", "convnext_base"}
+SLOW |= {"resnetish34", "resnetish50", "vggish", "alexnet"}
 NAMES = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in architectures()]
 
 
@@ -25,14 +26,16 @@ def network(request) -> Network:
     return settle(create_model(request.param, num_classes=3))
 
 
-def spectrograms(batch: int) -> Tensor:
-    return torch.randn(batch, 128, 100, generator=torch.Generator().manual_seed(1))
+def spectrograms(network: Network, batch: int) -> Tensor:
+    """Of as many mel bands as the network expects."""
+    mels = getattr(network.config, "n_mels", 128)
+    return torch.randn(batch, mels, 100, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("network", NAMES, indirect=True)
 @torch.no_grad()
 def test_a_batch_equals_its_rows(network):
-    log_mel = spectrograms(3)
+    log_mel = spectrograms(network, 3)
     together = network(log_mel)
     assert together.logits.std() > 1e-3
     rows = [network(row[None]) for row in log_mel]
@@ -46,7 +49,7 @@ def test_a_batch_equals_its_rows(network):
 def test_one_class_is_a_class(name):
     network = create_model(name, num_classes=1).eval()
     for batch in (1, 2):
-        output = network(spectrograms(batch))
+        output = network(spectrograms(network, batch))
         assert output.logits.shape == (batch, 1)
         assert output.embedding.ndim == 2
         assert output.embedding.shape[0] == batch
@@ -55,7 +58,7 @@ def test_one_class_is_a_class(name):
 @pytest.mark.parametrize("network", NAMES, indirect=True)
 def test_gradients_reach_every_parameter(network):
     network.train()
-    network(spectrograms(4)).logits.square().sum().backward()
+    network(spectrograms(network, 4)).logits.square().sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -65,7 +68,7 @@ def test_gradients_reach_every_parameter(network):
 @pytest.mark.parametrize("network", NAMES, indirect=True)
 @torch.no_grad()
 def test_evaluation_knows_no_chance_and_changes_nothing(network):
-    log_mel = spectrograms(2)
+    log_mel = spectrograms(network, 2)
     kept, state = log_mel.clone(), {name: value.clone() for name, value in network.state_dict().items()}
     first = network(log_mel)
     torch.randn(1)
@@ -87,13 +90,15 @@ def test_saved_and_loaded_it_is_the_same(network, request, tmp_path):
         arguments={},
         window_s=1.0,
         padding="zero",
-        embedding_size=network(spectrograms(1)).embedding.shape[1],
+        embedding_size=network(spectrograms(network, 1)).embedding.shape[1],
     )
     save_checkpoint(tmp_path / "some.safetensors", network, record)
     loaded, loaded_record = load_checkpoint(tmp_path / "some.safetensors")
     assert loaded_record == record
     assert type(loaded) is type(network)
-    torch.testing.assert_close(loaded(spectrograms(2)), network(spectrograms(2)), rtol=0, atol=0)
+    torch.testing.assert_close(
+        loaded(spectrograms(network, 2)), network(spectrograms(network, 2)), rtol=0, atol=0
+    )
 
 
 @pytest.mark.parametrize(("name", "wanted"), [("mn3", "mn30"), ("MN04", "mn04"), ("mobilnet", "mobilenet")])

@@ -1,0 +1,145 @@
+"""Cnn6_60k, the small network of SP4ASC for acoustic scenes, from separable convolutions.
+
+Source: valeoai/SP4ASC (Apache-2.0), DCASE 2021 task 1a; golden sp4asc/sp4asc.npz.
+
+Conventions: a spectrogram (batch, mel, frame) comes in as everywhere. Inside, maps are
+(batch, channel, frame, mel), because the published kernels are; ``feature_maps`` turns them back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from earmark.errors import ModelError
+from earmark.models.layers import StripeMask, lengthen
+from earmark.models.network import Network, NetworkConfig, Output, require
+from earmark.models.registry import register
+
+CHANNELS = (1, 64, 128, 128, 128)
+FEWEST = 2 ** (len(CHANNELS) - 1)
+"""Mel bands and frames that the four poolings reduce to one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cnn6Config(NetworkConfig):
+    """All choices of a Cnn6_60k.
+
+    Attributes:
+        num_classes: Length of the logits, at least 1.
+        n_mels: Mel bands of the spectrograms, each with a norm of its own; at least 16.
+        dropout: Share of the head's values dropped in training.
+        spec_augment: In training, what is masked after the norm of the mel bands: limit of the width of a
+            stripe of frames, number of such stripes, the same two for mel bands; see StripeMask. The
+            published networks were trained with (128, 2, 32, 2) or, with mixup, (128, 2, 16, 2).
+    """
+
+    n_mels: int = 256
+    dropout: float = 0.2
+    spec_augment: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("n_mels", self.n_mels, self.n_mels >= FEWEST, f"at least {FEWEST}")
+        require("dropout", self.dropout, 0 <= self.dropout < 1, "a number from 0 to below 1")
+        mask = self.spec_augment
+        holds = isinstance(mask, list | tuple) and len(mask) == 4
+        holds = holds and all(type(value) is int and value >= 0 for value in mask)
+        require("spec_augment", mask, holds, "four whole numbers, none below 0")
+        object.__setattr__(self, "spec_augment", tuple(mask))  # a recipe or a record gives a list
+
+
+class SeparableConv(nn.Module):
+    """Mixes the channels, filters each along frames and along mel bands side by side, halves the map.
+
+    Args:
+        channels: Input and output channels.
+    """
+
+    def __init__(self, channels: tuple[int, int]) -> None:
+        super().__init__()
+        width = channels[1]
+        self.ch_conv1 = nn.Conv2d(*channels, 1, bias=False)
+        self.sp_conv1 = nn.Conv2d(
+            width, width, (3, 1), padding=(2, 0), dilation=(2, 1), groups=width, bias=False
+        )
+        self.sp_conv2 = nn.Conv2d(
+            width, width, (1, 3), padding=(0, 2), dilation=(1, 2), groups=width, bias=False
+        )
+        self.bn = nn.BatchNorm2d(width)
+        self.pool = nn.AvgPool2d(2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps (batch, channel, frame, mel) to (batch, channel, frame // 2, mel // 2)."""
+        mixed = self.ch_conv1(features)
+        pooled: Tensor = self.pool(self.bn(self.sp_conv1(mixed) + self.sp_conv2(mixed)).relu())
+        return pooled
+
+
+@register(Cnn6Config, {"cnn6_60k": {}})
+class Cnn6(Network):
+    """Cnn6_60k from log-mel to logits.
+
+    The embedding is what the head sees: of each of 128 channels, averaged over mel, the maximum over frames
+    plus the mean over frames.
+
+    Args:
+        config: All its choices; None for the published defaults.
+    """
+
+    config: Cnn6Config
+
+    def __init__(self, config: Cnn6Config | None = None) -> None:
+        config = config or Cnn6Config()
+        super().__init__(config)
+        limit, count, mel_limit, mel_count = config.spec_augment
+        width = CHANNELS[-1]
+        self.bn0 = nn.BatchNorm2d(config.n_mels)
+        self.spec_augmenter = StripeMask((limit, count), (mel_limit, mel_count))
+        self.conv1, self.conv2, self.conv3, self.conv4 = map(SeparableConv, pairwise(CHANNELS))
+        self.dropout = nn.Dropout(config.dropout)
+        self.fc1 = nn.Linear(width, width)
+        self.fc2 = nn.Linear(width, config.num_classes)
+
+    def forward(self, log_mel: Tensor) -> Output:
+        """Computes logits and embedding of any number of spectrograms of any length.
+
+        Args:
+            log_mel: float32 in decibels, shape (batch, mel, frame); fewer than 16 frames are repeated.
+
+        Returns:
+            Logits (batch, class) and embedding (batch, 128).
+
+        Raises:
+            ModelError: If the spectrogram has not the number of mel bands that the network was built for.
+        """
+        averaged = self.feature_maps(log_mel)[-1].mean(2)  # (batch, channel, frame)
+        embedding = averaged.amax(2) + averaged.mean(2)
+        hidden = self.fc1(self.dropout(embedding)).relu()
+        return Output(self.fc2(self.dropout(hidden)), embedding)
+
+    def feature_maps(self, log_mel: Tensor) -> list[Tensor]:
+        """Computes the output of each of the four convolutions.
+
+        Args:
+            log_mel: As for forward.
+
+        Returns:
+            Four maps of shape (batch, channel, mel, frame), ever halved along the last two.
+
+        Raises:
+            ModelError: As forward does.
+        """
+        if log_mel.shape[1] != self.config.n_mels:
+            raise ModelError(
+                f"the spectrogram has {log_mel.shape[1]} mel bands, the network was built for "
+                f"{self.config.n_mels}: use its own front-end, or build it with n_mels = {log_mel.shape[1]}"
+            )
+        normed = self.bn0(lengthen(log_mel, FEWEST, FEWEST).unsqueeze(3))  # (batch, mel, frame, 1)
+        masked = self.spec_augmenter(normed.transpose(1, 3).transpose(2, 3))  # (batch, 1, mel, frame)
+        maps = [masked.transpose(2, 3)]  # (batch, 1, frame, mel)
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
+            maps.append(conv(maps[-1]))
+        return [features.transpose(2, 3) for features in maps[1:]]
