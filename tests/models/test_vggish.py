@@ -64,6 +64,7 @@ def test_no_smaller_map_can_be_pooled(name):
     """Nor is a larger one asked for."""
     network = small(name)
     mels, frames = FEWEST[name]
+    assert network.fewest == FEWEST[name]
     assert network.features(torch.zeros(1, 1, mels, frames)).shape[2] >= 1
     for size in ((mels - 1, frames), (mels, frames - 1)):
         stack = network.features if name == "alexnet" else network.features[:-1]
