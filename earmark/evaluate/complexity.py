@@ -157,10 +157,9 @@ def _described(model: str) -> tuple[str, dict[str, Any], FrontEnd, Path | None]:
         front_end = next(kin, EFFICIENTAT)
         n_mels = getattr(configure(model), "n_mels", front_end.n_mels)
         return model, {}, replace(front_end, n_mels=n_mels), None
-    near = get_close_matches(model, [*weights.names(), *published, *architectures()], n=3, cutoff=0.5)
-    guess = (
-        f": did you mean {' or '.join(dict.fromkeys(near))}?" if near else " (earmark models lists models)"
-    )
+    known_names = list(dict.fromkeys([*weights.names(), *published, *architectures()]))
+    near = get_close_matches(model, known_names, n=3, cutoff=0.5)
+    guess = f": did you mean {' or '.join(near)}?" if near else " (earmark models lists models)"
     raise ModelError(f"there is no model, file or architecture named {model!r}{guess}")
 
 

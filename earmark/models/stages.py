@@ -104,6 +104,7 @@ def _is_inner(stage: str) -> bool:
 
 def _inner(network: Network, stage: str) -> nn.Module:
     """The module whose answer a stage is."""
+    found: list[nn.Module]
     if stage == "clf2":
         head = getattr(network, "classifier", None)
         found = [module for module in head.modules() if isinstance(module, nn.Hardswish)] if head else []

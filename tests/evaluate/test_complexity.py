@@ -137,7 +137,7 @@ class Turned(nn.Sequential):
         return super().forward(features.transpose(2, 3)).transpose(2, 3)
 
 
-class ChannelsLast(nn.Linear):
+class AtEachPosition(nn.Sequential):
     def forward(self, features: Tensor) -> Tensor:
         return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
@@ -156,7 +156,7 @@ def test_counts_by_hand() -> None:
             nn.Conv2d(4, 4, (1, 3), padding=(0, 1), groups=2, bias=False), nn.ReLU(), nn.Conv2d(4, 4, 1)
         ),
         nn.MaxPool2d(2),  # 4 maps of 2 x 5
-        ChannelsLast(4, 8),
+        AtEachPosition(nn.Linear(4, 8)),
     )
     cost = measure(network, 8, 20)
     convolutions = 160 * (9 + 1) + 160 * 2 * 3 + 160 * (4 + 1)
