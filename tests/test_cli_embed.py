@@ -34,6 +34,11 @@ def write(path: Path, seconds: float, seed: int = 0) -> Path:
     return path
 
 
+def stored_in(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as stored:
+        return dict(stored)
+
+
 @pytest.fixture
 def recordings(tmp_path: Path) -> list[Path]:
     return [write(tmp_path / "a.wav", 1.2, 1), write(tmp_path / "ö.wav", 0.3, 2)]
@@ -59,7 +64,7 @@ def test_chosen_windows_are_those_of_the_timeline(toy_model: Path) -> None:
 def test_a_row_for_each_recording(run: Run, toy_model: Path, recordings: list[Path], tmp_path: Path) -> None:
     code, out, err = run(*recordings, "--output", tmp_path / "x.npz")
     assert (code, out, err) == (0, "", "")
-    stored = np.load(tmp_path / "x.npz", allow_pickle=False)
+    stored = stored_in(tmp_path / "x.npz")
     tagger = earmark.load(toy_model)
     assert stored["path"].tolist() == list(map(str, recordings))
     assert str(stored["model"]) == "toy"
@@ -73,7 +78,7 @@ def test_a_row_for_each_recording(run: Run, toy_model: Path, recordings: list[Pa
 def test_a_row_for_each_window(run: Run, toy_model: Path, recordings: list[Path], tmp_path: Path) -> None:
     code, _, _ = run(*recordings, "-o", tmp_path / "x.npz", "--by-window", "--window", 0.4, "--hop", 0.4)
     assert code == 0
-    stored = np.load(tmp_path / "x.npz", allow_pickle=False)
+    stored = stored_in(tmp_path / "x.npz")
     assert stored["path"].tolist() == [str(recordings[0])] * 3 + [str(recordings[1])]
     assert stored["start_s"].tolist() == pytest.approx([0, 0.4, 0.8, 0])
     assert stored["end_s"].tolist() == pytest.approx([0.4, 0.8, 1.2, 0.3])
@@ -86,7 +91,7 @@ def test_parquet_holds_the_same(run: Run, recordings: list[Path], tmp_path: Path
     parquet = pytest.importorskip("pyarrow.parquet", reason="the extra 'parquet' is not installed")
     for name in ("x.npz", "x.parquet"):
         assert run(*recordings, "-o", tmp_path / name, "--by-window")[0] == 0
-    stored, table = np.load(tmp_path / "x.npz"), parquet.read_table(tmp_path / "x.parquet")
+    stored, table = stored_in(tmp_path / "x.npz"), parquet.read_table(tmp_path / "x.parquet")
     assert table.column_names == ["path", "start_s", "end_s", "embedding"]
     assert table.schema.metadata[b"model"] == b"toy"
     assert table["path"].to_pylist() == stored["path"].tolist()
@@ -102,7 +107,7 @@ def test_bad_files_do_not_end_the_run(run: Run, recordings: list[Path], tmp_path
     assert err.count("\n") == 2
     assert "bad.wav" in err
     assert "missing.wav" in err
-    assert np.load(tmp_path / "x.npz")["path"].tolist() == list(map(str, recordings))
+    assert stored_in(tmp_path / "x.npz")["path"].tolist() == list(map(str, recordings))
 
 
 def test_nothing_is_written_of_nothing(run: Run, tmp_path: Path) -> None:
