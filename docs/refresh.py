@@ -17,13 +17,14 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 
 from earmark.frontend import AUDAX, EFFICIENTAT, FSDKAGGLE, SP4ASC, FrontEnd
 from earmark.record import Record
 from earmark.train import recipe
+from earmark.weights import FRONT_ENDS, Published, published
 
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^```([a-z]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -63,7 +64,8 @@ def run(example: str) -> str:
     scripts = sysconfig.get_path("scripts")
     environment = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"}
     pieces = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as nothing:
+        environment["EARMARK_CACHE"] = nothing  # what its user has fetched is not everybody's
         (Path(folder) / "examples").symlink_to(ROOT / "examples")
         for command in commands(example):
             done = subprocess.run(
@@ -130,6 +132,79 @@ def recipe_table() -> str:
     return _table(("key", "default", "meaning"), rows)
 
 
+def published_table() -> str:
+    """Every published model."""
+    rows = (
+        (
+            f"`{known.name}`",
+            f"`{known.architecture}`" + _braced(known.arguments),
+            _front_end_of(known),
+            known.labels or "none: to start from",
+            f"{known.params / 1e6:.2f}" if known.params else "",
+            f"{known.macs / 1e9:.3f}" if known.macs else "",
+            ", ".join(f"{name} {score:g}" for name, score in known.scores.items()),
+            known.license,
+        )
+        for known in published().values()
+    )
+    head = (
+        "name",
+        "architecture",
+        "front-end",
+        "labels",
+        "parameters, M",
+        "MACs of 10 s, G",
+        "score",
+        "licence",
+    )
+    return _table(head, rows)
+
+
+def published_summary() -> str:
+    """The published models by source and kind, one line each."""
+    kinds: dict[tuple[str, str], list[Published]] = {}
+    for known in published().values():
+        family = known.architecture.rstrip("0123456789")
+        kinds.setdefault((known.source, f"{family} {known.labels or 'to start from'}"), []).append(known)
+    rows = (
+        (
+            f"`{members[0].name}` ... `{members[-1].name}`",
+            f"{len(members)}",
+            f"`{members[0].labels}`" if members[0].labels else "none: to start from",
+            _range([known.params / 1e6 for known in members if known.params]),
+            _scores(members),
+            source,
+        )
+        for (source, _), members in kinds.items()
+    )
+    return _table(("names", "number", "labels", "parameters, M", "published score", "source"), rows)
+
+
+def _scores(members: list[Published]) -> str:
+    name = next((name for known in members for name in known.scores), "")
+    return f"{name} {_range([known.scores[name] for known in members if name in known.scores])}".strip()
+
+
+def _range(values: list[float]) -> str:
+    low, high = (f"{value:.3g}" for value in (min(values, default=0), max(values, default=0)))
+    return "" if not values else low if low == high else f"{low} to {high}"
+
+
+def _braced(arguments: Mapping[str, object]) -> str:
+    return "".join(f", `{name} = {_toml(value)}`" for name, value in arguments.items())
+
+
+def _front_end_of(known: Published) -> str:
+    """The name of the nearest front-end, and where it differs."""
+    own = known.front_end.to_dict()
+    changes = {
+        name: {key: value for key, value in own.items() if value != base.to_dict()[key]}
+        for name, base in FRONT_ENDS.items()
+    }
+    nearest = min(changes, key=lambda name: len(changes[name]))
+    return f"`{nearest}`" + _braced(changes[nearest])
+
+
 def _toml(value: object) -> str:
     if value is None:
         return "none"
@@ -137,7 +212,7 @@ def _toml(value: object) -> str:
         return str(value).lower()
     if isinstance(value, str):
         return f'"{value}"'
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return str(list(value))
     return str(value)
 
@@ -160,6 +235,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "front ends": front_end_table,
     "front end fields": field_table,
     "recipe": recipe_table,
+    "published": published_table,
+    "published summary": published_summary,
 }
 
 

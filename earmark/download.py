@@ -140,6 +140,8 @@ class _Transfer:
                 self.report(have, total or self.size)
         if have < (total or 0):
             raise _CutOffError(f"it ended after {have} of {total} bytes")
+        if not have:
+            raise ModelError(f"{self.url} is empty: try again later")
         self._check(have, whole=True)
 
     def _begin(self, answer: Any, have: int, mark: str) -> int:
@@ -235,22 +237,36 @@ def _read(path: Path) -> str:
 
 @contextmanager
 def _locked(part: Path, url: str) -> Iterator[BinaryIO]:
-    """Opens a file for this process alone; a process that ends, however, leaves no lock behind."""
-    with os.fdopen(
-        os.open(part, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b"
-    ) as stream:
-        try:
-            if sys.platform == "win32":
-                import msvcrt
+    """Opens a file for this process alone; a process that ends, however, leaves no lock behind.
 
-                msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
+    A file that is still empty at the end is removed.
+    """
+    flags, empty = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), False
+    try:
+        with os.fdopen(os.open(part, flags, 0o666), "r+b") as stream:
+            _lock(stream, url)
+            try:
+                yield stream
+            finally:
+                empty = stream.seek(0, os.SEEK_END) == 0
+    finally:
+        if empty:
+            part.unlink()
+            _mark(part).unlink(missing_ok=True)
 
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ModelError(f"{url} is being fetched by another process: wait for that") from None
-        yield stream
+
+def _lock(stream: BinaryIO, url: str) -> None:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise ModelError(f"{url} is being fetched by another process: wait for that") from None
 
 
 def _silent(received: int, total: int | None) -> None:

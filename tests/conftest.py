@@ -21,6 +21,14 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for what is fetched, so that no test sees or changes the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("EARMARK_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def record() -> Record:
     """The record of a small network with two labels; make variants of it with ``record.changed``."""

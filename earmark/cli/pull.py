@@ -65,8 +65,10 @@ def convert(
 
     with extra("earmark convert", "train"):
         from earmark.deploy.convert import convert as convert_weights
+        from earmark.models.registry import configure
 
     arguments = _values(arch_args or [], "--arch-args")
+    configure(arch, **arguments)
     names = _labels(labels, arguments.pop("num_classes", None))
     kin = _kin(arch, labels)
     record = Record(

@@ -75,10 +75,10 @@ def _read_checkpoint(path: str | PathLike[str]) -> Any:
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        culprit = re.search(r"(?:GLOBAL|global:?|Unsupported class) (\S+?\w)\b(?=\s|$)", str(error))
-        what = f" ({culprit[1]})" if culprit else ""
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"asks for {asked[1]} when it is read" if asked else "does not hold weights alone"
         raise ModelError(
-            f"{path}: holds more than weights{what}, which could run code when read: refused, nothing was run"
+            f"{path}: {what}: refused, nothing in it was run; save its state dict alone"
         ) from None
     except Exception as error:  # what a damaged archive raises has no common base but this
         reason = (str(error).splitlines() or [type(error).__name__])[0]
