@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from earmark.version import __version__
 
 if TYPE_CHECKING:
+    from earmark.embeddings import Embeddings
     from earmark.errors import (
         AudioError,
         DataError,
@@ -35,6 +36,7 @@ _HOMES = {
     "AudioError": "errors",
     "DataError": "errors",
     "EarmarkError": "errors",
+    "Embeddings": "embeddings",
     "FrontEnd": "frontend",
     "MissingExtraError": "errors",
     "ModelError": "errors",
@@ -52,6 +54,7 @@ __all__ = [
     "AudioError",
     "DataError",
     "EarmarkError",
+    "Embeddings",
     "FrontEnd",
     "MissingExtraError",
     "ModelError",

@@ -81,5 +81,5 @@ def _table(result: Result, top: int | None, threshold: float | None, heard: floa
         mark = "*" if heard is not None and tag.score >= heard else " "
         lines.append(f" {mark} {tag.score:.3f}  {tag.label:<{width}}  {tag.start_s:.1f} - {tag.end_s:.1f} s")
     if heard is not None and not any(tag.score >= heard for tag in result.tags):
-        lines.append(f"   nothing that the model knows reaches its threshold of {heard:g}")
+        lines.append(f"   no label here reaches the model's threshold of {heard:g}")
     return "\n".join(lines) + "\n"

@@ -8,8 +8,8 @@ are needed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -18,8 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from earmark import weights
 from earmark.audio import WindowChunk, check_finite, open_audio, resample_blocks, window_chunks
+from earmark.embeddings import Embeddings
 from earmark.errors import AudioError, ModelError
 from earmark.frontend import FrontEnd, LogMel
+from earmark.labels import choose, roll_up, rolled_up_labels
 from earmark.learned_frontend import Waveforms
 from earmark.model_file import read_model_file
 
@@ -117,6 +119,33 @@ class Result:
         kept = self.tags if threshold is None else tuple(tag for tag in self.tags if tag.score >= threshold)
         return kept[:top]
 
+    def rolled_up(self) -> Result:
+        """The same with AudioSet's parents: "Animal" scores what the highest of all animals does.
+
+        In every window a label's score is the maximum over itself and its descendants in AudioSet's ontology;
+        parents that the model has no label for come as further labels behind its own.
+
+        Raises:
+            ModelError: If the model's labels are not AudioSet's.
+        """
+        return self._seen_as(rolled_up_labels(self.labels), lambda scores: roll_up(self.labels, scores))
+
+    def only(self, labels: str | Iterable[str]) -> Result:
+        """The same with some labels only, in the model's order.
+
+        Args:
+            labels: Names, or one text of names with commas between them.
+
+        Raises:
+            ModelError: If one is unknown; the message names the nearest.
+        """
+        kept = list(choose(self.labels, labels))
+        return self._seen_as(tuple(self.labels[index] for index in kept), lambda scores: scores[kept])
+
+    def _seen_as(self, labels: tuple[str, ...], view: Callable[[Floats], Floats]) -> Result:
+        windows = tuple(replace(window, scores=view(window.scores)) for window in self.windows)
+        return replace(self, labels=labels, windows=windows)
+
     def _window_dict(self, window: Window, top: int | None, threshold: float | None) -> dict[str, Any]:
         single = Result(
             self.labels, (window,), self.duration_s, self.sample_rate, self.model, self.over_windows
@@ -198,6 +227,57 @@ class Tagger:
         waveform, rate = _samples(source, sample_rate)
         windows, duration_s = self._hear(_array_blocks(waveform, rate), rate, lengths)
         return Result(self.labels, windows, duration_s, rate, self.record.name, pooling)
+
+    def embed(
+        self,
+        source: Source,
+        sample_rate: int | None = None,
+        *,
+        window_s: float | None = None,
+        hop_s: float | None = None,
+    ) -> Embeddings:
+        """What the network makes of a recording before it names sounds: one vector a window.
+
+        Args:
+            source: As for :meth:`tag`.
+            sample_rate: As for :meth:`tag`.
+            window_s: Length of a window; by default the one that the model was made for.
+            hop_s: From one window to the next; by default ``window_s``.
+
+        Returns:
+            Embeddings of the windows with their times, and their mean.
+
+        Raises:
+            AudioError: If the recording cannot be read, holds no samples, or NaN or infinite ones.
+            ModelError: If window or hop are no usable lengths.
+        """
+        result = self.tag(source, sample_rate, window_s=window_s, hop_s=hop_s)
+        return Embeddings(
+            windows=np.stack([window.embedding for window in result.windows]),
+            start_s=np.array([window.start_s for window in result.windows]),
+            end_s=np.array([window.end_s for window in result.windows]),
+            model=result.model,
+            warnings=result.warnings,
+            path=result.path,
+        )
+
+    def embed_windows(self, waveform: Floats, starts: Sequence[int], length: int) -> Floats:
+        """Embeddings of chosen windows of a waveform, for those who cut windows by a rule of their own.
+
+        Args:
+            waveform: float32 in [-1, 1], shape (time,), at the rate of the model's front-end.
+            starts: First sample of each window.
+            length: Samples in each window.
+
+        Returns:
+            float32, shape (window, channel).
+
+        Raises:
+            AudioError: If a window does not lie within the waveform or is shorter than the front-end needs,
+                or the waveform holds NaN or infinite samples.
+        """
+        chunk = WindowChunk(waveform, tuple(starts), 0, len(waveform))
+        return np.stack([embedding for _, _, embedding in self._answer(chunk, length)])
 
     def _lengths(self, window_s: float | None, hop_s: float | None) -> tuple[int, int]:
         """Window and hop in samples."""

@@ -120,7 +120,7 @@ def test_a_table_is_for_people():
 def test_a_table_says_when_nothing_is_heard():
     text = write(Format.TABLE, [result()], top=1, heard=0.95)
     assert "*" not in text
-    assert text.endswith("   nothing that the model knows reaches its threshold of 0.95\n")
+    assert text.endswith("   no label here reaches the model's threshold of 0.95\n")
     assert "nothing" not in write(Format.TABLE, [result()], heard=0.75)
     assert "nothing" not in write(Format.TABLE, [result()])
     assert "nothing" not in write(Format.TABLE, [result()], top=0, heard=0.5)

@@ -27,9 +27,11 @@ GROUND |= {"learned_frontend", "download"}
 """Rooms that every room may use; they use each other only."""
 ROOMS = {
     **dict.fromkeys(GROUND, frozenset()),
-    "__init__": {"tagger", "zoo"},
+    "__init__": {"embeddings", "tagger", "zoo"},
     "__main__": {"cli"},
-    "tagger": frozenset(),
+    "embeddings": frozenset(),
+    "tagger": {"embeddings"},
+    "hear": {"tagger", "zoo", "models"},
     "output": {"tagger"},
     "plots": frozenset(),
     "models": frozenset(),
@@ -43,7 +45,9 @@ ROOMS = {
 """Room -> rooms above the ground floor that it may import. ``cli`` has a rule of its own."""
 PACKAGES = {
     "audio": {"numpy", "soundfile", "soxr", "av"},
+    "embeddings": {"numpy", "pyarrow"},
     "tagger": {"numpy", "onnxruntime"},
+    "hear": {"numpy", "torch"},
     "output": set(),
     "plots": {"matplotlib"},
     "config": {"pydantic"},

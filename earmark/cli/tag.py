@@ -20,7 +20,7 @@ from earmark.files import write_atomically
 from earmark.output import Format
 
 if TYPE_CHECKING:
-    from earmark.tagger import Tagger
+    from earmark.tagger import Result, Tagger
 
 
 @app.command()
@@ -33,6 +33,12 @@ def tag(
     threshold: Annotated[
         str | None,
         typer.Option(help="Only tags of at least this score, 0 to 1; auto: the model's own threshold."),
+    ] = None,
+    rollup: Annotated[
+        bool, typer.Option("--rollup", help="With AudioSet's parents: a dog is a pet is an animal.")
+    ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only these labels, with commas between them: Dog,Siren")
     ] = None,
     window: Annotated[
         float | None, typer.Option(help="Length of a window, in seconds; by default the model's.")
@@ -61,6 +67,7 @@ def tag(
 
     with download_bar(quiet) as report:
         tagger = load(model, threads=threads, report=report)
+    view = _view(tagger, rollup, only)
     parts = layout(format, top, _threshold(threshold, tagger), tagger.record.threshold)
     tagged = failed = 0
     with _writer(output) as write, progress(quiet) as show:
@@ -70,7 +77,7 @@ def tag(
             try:
                 if isinstance(found, EarmarkError):
                     raise found
-                result = tagger.tag(found, window_s=window, hop_s=hop)
+                result = view(tagger.tag(found, window_s=window, hop_s=hop))
             except (EarmarkError, OSError) as error:
                 failed += 1
                 complain(str(error))
@@ -83,6 +90,22 @@ def tag(
         write(parts.tail)
     if failed:
         raise typer.Exit(1 if tagged else 2)
+
+
+def _view(tagger: Tagger, rollup: bool, only: list[str] | None) -> Callable[[Result], Result]:
+    """What is to be seen of a result; labels that cannot be are found out before anything is tagged."""
+    from earmark.labels import choose, rolled_up_labels
+
+    labels = rolled_up_labels(tagger.labels) if rollup else tagger.labels
+    wanted = None if only is None else ",".join(only)
+    if wanted is not None:
+        choose(labels, wanted)
+
+    def view(result: Result) -> Result:
+        seen = result.rolled_up() if rollup else result
+        return seen if wanted is None else seen.only(wanted)
+
+    return view
 
 
 def _threshold(text: str | None, tagger: Tagger) -> float | None:
