@@ -80,9 +80,10 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Computes the next map; shapes (batch, channel, mel, frame) in and out."""
-        result = self.norm(self.dwconv(features).movedim(1, -1))  # (batch, mel, frame, channel)
+        result: Tensor = self.norm(self.dwconv(features).movedim(1, -1))  # (batch, mel, frame, channel)
         result = self.pwconv2(functional.gelu(self.pwconv1(result), approximate="tanh")) * self.gamma
-        return features + self.drop_path(result.movedim(-1, 1))
+        branch: Tensor = self.drop_path(result.movedim(-1, 1))
+        return features + branch
 
 
 @register(ConvNeXtConfig, SIZES)

@@ -75,7 +75,7 @@ class Leaf(nn.Module):
         taps = self.front_end.win_length
         # No filter is wider than a quarter of the sample rate, nor narrower than its taps can be.
         width = self.width.clamp(4 * _WIDTH, taps * _WIDTH)
-        filters = gabor_filters(self.centre.clamp(0, math.pi), width, taps).flatten(0, 1).unsqueeze(1)
+        filters = gabor_filters(self.centre.clamp(0.0, math.pi), width, taps).flatten(0, 1).unsqueeze(1)
         answers = functional.conv1d(waveform.unsqueeze(1), filters, padding=taps // 2)
         real, imaginary = answers.chunk(2, 1)
         return real.square() + imaginary.square()
@@ -92,9 +92,9 @@ class Leaf(nn.Module):
 
         Source: Wang et al., arXiv:1607.05666, equation 1 (PCEN).
         """
-        average = running_average(energies, self.smooth.clamp(0, 1))
-        exponent, delta = 1 / self.root.clamp(min=1)[:, None], self.delta[:, None]
-        gained = energies / (FLOOR + average) ** self.alpha.clamp(max=1)[:, None]
+        average = running_average(energies, self.smooth.clamp(0.0, 1.0))
+        exponent, delta = 1 / self.root.clamp(min=1.0)[:, None], self.delta[:, None]
+        gained = energies / (FLOOR + average) ** self.alpha.clamp(max=1.0)[:, None]
         return (gained + delta) ** exponent - delta**exponent
 
 
