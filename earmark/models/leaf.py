@@ -93,8 +93,8 @@ class Leaf(nn.Module):
         Source: Wang et al., arXiv:1607.05666, equation 1 (PCEN).
         """
         average = running_average(energies, self.smooth.clamp(0.0, 1.0))
-        exponent, delta = 1 / self.root.clamp(min=1)[:, None], self.delta[:, None]
-        gained = energies / (FLOOR + average) ** self.alpha.clamp(max=1)[:, None]
+        exponent, delta = 1 / self.root.clamp(min=1.0)[:, None], self.delta[:, None]
+        gained = energies / (FLOOR + average) ** self.alpha.clamp(max=1.0)[:, None]
         return (gained + delta) ** exponent - delta**exponent
 
 

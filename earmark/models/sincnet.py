@@ -64,11 +64,13 @@ class SincNet(nn.Module):
         check_waveform(waveform)
         taps, hop = self.front_end.win_length, self.front_end.hop_length
         with torch.autocast(waveform.device.type, enabled=False):
-            filters = (self.filters() * self.window).unsqueeze(1)
+            filters = self.filters().unsqueeze(1)
             answers = functional.conv1d(waveform.unsqueeze(1), filters, padding=taps // 2)
             answers = functional.leaky_relu(answers, SLOPE)  # (batch, filter, time)
-            # The zeros of the padding count as little as what is below LEAST.
-            pooled = functional.max_pool1d(pad_same(answers, taps, hop), taps, hop)
+            # The zeros of the padding count as little as what is below LEAST. An export of max_pool1d would
+            # fix the length.
+            padded = pad_same(answers, taps, hop).unsqueeze(2)
+            pooled = functional.max_pool2d(padded, (1, taps), (1, hop)).squeeze(2)
             features: Tensor = self.norm(pooled.clamp(min=LEAST))  # (batch, filter, frame)
         return features
 
@@ -79,7 +81,7 @@ class SincNet(nn.Module):
         return low, high.clamp(float(LOWEST_HZ), self.front_end.sample_rate / 2)
 
     def filters(self) -> Tensor:
-        """The band-pass filters with a maximum of 1, before the window: shape (filter, taps).
+        """The band-pass filters, with a maximum of 1 under a Hamming window: shape (filter, taps).
 
         Source: Ravanelli and Bengio, arXiv:1808.00158, equation 4.
         """
@@ -89,7 +91,7 @@ class SincNet(nn.Module):
         angles = 2 * math.pi * time
         right = (torch.sin(high * angles) - torch.sin(low * angles)) / (math.pi * time)
         filters = torch.cat([right.flip(1), 2 * (high - low), right], 1)
-        return filters / filters.amax(1, keepdim=True)
+        return filters / filters.amax(1, keepdim=True) * self.window
 
 
 def _mel(frequency_hz: float) -> float:

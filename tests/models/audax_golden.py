@@ -8,6 +8,7 @@ synthetic clip. All come from golden/audax beside the project.
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,13 @@ def _drawn(path: str, shape: tuple[int, ...], gain: float) -> np.ndarray:
     raise AssertionError(path)
 
 
+@cache
 def golden_network(name: str) -> Network:
     """A network of 527 classes with the goldens' weights."""
-    network = create_model(name).eval()
+    network = on_meta(name).eval()
     gain = 1.2 if name == "efficientnet_b0" else 1.0
-    network.load_state_dict(state_dict_from_flax(network, variables(flax_shapes(network), gain)))
+    state = state_dict_from_flax(network, variables(flax_shapes(network), gain))
+    network.load_state_dict(state, assign=True)
     return network
 
 

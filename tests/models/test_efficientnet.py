@@ -85,7 +85,7 @@ def test_a_dropped_branch_is_made_up_for():
     torch.manual_seed(0)
     drop, features = DropPath(0.25), torch.ones(4000, 2, 1, 1)
     dropped = drop(features)
-    assert set(dropped.unique().tolist()) == {0.0, pytest.approx(4 / 3)}
+    assert dropped.unique().tolist() == pytest.approx([0, 4 / 3])
     assert torch.equal(dropped[:, 0], dropped[:, 1]), "of an item all or nothing"
     assert dropped.mean().item() == pytest.approx(1, abs=0.05)
     assert drop.eval()(features) is features
