@@ -4,8 +4,10 @@ Conventions: this is the make half, which needs PyTorch (``pip install 'earmark[
 room enters every network in the registry.
 """
 
+# Each of these enters its networks in the registry.
 from earmark.models import cnn6 as cnn6
-from earmark.models import convnext as convnext  # each of these enters its networks in the registry
+from earmark.models import convnext as convnext
+from earmark.models import dymn as dymn
 from earmark.models import efficientnet as efficientnet
 from earmark.models import mobilenet as mobilenet
 from earmark.models import resnet as resnet

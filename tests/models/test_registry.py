@@ -13,7 +13,7 @@ from earmark.models.network import NetworkConfig
 from earmark.models.registry import configure, register
 from earmark.record import Record
 
-SLOW = {"mn20", "mn30", "mn40"}
+SLOW = {"dymn20", "mn20", "mn30", "mn40"}
 SLOW |= {"resnet34", "resnet50", "efficientnet_b1", "efficientnet_b2"}
 SLOW |= {"convnext_tiny", "convnext_small", "convnext_base"}
 SLOW |= {"resnetish34", "resnetish50", "vggish", "alexnet"}
