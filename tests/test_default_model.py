@@ -91,21 +91,8 @@ def reached(
     return answers
 
 
-NOT_YET = pytest.mark.xfail(
-    strict=True, reason="the first edition is not reached yet here: see docs/results.md"
-)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "white_noise",
-        "pink_noise",
-        pytest.param("speech", marks=NOT_YET),
-        pytest.param("music", marks=NOT_YET),
-    ],
-)
+@pytest.mark.parametrize("kind", ["white_noise", "pink_noise", "speech", "music"])
 def test_generated_negatives_are_no_sound(reached: dict[str, list[bool]], kind: str) -> None:
     assert len(reached[kind]) >= 200
     assert sum(reached[kind]) <= ALLOWED_SHARE * len(reached[kind])
