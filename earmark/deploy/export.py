@@ -17,6 +17,8 @@ from os import PathLike
 import numpy as np
 import onnxruntime
 import torch
+from onnx import GraphProto
+from onnxscript.optimizer import remove_unused_nodes
 
 from earmark.errors import ModelError
 from earmark.files import write_atomically
@@ -97,15 +99,26 @@ def _graph(network: Network, record: Record) -> bytes:
             verbose=False,
         )
     assert program is not None
+    remove_unused_nodes(program.model)  # initializers that loops leave behind; the runtime warns of them
     model = program.model_proto
     model.producer_name, model.producer_version = "earmark", ""
     del model.metadata_props[:]
-    for node in model.graph.node:
-        del node.metadata_props[:]  # source lines and stack traces of this machine
-        node.doc_string = ""
-    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
-        del value.metadata_props[:]
+    for graph in _with_bodies(model.graph):
+        for node in graph.node:
+            del node.metadata_props[:]  # source lines and stack traces of this machine
+            node.doc_string = ""
+        for value in (*graph.value_info, *graph.input, *graph.output, *graph.initializer):
+            del value.metadata_props[:]
     return bytes(model.SerializeToString())
+
+
+def _with_bodies(graph: GraphProto) -> Iterator[GraphProto]:
+    """A graph and those of its loops."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _with_bodies(attribute.g)
 
 
 @contextlib.contextmanager

@@ -42,15 +42,42 @@ WIDTHS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class MobileNetConfig(NetworkConfig):
-    """All choices of a MobileNet.
+class BlockTableConfig(NetworkConfig):
+    """The choices of every network that is made of the fifteen blocks.
 
     Attributes:
         num_classes: Length of the logits, at least 1.
         width: Factor on all numbers of channels, above 0.
+        strides: Of the four stages that may shrink the map, each 1 or 2.
+        dropout: Share of the mlp head's hidden values dropped in training.
+        norm_momentum: Share of each training batch in the running statistics of the batch norms.
+    """
+
+    width: float = 1.0
+    strides: tuple[int, int, int, int] = (2, 2, 2, 2)
+    dropout: float = 0.2
+    norm_momentum: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("width", self.width, self.width > 0, "a number above 0")
+        strides_hold = isinstance(self.strides, list | tuple) and len(self.strides) == 4
+        strides_hold = strides_hold and all(stride in (1, 2) for stride in self.strides)
+        require("strides", self.strides, strides_hold, "four numbers, each 1 or 2")
+        object.__setattr__(self, "strides", tuple(self.strides))  # a recipe or a record gives a list
+        require("dropout", self.dropout, 0 <= self.dropout < 1, "a number from 0 to below 1")
+        require(
+            "norm_momentum", self.norm_momentum, 0 < self.norm_momentum <= 1, "a number above 0, at most 1"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MobileNetConfig(BlockTableConfig):
+    """All choices of a MobileNet, those of BlockTableConfig among them.
+
+    Attributes:
         head: One of HEADS.
         heads: Attention heads of the head "multihead_attention_pooling".
-        strides: Of the four stages that may shrink the map, each 1 or 2.
         dilated: Whether the last three blocks dilate by 2 and keep the map's size instead of shrinking it.
         reduced_tail: Whether the last three blocks and what follows have half the channels.
         se_dims: Axes of squeeze-excitation: any of the letters c (channel), f (mel), t (frame); or "none".
@@ -58,14 +85,10 @@ class MobileNetConfig(NetworkConfig):
         se_ratio: How many times narrower the bottlenecks of squeeze-excitation are.
         n_mels: Mel bands of the spectrograms; matters only with f in se_dims, any number is taken otherwise.
         num_frames: Frames of the spectrograms; matters only with t in se_dims, any number is taken otherwise.
-        dropout: Share of the mlp head's hidden values dropped in training.
-        norm_momentum: Share of each training batch in the running statistics of the batch norms.
     """
 
-    width: float = 1.0
     head: str = "mlp"
     heads: int = 4
-    strides: tuple[int, int, int, int] = (2, 2, 2, 2)
     dilated: bool = False
     reduced_tail: bool = False
     se_dims: str = "c"
@@ -73,25 +96,14 @@ class MobileNetConfig(NetworkConfig):
     se_ratio: int = 4
     n_mels: int = 128
     num_frames: int = 1000
-    dropout: float = 0.2
-    norm_momentum: float = 0.01
 
     def __post_init__(self) -> None:
         super().__post_init__()
         letters = "" if self.se_dims == "none" else self.se_dims
-        strides_hold = isinstance(self.strides, list | tuple) and len(self.strides) == 4
         axes_hold = self.se_dims != "" and set(letters) <= set(SE_AXES) and len(set(letters)) == len(letters)
-        require("width", self.width, self.width > 0, "a number above 0")
         require("head", self.head, self.head in HEADS, f"one of {', '.join(HEADS)}")
-        strides_hold = strides_hold and all(stride in (1, 2) for stride in self.strides)
-        require("strides", self.strides, strides_hold, "four numbers, each 1 or 2")
-        object.__setattr__(self, "strides", tuple(self.strides))  # a recipe or a record gives a list
         require("se_dims", self.se_dims, axes_hold, "any of the letters c, f and t, each once, or none")
         require("se_agg", self.se_agg, self.se_agg in SE_FUSIONS, f"one of {', '.join(SE_FUSIONS)}")
-        require("dropout", self.dropout, 0 <= self.dropout < 1, "a number from 0 to below 1")
-        require(
-            "norm_momentum", self.norm_momentum, 0 < self.norm_momentum <= 1, "a number above 0, at most 1"
-        )
 
 
 @dataclass(frozen=True)
@@ -113,30 +125,38 @@ class Block:
         return 1 if self.dilation > 1 else self.stride
 
 
-_RELU = partial(nn.ReLU, inplace=True)
-_HARDSWISH = partial(nn.Hardswish, inplace=True)
+RELU = partial(nn.ReLU, inplace=True)
+HARDSWISH = partial(nn.Hardswish, inplace=True)
 
 
-def block_table(config: MobileNetConfig) -> list[Block]:
-    """Lists the fifteen blocks of a network, widths applied."""
+def block_table(config: BlockTableConfig, *, tail: int = 1, dilation: int = 1) -> list[Block]:
+    """Lists the fifteen blocks of a network, widths applied.
+
+    Args:
+        config: Its width and strides.
+        tail: What the channels of the last three blocks are divided by.
+        dilation: Of the last three blocks.
+
+    Returns:
+        The blocks, first to last.
+    """
     s0, s1, s2, s3 = config.strides
-    tail, dilation = (2 if config.reduced_tail else 1), (2 if config.dilated else 1)
     rows: list[tuple[int, int, int, int, bool, Callable[[], nn.Module], int, int]] = [
-        (16, 3, 16, 16, False, _RELU, 1, 1),
-        (16, 3, 64, 24, False, _RELU, s0, 1),
-        (24, 3, 72, 24, False, _RELU, 1, 1),
-        (24, 5, 72, 40, True, _RELU, s1, 1),
-        (40, 5, 120, 40, True, _RELU, 1, 1),
-        (40, 5, 120, 40, True, _RELU, 1, 1),
-        (40, 3, 240, 80, False, _HARDSWISH, s2, 1),
-        (80, 3, 200, 80, False, _HARDSWISH, 1, 1),
-        (80, 3, 184, 80, False, _HARDSWISH, 1, 1),
-        (80, 3, 184, 80, False, _HARDSWISH, 1, 1),
-        (80, 3, 480, 112, True, _HARDSWISH, 1, 1),
-        (112, 3, 672, 112, True, _HARDSWISH, 1, 1),
-        (112, 5, 672, 160 // tail, True, _HARDSWISH, s3, dilation),
-        (160 // tail, 5, 960 // tail, 160 // tail, True, _HARDSWISH, 1, dilation),
-        (160 // tail, 5, 960 // tail, 160 // tail, True, _HARDSWISH, 1, dilation),
+        (16, 3, 16, 16, False, RELU, 1, 1),
+        (16, 3, 64, 24, False, RELU, s0, 1),
+        (24, 3, 72, 24, False, RELU, 1, 1),
+        (24, 5, 72, 40, True, RELU, s1, 1),
+        (40, 5, 120, 40, True, RELU, 1, 1),
+        (40, 5, 120, 40, True, RELU, 1, 1),
+        (40, 3, 240, 80, False, HARDSWISH, s2, 1),
+        (80, 3, 200, 80, False, HARDSWISH, 1, 1),
+        (80, 3, 184, 80, False, HARDSWISH, 1, 1),
+        (80, 3, 184, 80, False, HARDSWISH, 1, 1),
+        (80, 3, 480, 112, True, HARDSWISH, 1, 1),
+        (112, 3, 672, 112, True, HARDSWISH, 1, 1),
+        (112, 5, 672, 160 // tail, True, HARDSWISH, s3, dilation),
+        (160 // tail, 5, 960 // tail, 160 // tail, True, HARDSWISH, 1, dilation),
+        (160 // tail, 5, 960 // tail, 160 // tail, True, HARDSWISH, 1, dilation),
     ]
 
     def wide(channels: int) -> int:
@@ -200,10 +220,12 @@ class MobileNet(Network):
         config = config or MobileNetConfig()
         super().__init__(config)
         norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=config.norm_momentum)
-        blocks = block_table(config)
+        blocks = block_table(
+            config, tail=2 if config.reduced_tail else 1, dilation=2 if config.dilated else 1
+        )
         channels = 6 * blocks[-1].out_channels
         layers: list[nn.Module] = [
-            ConvNormActivation((1, blocks[0].in_channels), 3, stride=2, norm=norm, activation=_HARDSWISH)
+            ConvNormActivation((1, blocks[0].in_channels), 3, stride=2, norm=norm, activation=HARDSWISH)
         ]
         # Every layer is padded so that a map of n becomes ceil(n / stride): the stem halves first.
         sizes = {"f": math.ceil(config.n_mels / 2), "t": math.ceil(config.num_frames / 2)}
@@ -211,7 +233,7 @@ class MobileNet(Network):
             sizes = {axis: math.ceil(size / block.step) for axis, size in sizes.items()}
             layers.append(InvertedResidual(block, _excitation(block, sizes, config), norm))
         layers.append(
-            ConvNormActivation((blocks[-1].out_channels, channels), 1, norm=norm, activation=_HARDSWISH)
+            ConvNormActivation((blocks[-1].out_channels, channels), 1, norm=norm, activation=HARDSWISH)
         )
         self.features = nn.Sequential(*layers)
         self.classifier = _head(channels, config)
@@ -267,7 +289,21 @@ def _head(channels: int, config: MobileNetConfig) -> nn.Module:
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-    hidden = make_divisible((640 if config.reduced_tail else 1280) * config.width)
+    return mlp_head(channels, 640 if config.reduced_tail else 1280, config)
+
+
+def mlp_head(channels: int, hidden: int, config: BlockTableConfig) -> nn.Sequential:
+    """Makes the head of two linear layers on the mean of the last feature map.
+
+    Args:
+        channels: Channels of that map.
+        hidden: Hidden values at width 1.
+        config: Width, dropout and number of classes.
+
+    Returns:
+        The layers from (batch, channel, mel, frame) to (batch, class).
+    """
+    hidden = make_divisible(hidden * config.width)
     return nn.Sequential(
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),

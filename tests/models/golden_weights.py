@@ -23,6 +23,18 @@ ARGUMENTS = {
     "se_r": "se_ratio",
     "input_dim_f": "n_mels",
     "input_dim_t": "num_frames",
+    "T_max": "temperature",
+    "use_dy_blocks": "dynamic_blocks",
+    "min_context_size": "min_context",
+    "max_context_size": "max_context",
+    "dyconv_k": "kernels",
+    "dyrelu_k": "relu_lines",
+}
+#: Those that say the opposite of ours.
+NEGATED = {
+    "no_dyconv": "dynamic_conv",
+    "no_dyrelu": "dynamic_relu",
+    "no_ca": "coordinate_attention",
 }
 
 
@@ -37,6 +49,10 @@ def _build(key: str, shape: list[int], kind: str, a: float, b: float) -> np.ndar
     z = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(tuple(shape))
     if kind == "affine":
         return np.asarray(a + b * z, np.float32)
+    if kind == "dyrelu_lambdas":
+        return np.repeat(np.float32([1, 0.5]), shape[0] // 2)
+    if kind == "dyrelu_init_v":
+        return np.eye(1, shape[0], dtype=np.float32)[0]
     assert kind == "abs", f"{key}: unknown kind {kind}"
     return np.asarray(a + b * np.abs(z), np.float32)
 
@@ -61,7 +77,10 @@ def read_index(golden: Path) -> dict[str, dict[str, Any]]:
 
 def own_arguments(build_kwargs: dict[str, Any]) -> dict[str, Any]:
     """The reference's build arguments under our names."""
-    return {ARGUMENTS.get(name, name): value for name, value in build_kwargs.items()}
+    return {
+        NEGATED.get(name) or ARGUMENTS.get(name, name): not value if name in NEGATED else value
+        for name, value in build_kwargs.items()
+    }
 
 
 def synth_10s() -> np.ndarray:
@@ -89,7 +108,10 @@ def settle(network: Network) -> Network:
     for norm in norms:
         norm.momentum = 1.0
     mels = getattr(network.config, "n_mels", 128)
-    network.train()(torch.randn(4, mels, 100, generator=torch.Generator().manual_seed(7)))
+    generator = torch.Generator().manual_seed(7)
+    # Loud and soft bands and moments: networks that look at means along an axis are to find some.
+    shapes = (4, mels, 100), (4, mels, 1), (4, 1, 100)
+    network.train()(sum(torch.randn(shape, generator=generator) for shape in shapes))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return network.eval()

@@ -13,7 +13,7 @@ from earmark.models.network import NetworkConfig
 from earmark.models.registry import configure, register
 from earmark.record import Record
 
-SLOW = {"mn20", "mn30", "mn40"}
+SLOW = {"dymn20", "mn20", "mn30", "mn40"}
 NAMES = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in architectures()]
 
 
