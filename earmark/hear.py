@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from earmark.audio import pad
 from earmark.errors import AudioError, ModelError
 from earmark.frontend import FrontEnd, LogMel
+from earmark.learned_frontend import AnyFrontEnd
 
 if TYPE_CHECKING:
     from earmark.models import Network
@@ -123,7 +124,7 @@ def load_stages(model_file_path: str, stages: Sequence[str] = (), pool: str = "m
 
 def with_stages(
     network: Network,
-    front_end: FrontEnd,
+    front_end: AnyFrontEnd,
     stages: Sequence[str] = (),
     pool: str = "mean",
     *,
@@ -147,6 +148,8 @@ def with_stages(
 
     from earmark.models.stages import BEST_STAGES, StageEmbedding
 
+    if not isinstance(front_end, FrontEnd):
+        raise ModelError("inner stages are those of a network behind a log-mel, this front-end learns")
     _check_rate(front_end.sample_rate, type(network).__name__)
     inner, log_mel = StageEmbedding(network, stages or BEST_STAGES, pool), LogMel(front_end)
 
@@ -235,7 +238,7 @@ def _as_module(embedder: Embedder) -> HearModel:
     try:
         from torch import nn
     except ModuleNotFoundError:
-        return embedder
+        return cast(HearModel, embedder)
     module: Any = nn.Module()
     module.embedder = embedder
     for name in HearModel.__annotations__:

@@ -138,14 +138,19 @@ def test_example_recording_is_what_its_script_makes() -> None:
 
 
 def train_page_recipe(folder: Path) -> Path:
-    [recipe] = refresh.fences(read(ROOT / "docs" / "train.md"), "toml")
+    recipe, *_ = refresh.fences(read(ROOT / "docs" / "train.md"), "toml")
     path = folder / "my_sounds.toml"
     path.write_text(recipe, encoding="utf-8")
     return path
 
 
 def test_recipe_of_the_training_page_is_valid(tmp_path: Path) -> None:
-    assert load_recipe(train_page_recipe(tmp_path)).data.folds == (1, 2)
+    path = train_page_recipe(tmp_path)
+    assert load_recipe(path).data.folds == (1, 2)
+    _, *parts = refresh.fences(read(ROOT / "docs" / "train.md"), "toml")
+    assert parts
+    path.write_text(path.read_text(encoding="utf-8") + "".join(parts), encoding="utf-8")
+    assert load_recipe(path).teacher
 
 
 @pytest.mark.slow

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from earmark import weights
 from earmark.errors import ModelError
 from earmark.evaluate.operations import Call, Step, follow, storage_of
-from earmark.frontend import EFFICIENTAT, FrontEnd
+from earmark.frontend import EFFICIENTAT
+from earmark.learned_frontend import AnyFrontEnd
 from earmark.model_file import read_record
 from earmark.models import Network, architectures, create_model
 from earmark.models.checkpoint import load_checkpoint
@@ -139,7 +140,7 @@ def complexity(model: str, seconds: float = 10.0) -> Complexity:
     return Complexity(model, architecture, seconds, front_end.n_mels, num_frames, cost, size)
 
 
-def _described(model: str) -> tuple[str, dict[str, Any], FrontEnd, Path | None]:
+def _described(model: str) -> tuple[str, dict[str, Any], AnyFrontEnd, Path | None]:
     """Architecture, what it is built with, front-end, and file of whatever a name stands for."""
     path = weights.look(model)
     if path:
@@ -310,8 +311,8 @@ def _is_odd(step: Step) -> bool:
     """Whether a step turns a map: an odd permutation of its axes puts frames before mel bands, or back."""
     if step.operator == "transpose":
         first, second = (axis % step.inputs[0].ndim for axis in step.arguments[1:3])
-        return first != second
+        return bool(first != second)
     if step.operator == "permute":
         order = [axis % step.inputs[0].ndim for axis in step.arguments[1]]
-        return sum(first > second for first, second in combinations(order, 2)) % 2 == 1
+        return bool(sum(first > second for first, second in combinations(order, 2)) % 2)
     return False

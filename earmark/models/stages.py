@@ -120,7 +120,7 @@ def _inner(network: Network, stage: str) -> nn.Module:
 def _feature_maps(network: Network, log_mel: Tensor) -> list[Tensor]:
     if not hasattr(network, "feature_maps"):
         raise ModelError(f"{type(network).__name__} shows no inner stages: choose clf1 or logits")
-    maps: list[Tensor] = network.feature_maps(log_mel)
+    maps: list[Tensor] = cast(Any, network).feature_maps(log_mel)
     return maps
 
 

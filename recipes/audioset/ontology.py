@@ -23,7 +23,7 @@ SHIPPED = Path(__file__).resolve().parents[2] / "earmark" / "shipped" / "audiose
 HEAD = """\
 # AudioSet's {labels} labels, in the order of the models' classes, and the other nodes of its ontology.
 # Columns: id, lines of the children (the first node is 0), name. Made by recipes/audioset/ontology.py.
-# Source: Google, https://research.google.com/audioset; labels CC BY 4.0, ontology and this table CC BY-SA 4.0.
+# Source: Google, https://research.google.com/audioset; labels CC BY 4.0, the rest CC BY-SA 4.0.
 """
 
 
