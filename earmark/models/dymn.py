@@ -40,7 +40,7 @@ def temperature_at(
 
     It falls along a steep line to 1, then along a gentle one, and stays at the final temperature.
 
-    Source: Schmid et al., arXiv:2310.15648, section IV; golden pipeline/dyconv_temperature.json.
+    Source: Schmid et al., arXiv:2310.15648; golden pipeline/dyconv_temperature.json.
 
     Args:
         epoch: Counted from 0.
@@ -103,7 +103,7 @@ class DyMNConfig(BlockTableConfig):
 class ContextGenerator(nn.Module):
     """Sums up a block's input: one context for the clip, and scales in (0, 1) for each mel band and frame.
 
-    Source: Schmid et al., arXiv:2310.15648, section III; Hou et al., arXiv:2103.02907, equations 4 to 8.
+    Source: Schmid et al., arXiv:2310.15648; Hou et al., arXiv:2103.02907, equations 4 to 8.
 
     Args:
         block: The block.
@@ -144,7 +144,7 @@ class ContextGenerator(nn.Module):
 
 
 class DynamicConv(nn.Module):
-    """Convolution without bias whose kernel is, clip by clip, a mean of several with weights from the context.
+    """Convolution without bias whose kernel is, clip by clip, a mean of several, weighted by the context.
 
     Source: Chen et al., arXiv:1912.03458, section 3; golden models/dymn04_dyconv_k2.npz.
 
@@ -189,8 +189,9 @@ class DynamicPointwise(DynamicConv):
 
     def forward(self, features: Tensor, context: Tensor) -> Tensor:
         """Maps (batch, input channel, mel, frame) and a context to (batch, output channel, mel, frame)."""
-        kernels = self.mixed(context).unflatten(1, self.shape[:2])  # (batch, output channel, input channel)
-        return (kernels @ features.flatten(2)).unflatten(2, features.shape[2:])
+        kernels = self.mixed(context).view(-1, *self.shape[:2])  # (batch, output channel, input channel)
+        mapped = kernels @ features.flatten(2)
+        return mapped.view(*mapped.shape[:2], *features.shape[2:])
 
 
 class DynamicDepthwise(DynamicConv):
@@ -209,8 +210,8 @@ class DynamicDepthwise(DynamicConv):
         self.stride, self.padding = stride, kernel // 2
 
     def forward(self, features: Tensor, context: Tensor) -> Tensor:
-        """Maps (batch, channel, mel, frame) and a context to (batch, channel, mel / stride, frame / stride)."""
-        kernels = self.mixed(context).unflatten(1, self.shape)
+        """Maps (batch, channel, mel, frame) and a context to the like, mel and frame shrunk by the stride."""
+        kernels = self.mixed(context).view(-1, *self.shape)
         if torch.compiler.is_exporting():
             return self._clip_by_clip(features, kernels)
         # The channels of all clips, side by side, are the channels of one map.
@@ -221,7 +222,7 @@ class DynamicDepthwise(DynamicConv):
         return F.conv2d(features, kernels, None, self.stride, self.padding, groups=len(kernels))
 
     def _clip_by_clip(self, features: Tensor, kernels: Tensor) -> Tensor:
-        """The same as a loop in the graph: in ONNX the number of groups is fixed, so it cannot hold the batch."""
+        """The same as a loop in the graph: ONNX fixes the number of groups, so it cannot hold the batch."""
 
         def one(carry: Tensor, clip: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             return carry.clone(), self._convolved(clip[0].unsqueeze(0), clip[1]).squeeze(0)
@@ -231,7 +232,7 @@ class DynamicDepthwise(DynamicConv):
 
 
 class DynamicReLU(nn.Module):
-    """The largest of several lines through each value, slopes and offsets per clip and channel from the context.
+    """The largest of several lines at each value, their slopes and offsets per clip and channel.
 
     Source: Chen et al., arXiv:2003.10027, variant B; golden models/dymn04_dyrelu_k3.npz.
 
@@ -252,11 +253,12 @@ class DynamicReLU(nn.Module):
 
     def forward(self, features: Tensor, context: Tensor) -> Tensor:
         """Activates a map (batch, channel, mel, frame), given a context (batch, context)."""
-        theta = 2 * self.coef_net(context).sigmoid() - 1
-        theta = theta.unflatten(1, (-1, 1, 1, len(self.lambdas))) * self.lambdas + self.init_v
+        theta: Tensor = 2 * self.coef_net(context).sigmoid() - 1
+        theta = theta.view(len(theta), -1, 1, 1, len(self.lambdas)) * self.lambdas + self.init_v
         slopes, offsets = (half.unbind(-1) for half in theta.chunk(2, -1))  # each (batch, channel, 1, 1)
         lines = [features * slope + offset for slope, offset in zip(slopes, offsets, strict=True)]
-        return reduce(torch.maximum, lines)
+        highest: Tensor = reduce(torch.maximum, lines)
+        return highest
 
 
 class WithoutContext(nn.Module):
@@ -279,7 +281,7 @@ class WithoutContext(nn.Module):
 class DynamicResidual(nn.Module):
     """The inverted residual block whose convolutions, activation and scales follow the clip.
 
-    Source: Schmid et al., arXiv:2310.15648, figure 1.
+    Source: Schmid et al., arXiv:2310.15648.
 
     Args:
         block: The row of the table.
@@ -311,7 +313,7 @@ class DynamicResidual(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Maps (batch, in_channels, mel, frame) to (batch, out_channels, mel / stride, frame / stride)."""
         context, mel_scales, frame_scales = self.context_gen(features)
-        result = features
+        result: Tensor = features
         if self.expands:
             result = self.exp_act(self.exp_norm(self.exp_conv(result, context)))
         result = self.depth_act(self.depth_norm(self.depth_conv(result, context)), context)
@@ -340,9 +342,9 @@ def _depthwise(block: Block, context: int, config: DyMNConfig) -> nn.Module:
 class DyMN(Network):
     """DyMN from log-mel to logits; the embedding is the mean of the last feature map.
 
-    The temperature of its kernels is a choice of the network, ``config.temperature``, since the state dict does
-    not hold it. Training that anneals it calls set_temperature before each epoch; ``config`` follows, and a
-    checkpoint is only written with a record that says the temperature that the network is at.
+    The temperature of its kernels is a choice of the network, ``config.temperature``, since the state dict
+    does not hold it. A training that anneals it calls set_temperature before each epoch, also of a moving
+    average; ``config`` follows, and a checkpoint takes only a record that says the temperature of now.
 
     Args:
         config: All its choices; None for the published defaults.

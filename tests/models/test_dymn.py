@@ -1,7 +1,8 @@
 """Parity with the published networks, and what a DyMN takes and refuses.
 
-tests/golden/dymn.npz holds, for two small networks of the goldens beside the project (golden/efficientat), the
-manifest, the build arguments, and the reference's logits, embedding and stage statistics of the synthetic clip.
+tests/golden/dymn.npz holds, for two small networks of the goldens beside the project (golden/efficientat),
+the manifest, the build arguments, and the reference's logits, embedding and stage statistics of the synthetic
+clip.
 """
 
 import json
@@ -187,24 +188,28 @@ def test_shapes_do_not_depend_on_batch_size_or_class_count(num_classes):
 @torch.no_grad()
 def test_a_batch_equals_its_rows_with_a_part_switched_off(switch):
     network = settle(create_model("dymn", num_classes=3, **{switch: False}, **NARROW))
+    network.classifier[5].weight.mul_(100)  # it starts near zero, where all answers are alike
     log_mel = torch.randn(3, 64, 70)
     together = network(log_mel).logits
-    assert together.std() > 1e-3
+    assert together.std() > 1e-2
     torch.testing.assert_close(together, torch.cat([network(row[None]).logits for row in log_mel]))
 
 
 @torch.no_grad()
 def test_channels_last_changes_no_answer():
     network, log_mel = settle(create_model("dymn", num_classes=5, **NARROW)), torch.randn(2, 64, 100)
+    network.classifier[5].weight.mul_(100)
     wanted = network(log_mel)
-    assert wanted.logits.std() > 1e-3
+    assert wanted.logits.std() > 1e-2
     network.to(memory_format=torch.channels_last)
     torch.testing.assert_close(network(log_mel), wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_starting_weights_have_the_published_spread():
     conv, linear = DynamicDepthwise(4000, 3, 1, 8, DyMNConfig()), create_model("dymn", **NARROW).classifier[5]
-    assert conv.weight.std((0, 1, 3)).numpy() == pytest.approx((2 / 36000) ** 0.5, rel=0.02)  # fan out
+    assert conv.weight.detach().std((0, 1, 3)).numpy() == pytest.approx(
+        (2 / 36000) ** 0.5, rel=0.02
+    )  # fan out
     assert linear.weight.std().item() == pytest.approx(0.01, rel=0.05)
 
 
@@ -214,7 +219,7 @@ def test_starting_weights_have_the_published_spread():
 def test_the_depthwise_convolution_exports_with_batch_and_length_left_open(kernel, stride):
     conv = DynamicDepthwise(6, kernel, stride, 8, DyMNConfig())
     batch = torch.export.Dim("batch")
-    axes = ({0: batch, 3: torch.export.Dim("frame")}, {0: batch})
+    axes = ({0: batch, 3: torch.export.Dim("frame", min=3)}, {0: batch})
     example = torch.randn(2, 6, 8, 20), torch.randn(2, 8)
     program = torch.export.export(conv, example, dynamic_shapes=axes).module()
     for size, frames in [(1, 33), (3, 9)]:
