@@ -143,10 +143,14 @@ class AtEachPosition(nn.Sequential):
 
 
 class Excited(nn.Module):
-    """Scales by a mean over all frames, on which no receptive field may depend."""
+    """Scales by what it makes of a mean over all frames, on which no receptive field may depend."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, (7, 1), padding=(3, 0))
 
     def forward(self, features: Tensor) -> Tensor:
-        return features * features.mean(3, keepdim=True).sigmoid()
+        return features * self.conv(features.mean(3, keepdim=True))
 
 
 def test_counts_by_hand() -> None:
