@@ -254,7 +254,7 @@ class DynamicReLU(nn.Module):
     def forward(self, features: Tensor, context: Tensor) -> Tensor:
         """Activates a map (batch, channel, mel, frame), given a context (batch, context)."""
         theta: Tensor = 2 * self.coef_net(context).sigmoid() - 1
-        theta = theta.view(len(theta), -1, 1, 1, len(self.lambdas)) * self.lambdas + self.init_v
+        theta = theta.view(theta.shape[0], -1, 1, 1, len(self.lambdas)) * self.lambdas + self.init_v
         slopes, offsets = (half.unbind(-1) for half in theta.chunk(2, -1))  # each (batch, channel, 1, 1)
         lines = [features * slope + offset for slope, offset in zip(slopes, offsets, strict=True)]
         highest: Tensor = reduce(torch.maximum, lines)
