@@ -41,11 +41,14 @@ _BATCH_S = 20.0
 
 
 class HearModel(Protocol):
-    """What HEAR's programs ask of a model."""
+    """What HEAR's programs ask of a model: its rate in Hz, and how many values each kind of vector has."""
 
-    sample_rate: int
-    scene_embedding_size: int
-    timestamp_embedding_size: int
+    @property
+    def sample_rate(self) -> int: ...  # noqa: D102
+    @property
+    def scene_embedding_size(self) -> int: ...  # noqa: D102
+    @property
+    def timestamp_embedding_size(self) -> int: ...  # noqa: D102
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,7 +241,7 @@ def _as_module(embedder: Embedder) -> HearModel:
         return embedder
     module: Any = nn.Module()
     module.embedder = embedder
-    for name in HearModel.__annotations__:
+    for name in ("sample_rate", "scene_embedding_size", "timestamp_embedding_size"):
         setattr(module, name, getattr(embedder, name))
     dressed: HearModel = module
     return dressed

@@ -310,8 +310,8 @@ def _is_odd(step: Step) -> bool:
     """Whether a step turns a map: an odd permutation of its axes puts frames before mel bands, or back."""
     if step.operator == "transpose":
         first, second = (axis % step.inputs[0].ndim for axis in step.arguments[1:3])
-        return first != second
+        return bool(first != second)
     if step.operator == "permute":
-        order = [axis % step.inputs[0].ndim for axis in step.arguments[1]]
+        order: list[int] = [axis % step.inputs[0].ndim for axis in step.arguments[1]]
         return sum(first > second for first, second in combinations(order, 2)) % 2 == 1
     return False

@@ -85,9 +85,9 @@ def storage_of(tensor: Tensor) -> int:
     return number
 
 
-class _Notebook(TorchDispatchMode):
+class _Notebook(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self.around: list[Call] = []
 

@@ -118,10 +118,10 @@ def _inner(network: Network, stage: str) -> nn.Module:
 
 
 def _feature_maps(network: Network, log_mel: Tensor) -> list[Tensor]:
-    if not hasattr(network, "feature_maps"):
+    method: Callable[[Tensor], list[Tensor]] | None = getattr(network, "feature_maps", None)
+    if method is None:
         raise ModelError(f"{type(network).__name__} shows no inner stages: choose clf1 or logits")
-    maps: list[Tensor] = network.feature_maps(log_mel)
-    return maps
+    return method(log_mel)
 
 
 @contextmanager
