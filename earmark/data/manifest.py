@@ -30,14 +30,17 @@ class Clip:
     labels: tuple[str, ...]
     fold: int = 0
     extra: Mapping[str, str] = field(default_factory=dict)
+    labelled: bool = True
+    """Off: what is heard in it is not known, which is not the same as none of the classes."""
 
 
-def read_manifest(path: str | Path, audio: str | Path | None = None) -> list[Clip]:
+def read_manifest(path: str | Path, audio: str | Path | None = None, labelled: bool = True) -> list[Clip]:
     """Reads the clips of a manifest, in the order of the file.
 
     Args:
         path: The CSV file.
         audio: Folder that relative paths start from; by default the manifest's own.
+        labelled: Whether its labels say all that is heard; off, they are not looked at.
 
     Raises:
         DataError: If the file or a required column is missing, a fold is not a number, or no clip is listed.
@@ -56,10 +59,10 @@ def read_manifest(path: str | Path, audio: str | Path | None = None) -> list[Cli
         raise DataError(
             f"{file}: the manifest lacks the column {', '.join(sorted(missing))}; it has {', '.join(rows[0])}"
         )
-    return [_clip(file, number, row, root) for number, row in enumerate(rows, start=2)]
+    return [_clip(file, number, row, root, labelled) for number, row in enumerate(rows, start=2)]
 
 
-def _clip(file: Path, number: int, row: dict[str, str], root: Path) -> Clip:
+def _clip(file: Path, number: int, row: dict[str, str], root: Path, labelled: bool) -> Clip:
     values = {key: value or "" for key, value in row.items() if key is not None}
     name, labels, fold = values.pop("path"), values.pop("labels"), values.pop("fold", "") or "0"
     if not name:
@@ -68,7 +71,8 @@ def _clip(file: Path, number: int, row: dict[str, str], root: Path) -> Clip:
         fold_number = int(fold)
     except ValueError:
         raise DataError(f"{file}, line {number}: fold {fold!r} is not a whole number") from None
-    return Clip(root / name, tuple(label for label in labels.split(SEPARATOR) if label), fold_number, values)
+    names = tuple(label for label in labels.split(SEPARATOR) if label) if labelled else ()
+    return Clip(root / name, names, fold_number, values, labelled)
 
 
 def label_set(clips: Iterable[Clip]) -> tuple[str, ...]:
@@ -77,7 +81,7 @@ def label_set(clips: Iterable[Clip]) -> tuple[str, ...]:
 
 
 def targets(clips: Sequence[Clip], labels: Sequence[str]) -> NDArray[np.float32]:
-    """One row per clip with 1 where a label is set.
+    """One row per clip with 1 where a label is set, and NaN throughout where nothing is known of it.
 
     Returns:
         float32, shape (clip, class).
@@ -88,6 +92,8 @@ def targets(clips: Sequence[Clip], labels: Sequence[str]) -> NDArray[np.float32]
     index = {label: position for position, label in enumerate(labels)}
     table = np.zeros((len(clips), len(labels)), np.float32)
     for row, clip in enumerate(clips):
+        if not clip.labelled:
+            table[row] = np.nan
         for label in clip.labels:
             if label not in index:
                 raise DataError(

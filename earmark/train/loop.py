@@ -42,7 +42,7 @@ from earmark.train.losses import imitation_loss, label_loss
 from earmark.train.recipe import Recipe
 from earmark.train.run_state import RunState
 from earmark.train.schedules import cosine_with_warm_up
-from earmark.train.teacher import Teacher, open_teacher
+from earmark.train.teacher import Probe, Teacher, open_teacher
 from earmark.version import __version__
 
 WORDS = ("description", "source", "command", "cost", "expected", "license")
@@ -72,7 +72,14 @@ def split_clips(recipe: Recipe, fold: int | None) -> Split:
         DataError: If a manifest is damaged, a label unknown, or nothing is left to train on or to judge.
     """
     sources = [
-        (source, [clip for path in source.manifests for clip in read_manifest(path, source.audio)])
+        (
+            source,
+            [
+                clip
+                for path in source.manifests
+                for clip in read_manifest(path, source.audio, source.labelled)
+            ],
+        )
         for source in recipe.data.sources
     ]
     everything = [clip for _, clips in sources for clip in clips]
@@ -82,7 +89,7 @@ def split_clips(recipe: Recipe, fold: int | None) -> Split:
         tuple(clip for clip in select(clips, source.train_on) if fold is None or clip.fold != fold)
         for source, clips in sources
     )
-    judged = tuple(clip for clip in everything if fold is not None and clip.fold == fold)
+    judged = tuple(clip for clip in everything if fold is not None and clip.fold == fold and clip.labelled)
     if fold is not None and not judged:
         raise DataError(f"recipe {recipe.name!r}: no clip has fold {fold} to judge by")
     if not any(groups):
@@ -165,6 +172,7 @@ class _Run:
             (len(group), wanted) for group, wanted in zip(split.groups, split.clips_per_epoch, strict=True)
         ]
         self.steps = len(list(epoch_batches(self.groups, recipe.optimizer.batch_size, (0,))))
+        self.probe = self._fit_probe()
         self.best = -math.inf
         self.judged_windows: list[tuple[int, NDArray[np.float32]]] | None = None
 
@@ -180,6 +188,35 @@ class _Run:
             return None, None
         teacher = open_teacher(self.recipe.teacher, self.recipe.front_end.sample_rate)
         return teacher, nn.Linear(self.embedding_size, teacher.num_outputs)
+
+    def _fit_probe(self) -> Probe | None:
+        """What the teacher's answers say of the run's own classes; fitted once, kept for a resumed run."""
+        settings = self.recipe.teacher
+        if settings is None or self.teacher is None or not settings.probe_weight:
+            return None
+        path = self.folder / "probe.safetensors"
+        if path.exists():
+            return Probe.load(path)
+        recipe, answers, targets = self.recipe, [], []
+        for number in range(settings.probe_passes):
+            seed = (recipe.seed, number, 1)
+            groups = [
+                (size, wanted if group and group[0].labelled else 0)
+                for group, (size, wanted) in zip(self.split.groups, self.groups, strict=True)
+            ]
+            batches = list(epoch_batches(groups, recipe.optimizer.batch_size, seed))
+            loader = DataLoader(self.data, batch_sampler=batches, num_workers=recipe.data.workers)
+            for step, (waveforms, wanted) in enumerate(loader):
+                generator = np.random.default_rng([*seed, step])
+                last = recipe.optimizer.epochs
+                _, wanted, taught = augmented(
+                    recipe, self.front_end, waveforms, wanted, generator, last, self.teacher
+                )
+                answers.append(taught)
+                targets.append(wanted)
+        probe = Probe.fit(torch.cat(answers), torch.cat(targets))
+        probe.save(path)
+        return probe
 
     @property
     def trained(self) -> nn.Module:
@@ -279,6 +316,10 @@ class _Run:
         if self.imitation is not None and self.recipe.teacher is not None:
             imitated = self.imitation(answer.embedding.float())
             loss = loss + self.recipe.teacher.weight * imitation_loss(imitated, taught)
+            if self.probe is not None:
+                soft = self.probe(taught)
+                told = label_loss(answer.logits.float(), soft, self.recipe.task)
+                loss = loss + self.recipe.teacher.probe_weight * told
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()

@@ -18,15 +18,22 @@ def label_loss(
 
     Args:
         logits: (batch, class).
-        targets: (batch, class) in [0, 1], mixed targets included.
+        targets: (batch, class) in [0, 1], mixed targets included; NaN where nobody knows, which adds nothing.
         task: "multi_label" (mean over classes too) or "single_label".
         smoothing: Share of each target that is spread: over both answers of a class, or over the classes.
         ranking_weight: Of a second term for "multi_label", see :func:`ranking_loss`.
     """
+    known = ~targets.isnan()
+    rows = known.all(-1)
     if task == "single_label":
-        return functional.cross_entropy(logits, targets, label_smoothing=smoothing)
-    loss = functional.binary_cross_entropy_with_logits(logits, targets * (1 - smoothing) + smoothing / 2)
-    return loss + ranking_weight * ranking_loss(logits, targets) if ranking_weight else loss
+        total = functional.cross_entropy(
+            logits[rows], targets[rows], label_smoothing=smoothing, reduction="sum"
+        )
+        return total / max(1, int(rows.sum()))
+    smooth = targets[known] * (1 - smoothing) + smoothing / 2
+    total = functional.binary_cross_entropy_with_logits(logits[known], smooth, reduction="sum")
+    loss = total / max(1, int(known.sum()))
+    return loss + ranking_weight * ranking_loss(logits[rows], targets[rows]) if ranking_weight else loss
 
 
 def ranking_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -35,7 +42,7 @@ def ranking_loss(logits: Tensor, targets: Tensor) -> Tensor:
     Binary cross-entropy alone learns each class by itself and hardly minds which of two high scores is the
     higher one. A clip without labels has nothing to rank and adds nothing.
     """
-    return -(targets * functional.log_softmax(logits, -1)).sum(-1).mean()
+    return -(targets * functional.log_softmax(logits, -1)).sum() / max(1, len(logits))
 
 
 def imitation_loss(answers: Tensor, taught: Tensor) -> Tensor:

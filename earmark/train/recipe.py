@@ -62,6 +62,8 @@ class Source(Section):
     """Folder that relative paths start from; by default each manifest's own."""
     train_on: Mapping[str, tuple[str, ...]] = {}
     """Column -> values: train on such clips only. Judging uses every clip of the fold."""
+    labelled: bool = True
+    """Off: nobody knows what is heard in these clips; they serve for a teacher's answers only."""
     clips_per_epoch: Count | None = None
     """Draw so many clips of this source in each epoch; by default all."""
 
@@ -159,6 +161,11 @@ class Imitation(Section):
     """Divides them then."""
     weight: Positive
     """Of the mean squared difference, beside the label's loss."""
+    probe_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Of imitating, with the network's own head, what a linear probe on the teacher's answers says of the
+    recipe's classes. The probe is fitted to the labelled training clips, augmented, before the run."""
+    probe_passes: Count = 4
+    """Over the labelled clips, to fit the probe."""
 
 
 class Judge(Section):
@@ -213,6 +220,10 @@ class Recipe(Section):
             low, high = getattr(self.augment, name)
             if low > high:
                 raise ValueError(f"augment.{name} must be [lowest, highest]")
+        if self.teacher is None and not all(source.labelled for source in self.data.sources):
+            raise ValueError(
+                "data.sources with labelled = false need a [teacher]: nothing else learns from them"
+            )
         if self.optimizer.ranking_weight and self.task == "single_label":
             raise ValueError("optimizer.ranking_weight is for task multi_label: cross-entropy ranks already")
         if isinstance(self.front_end, LearnedFrontEnd):

@@ -14,11 +14,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save
 from torch import Tensor
+from torch.nn import functional
 
 from earmark.audio import pad
 from earmark.audio.resample import resample
 from earmark.errors import MissingExtraError, RecipeError
+from earmark.files import write_atomically
 from earmark.train.recipe import Imitation
 
 Floats = NDArray[np.float32]
@@ -91,6 +94,60 @@ class LiteRTTeacher:
         return np.asarray(
             np.mean([self._answer(heard[start : start + self.window_length]) for start in starts], 0)
         )
+
+
+class Probe:
+    """A linear classifier of the student's classes on a teacher's answers.
+
+    Args:
+        weight: (class, output).
+        bias: (class,).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.weight, self.bias = weight, bias
+
+    def __call__(self, answers: Tensor) -> Tensor:
+        """Scores (batch, class) in [0, 1] of answers (batch, output)."""
+        return torch.sigmoid(answers @ self.weight.T + self.bias)
+
+    @classmethod
+    def fit(cls, answers: Tensor, targets: Tensor, decay: float = 0.03) -> Probe:
+        """Fits by binary cross-entropy, summed over the classes, with a penalty on standardised weights.
+
+        Args:
+            answers: (clip, output).
+            targets: (clip, class) in [0, 1]; rows with NaN are left out.
+            decay: Of half the squared weights.
+        """
+        known = ~targets.isnan().any(-1)
+        answers, targets = answers[known].double(), targets[known].double()
+        mean, spread = answers.mean(0), answers.std(0).clamp(min=1e-3)
+        standard = (answers - mean) / spread
+        weight = torch.zeros(targets.shape[1], answers.shape[1], dtype=torch.float64, requires_grad=True)
+        bias = torch.zeros(targets.shape[1], dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            error = functional.binary_cross_entropy_with_logits(standard @ weight.T + bias, targets)
+            total = error * targets.shape[1] + decay / 2 * weight.square().sum()
+            total.backward()  # type: ignore[no-untyped-call]
+            return total
+
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            scaled = weight / spread
+            return cls(scaled.float(), (bias - scaled @ mean).float())
+
+    def save(self, path: Path) -> None:
+        """Writes a safetensors file."""
+        write_atomically(path, save({"weight": self.weight, "bias": self.bias}))
+
+    @classmethod
+    def load(cls, path: Path) -> Probe:
+        """Reads what :meth:`save` wrote."""
+        return cls(**load_file(path))
 
 
 def _open(path: Path, inner: bool) -> Any:

@@ -3,23 +3,29 @@
     python recipes/esc18/textures.py --count 4000 --seed 0 --out DIR
 
 Each clip is a mixture of one to three layers; a layer is one event, an event repeated, or goes on throughout;
-an event is a source (noise, pulses, harmonics, struck modes, frequency modulation, grains) with a random
-colouring, envelope and tremolo. Source of the idea: Cherep and Singh, arXiv:2406.05923.
+an event is a source (noise, gusts, pulses, harmonics, a throat, struck modes, frequency modulation, grains)
+with a random colouring, envelope and tremolo. Source of the idea: Cherep and Singh, arXiv:2406.05923. One layer
+in six is a few notes of any instrument or effect of the soundfont FluidR3 (MIT licence), at any pitch and speed.
 
-Conventions: as in studio.py; every clip has a random generator of its own, from (seed, number).
+Conventions: as in studio.py; every clip has a random generator of its own, from (seed, number); the notes are
+rendered a hundred clips at a time.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import io
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from studio import RATE, SAMPLES, at_level, fit, in_a_room
+import soxr
+from music import DRUM_KITS, DRUMS, Note, Score
+from studio import RATE, SAMPLES, Studio, at_level, fit, fluidsynth, in_a_room
 
 from earmark.files import write_atomically
 
@@ -45,6 +51,39 @@ def noise(rng: np.random.Generator, size: int) -> np.ndarray:
     spectrum = np.fft.rfft(rng.standard_normal(size))
     frequency = np.maximum(np.fft.rfftfreq(size, 1 / RATE), 20.0)
     return np.fft.irfft(spectrum * frequency ** -rng.uniform(-0.3, 1.3), size)
+
+
+def gusts(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Noise whose strength and colour wander, as wind, surf, applause and breath have it."""
+    total = np.zeros(size)
+    nodes = max(2, int(_log_uniform(rng, 0.3, 20) * size / RATE) + 2)
+    for _ in range(int(rng.integers(1, 4))):
+        strength = np.interp(np.linspace(0, nodes - 1, size), np.arange(nodes), rng.exponential(1, nodes))
+        total += strength ** rng.uniform(0.5, 2) * noise(rng, size)
+    return total
+
+
+def throat(rng: np.random.Generator, size: int) -> np.ndarray:
+    """A hoarse or clear voice without words: pulses of a gliding pitch through three moving resonances."""
+    pitch = _path(rng, size, 60, 1500) * (1 + rng.choice([0, 0.02, 0.06]) * rng.standard_normal())
+    time = np.arange(size) / RATE
+    pitch = pitch * (1 + rng.choice([0, 0.03]) * np.sin(2 * np.pi * rng.uniform(4, 30) * time))
+    phase = 2 * np.pi * np.cumsum(pitch) / RATE
+    resonances = [
+        (_path(rng, size, low, high), rng.uniform(0.08, 0.5))
+        for low, high in ((250, 1500), (700, 4000), (2000, 9000))
+    ]
+    total = np.zeros(size)
+    for k in range(1, min(60, int(15_500 / pitch.max())) + 1):
+        partial = k * pitch
+        gain = sum(
+            np.exp(-((np.log(partial / center) / width) ** 2)) * 0.6**number
+            for number, (center, width) in enumerate(resonances)
+        )
+        total += (gain + 0.01) * k ** -rng.uniform(0, 0.6) * np.sin(k * phase)
+    rough = 1 + rng.choice([0, 0.4, 0.9]) * np.sin(phase / rng.integers(2, 5))
+    breath = noise(rng, size) * np.interp(time, [0, size / RATE], rng.uniform(0, 1, 2))
+    return total * rough + rng.choice([0, 0.05, 0.4]) * float(np.std(total)) * breath
 
 
 def pulses(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -106,7 +145,9 @@ def grains(rng: np.random.Generator, size: int) -> np.ndarray:
     return total[:size]
 
 
-SOURCES: tuple[Source, ...] = (noise, pulses, harmonics, modes, modulated, grains)
+SOURCES: tuple[Source, ...] = (noise, gusts, pulses, harmonics, throat, modes, modulated, grains)
+SLOT_S = 6.0  # of a rendered group of notes, the last of them fading
+GROUP = 100
 
 
 def event(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -130,6 +171,54 @@ def event(rng: np.random.Generator, size: int) -> np.ndarray:
     return at_level(wave * envelope, -20)
 
 
+def _notes(rng: np.random.Generator, start_s: float, channel: int) -> list[Note]:
+    """A few notes, or one repeated, of one channel within a slot."""
+    every, low = _log_uniform(rng, 0.06, 3), int(rng.integers(10, 100))
+    moments = (
+        np.arange(0, SLOT_S - 1.5, every) if rng.random() < 0.5 else rng.uniform(0, 4, rng.integers(1, 5))
+    )
+    length = _log_uniform(rng, 0.05, 4)
+    span = int(rng.choice([1, 3, 25]))
+    return [
+        Note(
+            start_s + float(moment),
+            min(length, SLOT_S - 0.5 - float(moment)),
+            channel,
+            low + int(rng.integers(span)),
+            int(rng.integers(40, 128)),
+        )
+        for moment in moments[:40]
+    ]
+
+
+@functools.lru_cache(maxsize=1)
+def _played(seed: int, group: int) -> np.ndarray:
+    """Notes of a random instrument in each of ``GROUP`` slots, (slot, time)."""
+    rng = np.random.default_rng([seed, group, 1])
+    pieces = []
+    with tempfile.TemporaryDirectory() as scratch:
+        studio = Studio("train", Path(scratch), {})
+        for _ in range(GROUP // 10):
+            # A program belongs to a channel, so each slot has a channel of its own; one of ten is the drums'
+            channels = [channel for channel in range(10) if channel != DRUMS] + [DRUMS]
+            programs = {channel: int(rng.integers(128)) for channel in channels}
+            programs[DRUMS] = int(rng.choice(DRUM_KITS))
+            notes = [
+                note for slot, channel in enumerate(channels) for note in _notes(rng, slot * SLOT_S, channel)
+            ]
+            sound = fluidsynth(studio, Score(notes, programs))
+            size = int(SLOT_S * RATE)
+            sound = np.pad(sound, (0, max(0, 10 * size - len(sound))))[: 10 * size]
+            pieces.append(sound.reshape(10, size))
+    return np.concatenate(pieces)
+
+
+def played(rng: np.random.Generator, seed: int, number: int) -> np.ndarray:
+    """Some notes of an instrument, at any speed: (SAMPLES,)."""
+    slot = _played(seed, number // GROUP)[number % GROUP]
+    return fit(soxr.resample(slot, RATE * float(rng.choice([1.0, rng.uniform(0.4, 2.5)])), RATE, "QQ"))
+
+
 def layer(rng: np.random.Generator) -> np.ndarray:
     """One event going on throughout, a few of them, or one repeated with small differences."""
     form = rng.choice(["throughout", "few", "repeated"], p=[0.35, 0.3, 0.35])
@@ -150,9 +239,13 @@ def layer(rng: np.random.Generator) -> np.ndarray:
     return total
 
 
-def texture(rng: np.random.Generator) -> np.ndarray:
+def texture(seed: int, number: int) -> np.ndarray:
     """A clip of one to three layers, some in a room, at any level: (SAMPLES,)."""
-    layers = [at_level(layer(rng), rng.uniform(-38, -18)) for _ in range(int(rng.integers(1, 4)))]
+    rng = np.random.default_rng([seed, number])
+    sounds = [layer(rng) for _ in range(int(rng.integers(1, 4)))]
+    if rng.random() < 0.35:
+        sounds[0] = played(rng, seed, number)
+    layers = [at_level(sound, rng.uniform(-38, -18)) for sound in sounds]
     clip = np.sum(layers, axis=0)
     if rng.random() < 0.3:
         clip = fit(in_a_room(rng, clip))
@@ -172,7 +265,7 @@ def main() -> None:
     writer.writerow(COLUMNS)
     for number in range(arguments.count):
         name = f"texture_{number:05d}.flac"
-        samples = texture(np.random.default_rng([arguments.seed, number]))
+        samples = texture(arguments.seed, number)
         soundfile.write(arguments.out / name, samples, RATE, subtype="PCM_16")
         writer.writerow((name, "", 0, "texture", "MIT", "earmark", "NumPy", "random texture"))
     write_atomically(arguments.out / "textures.csv", table.getvalue())

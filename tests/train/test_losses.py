@@ -63,6 +63,33 @@ def test_ranking_is_added_by_its_weight_where_labels_may_co_occur(batch):
     assert single[0] == single[1]
 
 
+def test_what_nobody_knows_adds_nothing(batch):
+    logits, targets, shares = batch
+    unknown, unknown_shares = targets.clone(), shares.clone()
+    unknown[2:4] = unknown_shares[2:4] = torch.nan
+    known = [0, 1, 4, 5, 6, 7]
+    for task, some, all_known in (
+        ("multi_label", unknown, targets[known]),
+        ("single_label", unknown_shares, shares[known]),
+    ):
+        ranking = 0.3 if task == "multi_label" else 0.0
+        found = label_loss(logits, some, task, 0.1, ranking)
+        torch.testing.assert_close(found, label_loss(logits[known], all_known, task, 0.1, ranking))
+        leaf = logits.clone().requires_grad_()
+        label_loss(leaf, some, task, 0.1, ranking).backward()
+        assert leaf.grad.isfinite().all()
+        assert not leaf.grad[2:4].any()
+        assert label_loss(logits, torch.full_like(targets, torch.nan), task, 0.1, ranking) == 0
+
+
+def test_one_class_of_a_clip_may_be_unknown(batch):
+    logits, targets, _ = batch
+    targets[1, 2] = torch.nan
+    score = torch.sigmoid(logits)
+    terms = -(targets * score.log() + (1 - targets) * (1 - score).log())
+    torch.testing.assert_close(label_loss(logits, targets, "multi_label"), terms.nanmean())
+
+
 def test_large_logits_stay_finite():
     logits = torch.tensor([[1e4, -1e4]])
     for task in ("multi_label", "single_label"):

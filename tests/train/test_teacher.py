@@ -7,6 +7,9 @@ import pytest
 import torch
 import toy
 from safetensors import safe_open
+from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from earmark.audio import load_audio
 from earmark.errors import RecipeError
@@ -15,7 +18,7 @@ from earmark.train import loop
 from earmark.train.batch import augmented
 from earmark.train.loop import train
 from earmark.train.recipe import Imitation
-from earmark.train.teacher import open_teacher
+from earmark.train.teacher import Probe, open_teacher
 
 LOGITS = "tower0/network/layer29/fc/MatMul;tower0/network/layer29/fc/BiasAdd"
 TEACHER = {"path": "loud.tflite", "sample_rate": 8000, "weight": 1.0}
@@ -81,6 +84,55 @@ def test_it_hears_the_waveforms_as_they_are_augmented_and_is_mixed_as_the_labels
     torch.testing.assert_close(heard[0], waveforms * 10 ** (6 / 20))
     torch.testing.assert_close(wanted, taught)
     assert not torch.equal(wanted, labels)
+
+
+def test_a_probe_is_logistic_regression():
+    generator = torch.Generator().manual_seed(0)
+    answers = torch.randn(60, 4, generator=generator) * torch.tensor([1.0, 5.0, 0.2, 1.0]) + 3
+    wanted = (answers @ torch.randn(4, 2, generator=generator) > answers.mean()).float()
+    unknown = torch.full((5, 2), torch.nan)
+    probe = Probe.fit(torch.cat([answers, torch.randn(5, 4)]), torch.cat([wanted, unknown]), decay=0.05)
+    standard = StandardScaler().fit(answers)
+    for column in range(2):
+        oracle = LogisticRegression(C=1 / (0.05 * 60), tol=1e-10, max_iter=10_000)
+        spread = standard.scale_ * np.sqrt(60 / 59)
+        oracle.fit((answers.numpy() - standard.mean_) / spread, wanted[:, column])
+        expected = oracle.predict_proba((answers.numpy() - standard.mean_) / spread)[:, 1]
+        np.testing.assert_allclose(probe(answers)[:, column], expected, atol=2e-4)
+
+
+def test_clips_without_labels_teach_through_a_probe(loudness, clips, tmp_path):
+    sources = [
+        {"manifests": [str(clips)]},
+        {"manifests": [str(clips)], "labelled": False, "clips_per_epoch": 10},
+    ]
+    recipe = toy.toy_recipe(
+        clips,
+        teacher=TEACHER | {"probe_weight": 1.0, "probe_passes": 1},
+        data={"sources": sources},
+        optimizer={"epochs": 2},
+    )
+    split = loop.split_clips(recipe, 1)
+    assert {clip.labelled for clip in split.judged} == {True}
+    assert not any(clip.labels for clip in split.groups[1])
+    train(recipe, tmp_path / "whole", 1)
+
+    def stop(facts):
+        if "seconds" in facts:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "cut", 1, stop)
+    train(recipe, tmp_path / "cut", 1)
+    for name in ("probe", "state", "last"):
+        file = f"{name}.safetensors"
+        cut, whole = (load_file(tmp_path / run / file) for run in ("cut", "whole"))
+        assert all(torch.equal(cut[key], whole[key]) for key in cut | whole)
+
+
+def test_nothing_is_learned_from_clips_without_labels_but_from_a_teacher(clips):
+    with pytest.raises(ValueError, match=r"labelled = false need a \[teacher\]"):
+        toy.toy_recipe(clips, data={"sources": [{"manifests": [str(clips)], "labelled": False}]})
 
 
 class TestYamnet:
