@@ -1,7 +1,8 @@
-"""Tells whether a recording, or a part of it, is one of a set of clips: cut, quieter, resampled or re-encoded.
+"""Tells whether a part of a recording is in one of a set of clips, also cut, quieter, resampled, re-encoded.
 
-The loudest moments of the recording are slid along every clip; what is compared is the logarithmic mel
-spectrogram, less its mean over time in each band, by normalised correlation.
+The liveliest moments of the recording are slid along every clip; what is compared, by normalised correlation,
+is how the logarithmic mel spectrogram changes from frame to frame, less the change of the level: many sounds
+have the shape of a bang or a hum in common, but not its changes.
 
 Conventions: samples are float64 of shape (time,) at studio.RATE; spectrograms are (frame, band); no change of
 speed or pitch is recognised.
@@ -14,9 +15,11 @@ from studio import RATE
 
 HOP, WINDOW, BANDS = 800, 1600, 16  # 25 and 50 ms
 BAND_HZ = (100.0, 5000.0)  # what survives resampling to 11 kHz
-FLOOR_DB = 50.0  # below the loudest frame of the moment: quieter is silence
-MOMENTS, LENGTHS = 5, (40, 20, 10)  # so many of 1 s each, or of what a short sound has
-SAME = {40: 0.80, 20: 0.88, 10: 0.95}  # correlation, by length in frames, from which on two are one
+FLOOR_DB = 35.0  # below the loudest band of the moment: quieter is silence
+SHIFTS = 4  # places between two frames at which the recording's are taken, as clips need not start on one
+MOMENTS, LENGTHS = 4, (40, 20, 10)  # so many of 1 s each, or of what a short sound has
+SAME = {40: 0.60, 20: 0.70, 10: 0.85}  # correlation, by length in frames, from which on two are one
+SHORTEST = WINDOW + (LENGTHS[-1] - 1) * HOP  # samples, below which nothing can be told
 
 
 def spectrogram(samples: np.ndarray) -> np.ndarray:
@@ -37,10 +40,11 @@ def _mel_weights() -> np.ndarray:
 
 
 def _patch(frames: np.ndarray) -> np.ndarray:
-    """Floored, less the mean over time, at unit length; axes (..., frame, band)."""
+    """How frames change, less the level and the mean over time, at unit length: (..., frame, band)."""
     floored = np.maximum(frames, frames.max(axis=(-2, -1), keepdims=True) - FLOOR_DB)
-    centred = floored - floored.mean(axis=-2, keepdims=True)
-    return centred / np.maximum(np.linalg.norm(centred, axis=(-2, -1), keepdims=True), 1e-3)
+    change = np.diff(floored - floored.mean(axis=-1, keepdims=True), axis=-2)
+    change = change - change.mean(axis=-2, keepdims=True)
+    return change / np.maximum(np.linalg.norm(change, axis=(-2, -1), keepdims=True), 1e-3)
 
 
 class Clips:
@@ -53,12 +57,13 @@ class Clips:
 
     def closest(self, samples: np.ndarray) -> tuple[float, float, str]:
         """How close the closest clip is: (correlation less what counts as the same, correlation, name)."""
-        frames = spectrogram(samples)
-        length = next((n for n in LENGTHS if len(frames) >= n), 0)
-        if not length:
-            return (-1.0, 0.0, "")
-        starts = _loudest(frames, length)
-        moments = _patch(np.stack([frames[start : start + length] for start in starts]))
+        if len(samples) < SHORTEST:
+            raise ValueError(f"{len(samples)} samples are too few to be recognised: give {SHORTEST} or more")
+        shifted = [spectrogram(samples[shift:]) for shift in range(0, HOP, HOP // SHIFTS)]
+        length = next(n for n in LENGTHS if len(shifted[0]) >= n)
+        starts = _liveliest(shifted[0], length)
+        cut = [frames[at : at + length] for frames in shifted for at in starts if at + length <= len(frames)]
+        moments = _patch(np.stack(cut))
         names, windows = self._windows(length)
         likeness = windows @ moments.reshape(len(moments), -1).T.astype(np.float32)
         best = int(likeness.max(axis=1).argmax())
@@ -77,7 +82,7 @@ class Clips:
         return self.windows[length]
 
 
-def _loudest(frames: np.ndarray, length: int) -> list[int]:
+def _liveliest(frames: np.ndarray, length: int) -> list[int]:
     """Where the moments with the largest changes start, none overlapping another by more than half."""
     moving = np.abs(np.diff(frames, axis=0, prepend=frames[:1])).sum(axis=1)
     loud = 10 ** (frames.max(axis=1) / 10)

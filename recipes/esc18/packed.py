@@ -53,7 +53,7 @@ def recordings(folder: Path, patterns: list[str]) -> Iterator[tuple[str, Recordi
 
 def _opened(data: bytes):
     """Names and readers of what a file holds: itself if it is a recording, else its members."""
-    if data.startswith(SOUNDS) or (data[:4] == b"RIFF" and data[8:12] == b"WAVE"):
+    if _is_sound(data):
         yield "", lambda: _decoded(data)
     elif data[8:12] == b"sfbk":
         yield from _bank(data)
@@ -61,11 +61,17 @@ def _opened(data: bytes):
         yield from _lumps(data)
     elif data[:2] == GROUP:
         for name, member in _group(gzip.decompress(b"\x1f\x8b" + data[2:])):
-            yield name, lambda member=member: _decoded(member)
+            if _is_sound(member):
+                yield name, lambda member=member: _decoded(member)
     elif data[:4] == b"PK\x03\x04":
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for name in sorted(archive.namelist()):
-                yield name, lambda name=name: _decoded(archive.read(name))
+                if _is_sound(archive.open(name).read(12)):
+                    yield name, lambda name=name: _decoded(archive.read(name))
+
+
+def _is_sound(data: bytes) -> bool:
+    return data.startswith(SOUNDS) or (data[:4] == b"RIFF" and data[8:12] == b"WAVE")
 
 
 def _decoded(data: bytes) -> Recording:

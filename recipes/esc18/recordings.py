@@ -2,9 +2,9 @@
 
     python recipes/esc18/recordings.py --esc18 DIR --out DIR
 
-``recordings.csv`` beside this script lists the packages (Debian's, PyPI's, npm's), in them the files, and their
-licences: CC0, public domain, CC-BY, MIT, BSD and the like; a row without a licence leaves files out, and the
-first row that names a file counts. A recording of which any part is heard in a clip of ESC-50 is left out
+``recordings.csv`` beside this script lists packages (Debian's, PyPI's, npm's), files in them, and their
+licences: CC0, public domain, CC-BY, MIT, BSD and the like. The first row to name a file counts; one without
+a licence leaves it out. A recording of which a part is heard in a clip of ESC-50 is left out too
 (lookalikes.py). Needs SciPy and, for Debian's packages, apt-get and dpkg.
 
 Conventions: as in studio.py; pieces follow one another, none longer than studio.SAMPLES, and start and end as
@@ -28,7 +28,7 @@ import numpy as np
 import packed
 import soundfile
 import soxr
-from lookalikes import Clips
+from lookalikes import SHORTEST, Clips
 from studio import RATE, SAMPLES, read_sound, run
 
 from earmark.errors import DataError, EarmarkError
@@ -37,8 +37,7 @@ from earmark.files import write_atomically
 TABLE = Path(__file__).with_suffix(".csv")
 COLUMNS = ("path", "labels", "fold", "kind", "license", "author", "source", "title")
 MOST_PIECES = 24  # of one recording, spread over it
-SHORTEST = RATE // 20
-REST = RATE // 2  # what a long recording's last piece has at least
+REST = RATE // 2  # samples that a long recording's last piece has at least
 SILENT_DB = -55.0  # RMS, below which a piece is nothing
 
 Row = dict[str, str]
@@ -90,7 +89,7 @@ def listed(rows: list[Row], folder: Path) -> Iterator[tuple[Row, str, np.ndarray
 
 
 def pieces(samples: np.ndarray) -> list[np.ndarray]:
-    """Cuts a recording into clips: the whole of a short one, at most MOST_PIECES of a long one; none silent."""
+    """Cuts a recording into clips: the whole of a short one, MOST_PIECES of a long one; none silent."""
     starts = range(0, max(1, len(samples) - (REST if len(samples) > SAMPLES else 0)), SAMPLES)
     cut = [samples[start : start + SAMPLES] for start in starts]
     heard = [piece for piece in cut if len(piece) >= SHORTEST and level_db(piece) > SILENT_DB]
@@ -143,7 +142,9 @@ def all_listed(packages: Path | None) -> Iterator[tuple[Row, str, np.ndarray]]:
 def main() -> int:
     """Writes the clips and their manifest, ``recordings.csv``; returns the exit code."""
     parser = argparse.ArgumentParser(description="Cuts clips from recordings that free software ships.")
-    parser.add_argument("--esc18", type=Path, required=True, help="folder with audio/: what has to stay unheard")
+    parser.add_argument(
+        "--esc18", type=Path, required=True, help="folder with audio/: what has to stay unheard"
+    )
     parser.add_argument("--packages", type=Path, help="folder of unpacked packages, instead of downloading")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
