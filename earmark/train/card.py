@@ -16,6 +16,9 @@ from earmark.train.folds import Judgement
 from earmark.train.loop import split_clips
 from earmark.train.recipe import Judge, Recipe
 
+RECORDING = "recording"
+"""Kind of a clip that somebody recorded, and is credited for, though it carries no label."""
+
 
 def model_card(recipe: Recipe, judgement: Judgement) -> str:
     """The card of a network that :func:`~earmark.train.folds.cross_validate` trained and judged."""
@@ -35,11 +38,14 @@ def model_card(recipe: Recipe, judgement: Judgement) -> str:
 def _facts(recipe: Recipe, judgement: Judgement, used: Sequence[Clip]) -> str:
     record = judgement.record
     labelled = sum(bool(clip.labels) for clip in used)
+    without = sum(clip.labelled for clip in used) - labelled
+    unknown = len(used) - labelled - without
+    heard = f", and what a teacher hears in {unknown} more" if unknown else ""
     parameters = sum(parameter.numel() for parameter in judgement.network.parameters())
     return (
         f"- Network: {record.architecture}, {parameters:,} parameters; window {record.window_s} s, "
         f"shorter clips: {record.padding} padding\n"
-        f"- Trained on: {labelled} labelled clips and {len(used) - labelled} without any of the labels\n"
+        f"- Trained on: {labelled} labelled clips and {without} without any of the labels{heard}\n"
         f"- Method: {recipe.source}\n- Made by: `{recipe.command}`; {recipe.cost}\n"
         f"- Licence of the weights: {recipe.license}\n"
     )
@@ -94,13 +100,14 @@ def _quiet(judge: Judge, judgement: Judgement) -> str:
     )
 
 
-def _attributions(used: Iterable[Clip]) -> str:
-    """Whose recordings were trained on; generated clips are counted by kind."""
+def _attributions(used: Sequence[Clip]) -> str:
+    """Whose recordings were trained on; generated clips, of one ``kind`` or another, are counted."""
     credited = [clip for clip in used if clip.labels]
+    recorded = [clip for clip in used if not clip.labels and clip.extra.get("kind") == RECORDING]
     generated: dict[str, int] = {}
     for clip in used:
-        if not clip.labels:
-            kind = clip.extra.get("kind", "") or "other"
+        kind = clip.extra.get("kind", "") or "other"
+        if not clip.labels and kind != RECORDING:
             generated[kind] = generated.get(kind, 0) + 1
     rows = [
         (clip.path.name, *(clip.extra.get(key, "") for key in ("title", "author", "license", "source")))
@@ -108,9 +115,22 @@ def _attributions(used: Iterable[Clip]) -> str:
     ]
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(generated.items()))
     text = "## Recordings trained on\n\n" + _table(("clip", "title", "author", "licence", "source"), rows)
+    if recorded:
+        text += "\nNot labelled, heard by a teacher, cut from:\n\n"
+        text += _table(("source", "author", "licence", "titles"), _recordings(recorded))
     return text + (
         f"\nWithout any of the labels, generated or arranged for this purpose: {counts}.\n" if counts else ""
     )
+
+
+def _recordings(clips: Iterable[Clip]) -> list[tuple[str, ...]]:
+    """One row for all that one author has in one package, which a source names before its colon."""
+    titles: dict[tuple[str, ...], dict[str, None]] = {}
+    for clip in clips:
+        facts = {key: clip.extra.get(key, "") for key in ("source", "author", "license", "title")}
+        package = facts["source"].partition(":")[0]
+        titles.setdefault((package, facts["author"], facts["license"]), {})[facts["title"]] = None
+    return [(*key, ", ".join(names)) for key, names in sorted(titles.items())]
 
 
 def _decimals(values: Iterable[float]) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 from earmark.data.manifest import read_manifest
 from earmark.evaluate import metrics
 from earmark.train.card import model_card
+from earmark.train.recipe import Source
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,28 @@ def test_clips_without_labels_are_counted_by_kind(card, judged_recipe):
     kinds = [clip.extra["kind"] for clip in trained_on(judged_recipe) if not clip.labels]
     assert f": {kinds.count('hum')} hum, {kinds.count('silence')} silence.\n" in card
     assert f"64 labelled clips and {len(kinds)} without any of the labels" in card
+
+
+def test_recordings_without_labels_are_credited_by_package(judged_recipe, judgement, tmp_path):
+    table = tmp_path / "found.csv"
+    table.write_text(
+        "path,labels,fold,kind,license,author,source,title\n"
+        "a.flac,,0,recording,CC-BY-3.0,Ann,game 1.0: sounds/door.ogg,door\n"
+        "b.flac,,0,recording,CC-BY-3.0,Ann,game 1.0: sounds/door.ogg,door\n"
+        "c.flac,,0,recording,CC-BY-3.0,Ann,game 1.0: sounds/wind.ogg,wind\n"
+        "d.flac,,0,recording,CC0-1.0,Bob,game 1.0: sounds/rain.ogg,rain\n"
+        "e.flac,,0,texture,MIT,earmark,NumPy,random texture\n"
+    )
+    sources = (*judged_recipe.data.sources, Source(manifests=(table,), labelled=False))
+    data = judged_recipe.data.model_copy(update={"sources": sources})
+    card = model_card(judged_recipe.model_copy(update={"data": data}), judgement)
+    assert rows_after(card, "heard by a teacher, cut from") == [
+        ["source", "author", "licence", "titles"],
+        ["game 1.0", "Ann", "CC-BY-3.0", "door, wind"],
+        ["game 1.0", "Bob", "CC0-1.0", "rain"],
+    ]
+    assert "1 texture" in card
+    assert "and what a teacher hears in 5 more" in card
 
 
 def test_what_the_recipe_says_is_said(card, judged_recipe, judgement):
