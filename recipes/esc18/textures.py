@@ -5,8 +5,8 @@
 Each clip is a mixture of one to three layers; a layer is one event, an event repeated, or goes on throughout;
 an event is a source (noise, gusts, pulses, harmonics, a throat, struck modes, frequency modulation, grains)
 with a random colouring, envelope and tremolo. Source of the idea: Cherep and Singh, arXiv:2406.05923. One
-layer in six is a few notes of any instrument or effect of the soundfont FluidR3 (MIT licence), at any pitch and
-speed.
+layer in six is a few notes of any instrument or effect of the soundfont FluidR3 (MIT licence), at any pitch
+and speed.
 
 Conventions: as in studio.py; every clip has a random generator of its own, from (seed, number); the notes are
 rendered a hundred clips at a time.
