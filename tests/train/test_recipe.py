@@ -58,6 +58,7 @@ def test_the_recipes_that_ship_are_these():
     assert [str(path.relative_to(ROOT)) for path in RECIPES] == [
         "recipes/esc18/default.toml",
         "recipes/esc18/pretrain.toml",
+        "recipes/esc18/pretrain_more.toml",
     ]
 
 
