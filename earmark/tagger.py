@@ -27,7 +27,7 @@ from earmark.frontend import FrontEnd, LogMel
 from earmark.labels import choose, roll_up, rolled_up_labels
 from earmark.learned_frontend import AnyFrontEnd, Waveforms
 from earmark.model_file import read_model_file
-from earmark.record import Padding
+from earmark.record import Padding, Record
 
 Floats = NDArray[np.float32]
 OverWindows = Literal["max", "mean"]
@@ -182,12 +182,8 @@ class Tagger:
 
     def __init__(self, model: str | os.PathLike[str] | None = None, *, threads: int | None = None) -> None:
         names = (None,) if model is None else weights.members(model)
-        paths = [weights.find(name) for name in names]
-        contents, records = zip(*map(read_model_file, paths), strict=True)
+        sessions, records = zip(*(_open(name, threads) for name in names), strict=True)
         self.record = joined(records)
-        sessions = [
-            _open_session(content, path, threads) for content, path in zip(contents, paths, strict=True)
-        ]
         self._session = JointSession(sessions, records) if len(sessions) > 1 else sessions[0]
         self._ears = [
             _Ear(front_end, name)
@@ -397,6 +393,12 @@ class _Ear:
             made = self.windows(chunk.waveform, chunk.starts, length)
             for start, one in zip(chunk.starts, made, strict=True):
                 yield chunk.first_sample + start, one
+
+
+def _open(model: str | os.PathLike[str] | None, threads: int | None) -> tuple[Any, Record]:
+    path = weights.find(model)
+    content, record = read_model_file(path)
+    return _open_session(content, path, threads), record
 
 
 def _open_session(content: bytes, path: os.PathLike[str], threads: int | None) -> Any:
