@@ -1,6 +1,6 @@
 """Parity of the golden ensemble, and an ensemble as one network and as one model file."""
 
-import json
+import copy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from earmark.deploy.join import join
 from earmark.ensemble import joined
 from earmark.errors import MissingExtraError, ModelError
 from earmark.evaluate.complexity import complexity
-from earmark.frontend import EFFICIENTAT, FrontEnd
+from earmark.frontend import EFFICIENTAT
 from earmark.learned_frontend import LEAF
 from earmark.model_file import read_record
 from earmark.models import Network, create_model
@@ -138,18 +138,30 @@ def test_what_is_no_ensemble_is_refused() -> None:
             Ensemble([one, one], inputs)
 
 
-@pytest.mark.parametrize(
-    ("names", "inputs"),
-    [
+@pytest.fixture(
+    scope="module",
+    params=[
         (("toy", "alike"), ["log_mel"]),
-        (("high", "learned", "alike", "high"), ["log_mel_0", "waveform_1", "log_mel_2"]),
-        pytest.param(("toy", "dynamic"), ["log_mel"], marks=pytest.mark.slow),
+        (("high", "learned", "high"), ["log_mel_0", "waveform_1"]),
+        pytest.param((("toy", "dynamic"), ["log_mel"]), marks=pytest.mark.slow),
     ],
+    ids=lambda param: "+".join(param[0]),
 )
+def one_file(request, record, tmp_path_factory) -> tuple[list, Path, list[str]]:
+    """Members, the file that was written from their checkpoints, and its inputs."""
+    names, inputs = request.param
+    folder = tmp_path_factory.mktemp("joined")
+    members = [member(record, name) for name in names]
+    paths = [str(folder / f"{name}.safetensors") for name in names]
+    for path, (network, own) in zip(paths, members, strict=True):
+        save_checkpoint(path, network, own)
+    assert zoo.join(paths, folder / "all.onnx", "all") <= TOLERANCE
+    return members, folder / "all.onnx", inputs
+
+
 @torch.no_grad()
-def test_one_file_answers_as_all_members(record, tmp_path, names, inputs) -> None:
-    members, path = [member(record, name) for name in names], tmp_path / "all.onnx"
-    assert join(members, path, "all") <= TOLERANCE
+def test_one_file_answers_as_all_members(one_file) -> None:
+    members, path, inputs = one_file
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     joint = read_record(path)
     assert [one.name for one in session.get_inputs()] == inputs == list(joint.graph_inputs)
@@ -158,19 +170,21 @@ def test_one_file_answers_as_all_members(record, tmp_path, names, inputs) -> Non
         answers = session.run(["logits", "embedding"], dict(zip(inputs, arrays, strict=True)))
         assert_mean(answers, members, dict(zip(joint.front_ends, map(torch.from_numpy, arrays), strict=True)))
 
-    rates = {front_end.sample_rate for front_end in joint.front_ends}
+
+@torch.no_grad()
+def test_one_file_is_a_model_like_any_other(one_file) -> None:
+    members, path, _ = one_file
     waveform = (0.2 * np.random.default_rng(0).standard_normal(4000)).astype(np.float32)
-    clip = {rate: torch.from_numpy(resample(waveform, 8000, rate)) for rate in rates}
     result = earmark.load(path, threads=1).tag(waveform, 8000)
-    heard = {
-        own.front_end: apart(network, own.front_end)[0](clip[own.front_end.sample_rate][None])
-        if isinstance(own.front_end, FrontEnd)
-        else clip[own.front_end.sample_rate][None]
-        for network, own in members
-    }
+    heard = {}
+    for network, own in members:
+        clip = torch.from_numpy(resample(waveform, 8000, own.front_end.sample_rate))[None]
+        learns = own.front_end.graph_input == "waveform"
+        heard[own.front_end] = clip if learns else apart(network, own.front_end)[0](clip)
     logits = np.log(result.windows[0].scores / (1 - result.windows[0].scores))
     assert_mean([logits[None], result.embedding[None]], members, heard, 1e-3)
-    assert result.embedding.shape == (joint.embedding_size,)
+    assert result.model == "all"
+    assert result.embedding.shape == (read_record(path).embedding_size,)
 
 
 def assert_mean(answers, members, heard, tolerance=TOLERANCE) -> None:
@@ -184,48 +198,66 @@ def assert_mean(answers, members, heard, tolerance=TOLERANCE) -> None:
         assert relative(torch.from_numpy(got), want.numpy()) <= tolerance
 
 
-def test_a_file_that_differs_is_not_written(record, tmp_path, monkeypatch) -> None:
-    members = [member(record, "toy"), member(record, "high")]
-    path = tmp_path / "both.onnx"
-    join(members, path)
-    with torch.no_grad():
-        next(members[1][0].parameters()).mul_(1.1)
+def test_a_file_that_differs_is_found(one_file) -> None:
+    members, path, _ = one_file
     joint = joined([own for _, own in members])
-    ensemble = Ensemble([network for network, _ in members], [0, 1]).eval()
-    assert compare(ensemble, path.read_bytes(), joint) > TOLERANCE
-    monkeypatch.setattr(joining, "export_model", lambda *_: pytest.fail("nothing is exported"))
+    changed = copy.deepcopy([network for network, _ in members])
+    inputs = [joint.front_ends.index(own.front_end) for _, own in members]
+    assert compare(Ensemble(changed, inputs).eval(), path.read_bytes(), joint) <= TOLERANCE
+    with torch.no_grad():
+        next(changed[-1].parameters()).mul_(1.1)
+    assert compare(Ensemble(changed, inputs).eval(), path.read_bytes(), joint) > TOLERANCE
+
+
+def test_members_that_do_not_agree_are_refused(record, tmp_path) -> None:
+    members = [member(record, "toy"), member(record.changed(task="single_label"), "high")]
     with pytest.raises(ModelError, match="task is multi_label"):
-        join([members[0], (members[1][0], members[1][1].changed(task="single_label"))], path)
+        join(members, tmp_path / "both.onnx")
     with pytest.raises(ModelError, match="at least two members"):
-        join(members[:1], path)
+        join(members[:1], tmp_path / "both.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_from_the_command_line(run, record, tmp_path) -> None:  # noqa: F811
+def test_the_cost_of_one_file(run, one_file) -> None:  # noqa: F811
+    members, path, _ = one_file
+    paths = [path.with_name(f"{own.name}.safetensors") for _, own in members]
+    whole, beside = complexity(str(path), 0.5), complexity("+".join(map(str, paths)), 0.5)
+    assert whole.cost == beside.cost
+    assert whole.cost.parameters == sum(one.cost.parameters for one in whole.members)
+    assert [one.n_mels for one in whole.members] == [own.front_end.n_mels for _, own in members]
+    assert whole.file_bytes == path.stat().st_size
+    assert beside.file_bytes == sum(one.stat().st_size for one in paths)
+    assert whole.to_dict()["members"][0]["name"] == members[0][1].name
+    code, out, _ = run("complexity", path, "--seconds", 0.5)
+    assert code == 0
+    assert f"Its members:\nModel '{members[0][1].name}' has" in out
+
+
+def test_from_the_command_line(run, record, tmp_path, monkeypatch) -> None:  # noqa: F811
     paths = []
     for name in ("toy", "high"):
         paths.append(tmp_path / f"{name}.safetensors")
         save_checkpoint(paths[-1], *member(record, name))
+    written: list[Record] = []
+    monkeypatch.setattr(joining, "export_model", lambda network, joint, path: written.append(joint))
     target = tmp_path / "out" / "both.onnx"
     assert run("join", *paths, "--out", target) == (0, f"{target}\n", "")
-    found = earmark.load(target).record
-    assert (found.name, found.further_front_ends) == ("toy+high", (HIGH,))
+    assert run("join", *paths, "--out", target, "--name", "both")[0] == 0
+    assert [joint.name for joint in written] == ["toy+high", "both"]
+    assert written[0].further_front_ends == (HIGH,)
 
-    code, out, _ = run("complexity", target, "--seconds", 0.5)
-    assert code == 0
-    assert "Its members:\nModel 'toy' has" in out
-    whole, apart = complexity(str(target), 0.5), complexity("+".join(map(str, paths)), 0.5)
-    assert whole.cost == apart.cost
-    assert whole.cost.parameters == sum(one.cost.parameters for one in whole.members)
-    assert [one.num_frames for one in whole.members] == [26, 63]
-    assert apart.file_bytes == sum(path.stat().st_size for path in paths)
-    assert json.loads(run("complexity", target, "--json")[1])["members"][1]["name"] == "high"
-
-    code, out, err = run("join", paths[0], target, "--out", tmp_path / "wrong.onnx")
-    assert (code, out) == (2, "")
-    assert_one_line(err, "both.onnx holds a graph", "give a checkpoint")
-    code, out, err = run("join", paths[0], "mn04_im", "--out", tmp_path / "wrong.onnx")
-    assert_one_line(err, "mn04_im is a starting point")
-    assert not (tmp_path / "wrong.onnx").exists()
+    graph = tmp_path / "graph.onnx"
+    graph.touch()
+    wrong = {
+        graph: "graph.onnx holds a graph, an ensemble is written from weights: give a checkpoint",
+        "mn04_im": "mn04_im is a starting point",
+        "mn04_sa": "there is no model named 'mn04_sa'",
+        tmp_path / "none.safetensors": "none.safetensors: the checkpoint cannot be read",
+    }
+    for model, problem in wrong.items():
+        code, out, err = run("join", paths[0], model, "--out", target)
+        assert (code, out) == (2, "")
+        assert_one_line(err, problem)
 
 
 def test_published_members_are_fetched_first(record, tmp_path, monkeypatch) -> None:
