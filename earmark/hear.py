@@ -88,9 +88,9 @@ def load_model(model_file_path: str = "") -> HearModel:
 
     tagger = load(model_file_path or None)
     record = tagger.record
-    rate, size = record.front_end.sample_rate, record.embedding_size
+    rate, size = tagger.sample_rate, record.embedding_size
     _check_rate(rate, record.name)
-    shortest = record.front_end.min_samples
+    shortest = max(front_end.min_samples for front_end in record.front_ends)
     return _as_module(Embedder(rate, size, size, tagger.embed_windows, shortest, record.window_s))
 
 

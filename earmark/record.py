@@ -35,11 +35,12 @@ class Record:
         task: "multi_label": sounds may co-occur, a score is the sigmoid of a logit, and a recording's score
             is the maximum over its windows. "single_label": classes exclude each other, scores are a softmax,
             windows are averaged.
-        architecture: Name in the registry of networks.
+        architecture: Name in the registry of networks; or "ensemble", whose members the arguments name.
         arguments: What the architecture was built with, apart from the number of classes.
         window_s: Length of the window that the model was made for, in seconds.
         padding: How a clip shorter than the window is filled up: "repeat" or "zero".
         embedding_size: Channels of the embedding.
+        further_front_ends: Of an ensemble whose members hear differently: those of the graph's other inputs.
         threshold: Score from which a tag counts as heard, in [0, 1]; None where none was chosen.
         description: What the model is for, in a sentence.
         license: Of the weights.
@@ -58,6 +59,7 @@ class Record:
     window_s: float
     padding: Padding
     embedding_size: int
+    further_front_ends: tuple[AnyFrontEnd, ...] = ()
     threshold: float | None = None
     description: str = ""
     license: str = ""
@@ -71,11 +73,24 @@ class Record:
         if problem:
             raise ModelError(f"the record of model {self.name!r} is not usable: {problem}")
 
+    @property
+    def front_ends(self) -> tuple[AnyFrontEnd, ...]:
+        """All of them; one, but for ensembles."""
+        return self.front_end, *self.further_front_ends
+
+    @property
+    def graph_inputs(self) -> tuple[str, ...]:
+        """Names of what goes into the graph, one for each front-end; numbered where there are several."""
+        names = tuple(front_end.graph_input for front_end in self.front_ends)
+        return names if len(names) == 1 else tuple(f"{name}_{index}" for index, name in enumerate(names))
+
     def _problem(self) -> str:
         for kind, wanted, names in _KINDS:
             wrong = [name for name in names if not isinstance(getattr(self, name), kind)]
             if wrong:
                 return f"{wrong[0]} must be {wanted}, not {getattr(self, wrong[0])!r}"
+        if not all(isinstance(one, FrontEnd | LearnedFrontEnd) for one in self.further_front_ends):
+            return f"further_front_ends must be a list of front-ends, not {self.further_front_ends!r}"
         return self._label_problem() or self._value_problem()
 
     def _label_problem(self) -> str:
@@ -100,7 +115,11 @@ class Record:
 
     def to_json(self) -> str:
         """The record as JSON, keys sorted, so that equal records are equal texts."""
-        values = asdict(self) | {"front_end": self.front_end.to_dict(), "version": RECORD_VERSION}
+        values = asdict(self) | {
+            "front_end": self.front_end.to_dict(),
+            "further_front_ends": [front_end.to_dict() for front_end in self.further_front_ends],
+            "version": RECORD_VERSION,
+        }
         return json.dumps(values, sort_keys=True, ensure_ascii=False)
 
     def changed(self, **values: Any) -> Record:
@@ -143,6 +162,8 @@ class Record:
             )
         try:
             values["front_end"] = front_end_from_dict(values["front_end"])
+            further = values.get("further_front_ends", [])
+            values["further_front_ends"] = tuple(front_end_from_dict(front_end) for front_end in further)
             if isinstance(values["labels"], list):
                 values["labels"] = tuple(values["labels"])
             return cls(**values)

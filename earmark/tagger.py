@@ -11,19 +11,23 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import tee
+from math import ceil, gcd
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from earmark import weights
-from earmark.audio import WindowChunk, check_finite, open_audio, resample_blocks, window_chunks
+from earmark.audio import check_finite, open_audio, resample_blocks, window_chunks
 from earmark.embeddings import Embeddings
+from earmark.ensemble import JointSession, joined
 from earmark.errors import AudioError, ModelError
 from earmark.frontend import FrontEnd, LogMel
 from earmark.labels import choose, roll_up, rolled_up_labels
-from earmark.learned_frontend import Waveforms
+from earmark.learned_frontend import AnyFrontEnd, Waveforms
 from earmark.model_file import read_model_file
+from earmark.record import Padding, Record
 
 Floats = NDArray[np.float32]
 OverWindows = Literal["max", "mean"]
@@ -167,26 +171,44 @@ class Tagger:
     """A model, ready to tag recordings.
 
     Args:
-        model: A name, the path of a model file, or None for the default model.
+        model: A name, the path of a model file, several of these with "+" between them, or None for the
+            default model.
         threads: Of the network; None: as many as there are cores.
 
     Raises:
-        ModelError: If the model is unknown, or its file damaged or too new.
+        ModelError: If the model is unknown, or its file damaged or too new; or if several do not agree on
+            labels, task, window and padding.
     """
 
     def __init__(self, model: str | os.PathLike[str] | None = None, *, threads: int | None = None) -> None:
-        path = weights.find(model)
-        content, self.record = read_model_file(path)
-        self._session = _open_session(content, path, threads)
-        front_end = self.record.front_end
-        self._given: LogMel | Waveforms = (
-            LogMel(front_end) if isinstance(front_end, FrontEnd) else Waveforms()
-        )
+        names = (None,) if model is None else weights.members(model)
+        sessions, records = zip(*(_open(name, threads) for name in names), strict=True)
+        self.record = joined(records)
+        self._session = JointSession(sessions, records) if len(sessions) > 1 else sessions[0]
+        self._ears = [
+            _Ear(front_end, name)
+            for front_end, name in zip(self.record.front_ends, self.record.graph_inputs, strict=True)
+        ]
 
     @property
     def labels(self) -> tuple[str, ...]:
         """One per class, in the order of the scores."""
         return self.record.labels
+
+    @property
+    def sample_rate(self) -> int:
+        """At which the model hears, in Hz.
+
+        Raises:
+            ModelError: If the model is an ensemble whose members hear at different rates.
+        """
+        rates = sorted({front_end.sample_rate for front_end in self.record.front_ends})
+        if len(rates) > 1:
+            raise ModelError(
+                f"the members of {self.record.name} hear at {' and '.join(map(str, rates))} Hz, "
+                "so one waveform cannot be cut for all of them: take models of one sample rate"
+            )
+        return rates[0]
 
     def tag(
         self,
@@ -275,52 +297,69 @@ class Tagger:
         Raises:
             AudioError: If a window does not lie within the waveform or is shorter than the front-end needs,
                 or the waveform holds NaN or infinite samples.
+            ModelError: If the model is an ensemble whose members hear at different rates.
         """
-        chunk = WindowChunk(waveform, tuple(starts), 0, len(waveform))
-        return np.stack([embedding for _, _, embedding in self._answer(chunk, length)])
+        _ = self.sample_rate  # there is but one
+        heard = zip(*(ear.windows(waveform, starts, length) for ear in self._ears), strict=True)
+        return np.stack([self._answer(given)[1] for given in heard])
 
-    def _lengths(self, window_s: float | None, hop_s: float | None) -> tuple[int, int]:
-        """Window and hop in samples."""
-        rate, shortest = self.record.front_end.sample_rate, self.record.front_end.min_samples
+    def _lengths(self, window_s: float | None, hop_s: float | None) -> list[tuple[int, int]]:
+        """Window and hop in samples of each front-end, at all of them equally long.
+
+        So they are counted in ticks that are whole samples at every rate: 10 ms at 32 and 44.1 kHz.
+        """
+        front_ends = self.record.front_ends
+        ticks_per_s = gcd(*(one.sample_rate for one in front_ends))
+        shortest = max(ceil(one.min_samples * ticks_per_s / one.sample_rate) for one in front_ends)
         window_s = self.record.window_s if window_s is None else window_s
         hop_s = window_s if hop_s is None else hop_s
-        if not shortest / rate <= window_s <= LONGEST_WINDOW_S:
+        if not shortest / ticks_per_s <= window_s <= LONGEST_WINDOW_S:
             raise ModelError(
                 f"a window of {window_s:g} s is not possible: "
-                f"{shortest / rate:.3f} to {LONGEST_WINDOW_S:g} s are"
+                f"{shortest / ticks_per_s:.3f} to {LONGEST_WINDOW_S:g} s are"
             )
-        if not 1 / rate <= hop_s < float("inf"):
-            raise ModelError(f"a hop of {hop_s:g} s is no step forward: give a positive number of seconds")
-        return round(window_s * rate), round(hop_s * rate)
+        if not 1 / ticks_per_s <= hop_s < float("inf"):
+            raise ModelError(
+                f"a hop of {hop_s:g} s is no step forward: give at least {1 / ticks_per_s:g} seconds"
+            )
+        window, hop = round(window_s * ticks_per_s), round(hop_s * ticks_per_s)
+        samples = (one.sample_rate // ticks_per_s for one in front_ends)
+        return [(window * per_tick, hop * per_tick) for per_tick in samples]
 
     def _hear(
-        self, blocks: Iterable[Floats], sample_rate: int, lengths: tuple[int, int]
+        self, blocks: Iterable[Floats], sample_rate: int, lengths: list[tuple[int, int]]
     ) -> tuple[tuple[Window, ...], float]:
-        length, hop = lengths
-        rate = self.record.front_end.sample_rate
-        resampled = resample_blocks(blocks, sample_rate, rate)
-        together = min(
-            -(-length // hop), WINDOWS_PER_CHUNK
-        )  # as many as overlap: more would take memory only
-        chunks = window_chunks(resampled, length, hop, self.record.padding, together)
-        answers: list[tuple[int, Floats, Floats]] = []
-        num_samples: int | None = None
-        for chunk in chunks:
-            answers += self._answer(chunk, length)
-            num_samples = chunk.num_samples
-        duration_s = (num_samples or 0) / rate  # the last chunk knows, and there is one
-        windows = tuple(
+        num_samples = 0
+
+        def counted() -> Iterator[Floats]:
+            nonlocal num_samples
+            for block in blocks:
+                num_samples += block.size
+                yield block
+
+        streams = tee(counted(), len(self._ears))  # holds what one ear has heard and another has not yet
+        heard = [
+            ear.hear(stream, sample_rate, *own, self.record.padding)
+            for ear, stream, own in zip(self._ears, streams, lengths, strict=True)
+        ]
+        rate, (length, _) = self._ears[0].front_end.sample_rate, lengths[0]
+        answers = []
+        # Not strict: a recording that ends within a sample of a window's end may have one more at some rate.
+        for windows in zip(*heard, strict=False):
+            logits, embedding = self._answer([given for _, given in windows])
+            answers.append((windows[0][0], self._scores(logits), embedding))
+        duration_s = num_samples / sample_rate
+        windows_heard = tuple(
             Window(start / rate, min((start + length) / rate, duration_s), scores, embedding)
             for start, scores, embedding in answers
         )
-        return windows, duration_s
+        return windows_heard, duration_s
 
-    def _answer(self, chunk: WindowChunk, length: int) -> Iterator[tuple[int, Floats, Floats]]:
-        windows = self._given.windows(chunk.waveform, chunk.starts, length)
-        name = self.record.front_end.graph_input
-        for start, window in zip(chunk.starts, windows, strict=True):
-            logits, embedding = self._session.run(["logits", "embedding"], {name: window[None]})
-            yield chunk.first_sample + start, self._scores(logits[0]), embedding[0]
+    def _answer(self, given: Sequence[Floats]) -> tuple[Floats, Floats]:
+        """Logits (class,) and embedding (channel,) of one window, given for each front-end."""
+        inputs = {ear.graph_input: one[None] for ear, one in zip(self._ears, given, strict=True)}
+        logits, embedding = self._session.run(["logits", "embedding"], inputs)
+        return logits[0], embedding[0]
 
     def _scores(self, logits: Floats) -> Floats:
         values = logits.astype(np.float64)
@@ -328,6 +367,38 @@ class Tagger:
             return (0.5 * (1 + np.tanh(0.5 * values))).astype(np.float32)
         shares = np.exp(values - values.max())
         return np.asarray(shares / shares.sum(), np.float32)
+
+
+class _Ear:
+    """A front-end at work: makes of a recording's windows what one input of the graph takes.
+
+    Args:
+        front_end: What it computes.
+        graph_input: Name of the input.
+    """
+
+    def __init__(self, front_end: AnyFrontEnd, graph_input: str) -> None:
+        self.front_end, self.graph_input = front_end, graph_input
+        features = LogMel(front_end) if isinstance(front_end, FrontEnd) else Waveforms()
+        self.windows: Callable[[Floats, Sequence[int], int], Floats] = features.windows
+
+    def hear(
+        self, blocks: Iterable[Floats], sample_rate: int, length: int, hop: int, padding: Padding
+    ) -> Iterator[tuple[int, Floats]]:
+        """The first sample of each window, at the front-end's rate, and what is made of it."""
+        resampled = resample_blocks(blocks, sample_rate, self.front_end.sample_rate)
+        # as many as overlap: more would take memory only
+        together = min(-(-length // hop), WINDOWS_PER_CHUNK)
+        for chunk in window_chunks(resampled, length, hop, padding, together):
+            made = self.windows(chunk.waveform, chunk.starts, length)
+            for start, one in zip(chunk.starts, made, strict=True):
+                yield chunk.first_sample + start, one
+
+
+def _open(model: str | os.PathLike[str] | None, threads: int | None) -> tuple[Any, Record]:
+    path = weights.find(model)
+    content, record = read_model_file(path)
+    return _open_session(content, path, threads), record
 
 
 def _open_session(content: bytes, path: os.PathLike[str], threads: int | None) -> Any:

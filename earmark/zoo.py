@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,16 +35,18 @@ def load(
     """Opens a model; a published one that is not on this machine yet is fetched and converted first.
 
     Args:
-        model: A name (``earmark models`` lists them), the path of a model file, or None for the default.
+        model: A name (``earmark models`` lists them), the path of a model file, several of these with "+"
+            between them (an ensemble: the mean of their logits), or None for the default.
         threads: Of the network; None: as many as there are cores.
         report: Is told, while something is fetched, how many bytes have arrived, of how many.
 
     Raises:
-        ModelError: If the model is unknown, cannot be fetched, or its file is damaged or too new.
+        ModelError: If the model is unknown, cannot be fetched, or its file is damaged or too new; or if the
+            members of an ensemble do not agree on labels, task, window and padding.
         MissingExtraError: If it has to be converted and PyTorch is not installed.
     """
-    if model is not None and weights.look(model) is None:
-        known = weights.published().get(os.fspath(model))
+    for name in () if model is None else weights.members(model):
+        known = None if weights.look(name) else weights.published().get(name)
         if known and known.labels:
             pull(known.name, report=report)
     return Tagger(model, threads=threads)
@@ -135,6 +138,54 @@ def pretrained(name: str, num_classes: int | None = None) -> tuple[Network, Reco
     if num_classes is not None:
         network = with_classes(network, num_classes)
     return network, record
+
+
+def join(
+    models: Sequence[str],
+    out: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    report: Report | None = None,
+) -> float:
+    """Writes an ensemble, the mean of several models' logits, as one model file; needs PyTorch.
+
+    Args:
+        models: Names of published weights, fetched on first use, or paths of checkpoints (.safetensors).
+        out: The model file; :func:`load` runs it like any other, without PyTorch.
+        name: Of the ensemble; by default those of its members with "+" between them.
+        report: As for :func:`load`.
+
+    Returns:
+        The largest difference found between the networks' mean and the file.
+
+    Raises:
+        ModelError: If a model is unknown or cannot be had, or they do not agree on labels, task, window and
+            padding.
+        MissingExtraError: If PyTorch is not installed.
+    """
+    try:
+        from earmark.deploy.join import join as join_networks
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith("earmark"):
+            raise
+        raise MissingExtraError("writing an ensemble as one file", "train") from None
+    return join_networks([_member(model, report) for model in models], out, name)
+
+
+def _member(model: str, report: Report | None) -> tuple[Network, Record]:
+    from earmark.models.checkpoint import load_checkpoint
+
+    if Path(model).suffix == ".safetensors":
+        return load_checkpoint(model)
+    known = weights.published().get(model)
+    if known is None or known.labels is None:
+        found = weights.find(model)  # says what is wrong with the name, if anything is
+        raise ModelError(
+            f"{model}: {found} holds a graph, an ensemble is written from weights: give a checkpoint "
+            "(.safetensors) or the name of published weights"
+        )
+    pull(model, report=report)
+    return pretrained(model)
 
 
 def _download(known: Published, again: bool, report: Report | None) -> Path:

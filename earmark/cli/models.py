@@ -119,19 +119,21 @@ def _line(mark: str, name: str, labels: str, params: str, macs: str, scores: str
 @app.command()
 def info(
     model: Annotated[
-        str | None, typer.Argument(help="A model's name or file; by default the one that ships.")
+        str | None,
+        typer.Argument(help="A model's name or file, or several: a+b; by default the one that ships."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The whole record, as JSON.")] = False,
 ) -> None:
     """Prints what a model carries: its card, labels, front-end and scores."""
     from earmark import weights
+    from earmark.ensemble import joined
     from earmark.model_file import read_record
 
-    record = read_record(weights.find(model))
+    names = (None,) if model is None else weights.members(model)
+    record = joined([read_record(weights.find(name)) for name in names])
     if as_json:
         print(json.dumps(json.loads(record.to_json()), indent=1, ensure_ascii=False))
         return
-    front_end = ", ".join(f"{key} {value}" for key, value in record.front_end.to_dict().items())
     print(f"{record.name}: {record.description}")
     print(
         f"task: {record.task}, threshold: {record.threshold}, window: {record.window_s} s,"
@@ -141,7 +143,8 @@ def info(
         f"architecture: {record.architecture} {json.dumps(dict(record.arguments))},"
         f" embedding: {record.embedding_size}"
     )
-    print(f"front-end: {front_end}")
+    for front_end in record.front_ends:
+        print("front-end: " + ", ".join(f"{key} {value}" for key, value in front_end.to_dict().items()))
     print(f"license: {record.license}\nlabels: {', '.join(record.labels)}")
     if record.card:
         print(f"\n{record.card}")

@@ -30,7 +30,10 @@ app = typer.Typer(
 )
 
 ModelOption = Annotated[
-    str | None, typer.Option("--model", "-m", help="A model's name or file; by default the one that ships.")
+    str | None,
+    typer.Option(
+        "--model", "-m", help="A model's name or file, or several: a+b; by default the one that ships."
+    ),
 ]
 
 

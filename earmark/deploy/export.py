@@ -1,8 +1,9 @@
 """Writes a model file: the network as an ONNX graph from log-mel to logits and embedding, with its record.
 
 Conventions: the graph's input is ``log_mel`` (batch, mel, frame), or ``waveform`` (batch, time) where the
-network holds a front-end that learns; its outputs are ``logits`` (batch, class) and ``embedding`` (batch,
-channel); batch and frame or time are free. What is written was compared with the network first.
+network holds a front-end that learns, or several of these, numbered, where the members of an ensemble hear
+differently; its outputs are ``logits`` (batch, class) and ``embedding`` (batch, channel); batch and frame or
+time are free. What is written was compared with the network first.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from onnxscript.optimizer import remove_unused_nodes
 
 from earmark.errors import ModelError
 from earmark.files import write_atomically
-from earmark.learned_frontend import LearnedFrontEnd
+from earmark.learned_frontend import AnyFrontEnd, LearnedFrontEnd
 from earmark.model_file import seal
+from earmark.models.ensemble import Ensemble
 from earmark.models.network import Network
 from earmark.record import Record
 
@@ -67,42 +69,51 @@ def compare(network: Network, content: bytes, record: Record) -> float:
     """
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     generator = np.random.default_rng(0)
-    *_, full = _window_shape(record)
     largest = 0.0
-    for batch, length in ((1, full), (3, full), (2, max(1, full // 3)), (1, 2 * full + 7)):
-        shape = batch, *_window_shape(record)[:-1], length
-        given = generator.standard_normal(shape).astype(np.float32)
+    for batch, windows, more in ((1, 1, 0), (3, 1, 0), (2, 1 / 3, 0), (1, 2, 7)):
+        given = []
+        for *bands, full in _window_shapes(record):
+            shape = batch, *bands, max(1, int(windows * full)) + more
+            given.append(generator.standard_normal(shape).astype(np.float32))
         with torch.no_grad():
-            expected = network(torch.from_numpy(given))
-        answered = session.run(["logits", "embedding"], {record.front_end.graph_input: given})
+            expected = network(*map(torch.from_numpy, given))
+        inputs = dict(zip(record.graph_inputs, given, strict=True))
+        answered = session.run(["logits", "embedding"], inputs)
         for want, got in zip(expected, answered, strict=True):
             scale = max(1.0, float(want.abs().max()))
             largest = max(largest, float(np.abs(want.numpy() - got).max()) / scale)
     return largest
 
 
-def _window_shape(record: Record) -> tuple[int, ...]:
-    """What the graph takes for a window: (mel, frame), or (time,) where the front-end is part of it."""
-    front_end = record.front_end
-    samples = round(record.window_s * front_end.sample_rate)
+def _window_shapes(record: Record) -> list[tuple[int, ...]]:
+    """What each input of the graph takes for a window."""
+    return [_window_shape(front_end, record.window_s) for front_end in record.front_ends]
+
+
+def _window_shape(front_end: AnyFrontEnd, window_s: float) -> tuple[int, ...]:
+    """(mel, frame), or (time,) where the front-end is part of the graph."""
+    samples = round(window_s * front_end.sample_rate)
     if isinstance(front_end, LearnedFrontEnd):
         return (samples,)
     return front_end.n_mels, front_end.num_frames(samples)
 
 
 def _graph(network: Network, record: Record) -> bytes:
-    example = torch.zeros(2, *_window_shape(record))
-    name = record.front_end.graph_input
-    last = "time" if name == "waveform" else "frame"
-    axes = {0: torch.export.Dim("batch"), example.ndim - 1: torch.export.Dim(last)}
+    examples = tuple(torch.zeros(2, *shape) for shape in _window_shapes(record))
+    batch = torch.export.Dim("batch")
+    axes = []
+    for name, example in zip(record.graph_inputs, examples, strict=True):
+        last = name.replace("waveform", "time").replace("log_mel", "frame")
+        axes.append({0: batch, example.ndim - 1: torch.export.Dim(last)})
+    several = isinstance(network, Ensemble)  # its inputs are one argument with a star
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             network,
-            (example,),
+            examples,
             dynamo=True,
-            input_names=[name],
+            input_names=list(record.graph_inputs),
             output_names=["logits", "embedding"],
-            dynamic_shapes=(axes,),
+            dynamic_shapes=(tuple(axes),) if several else tuple(axes),
             opset_version=OPSET,
             optimize=True,
             verbose=False,

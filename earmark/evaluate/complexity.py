@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from earmark import weights
+from earmark import ensemble, weights
 from earmark.errors import ModelError
 from earmark.evaluate.operations import Call, Step, follow, storage_of
 from earmark.frontend import EFFICIENTAT
@@ -80,6 +80,8 @@ class Complexity:
         num_frames: Frames of its log-mel.
         cost: What the network costs.
         file_bytes: Size of the model's file; None where there is none on this machine.
+        members: Of an ensemble. Its own numbers are their sums, of memory and receptive field the largest,
+            since they run one after the other; its input is that of the first.
     """
 
     name: str
@@ -89,31 +91,41 @@ class Complexity:
     num_frames: int
     cost: Cost
     file_bytes: int | None
+    members: tuple[Complexity, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, those of ``cost`` among them, as JSON can hold them."""
         values = asdict(self)
-        values |= values.pop("cost")
+        values |= values.pop("cost") | {"members": [member.to_dict() for member in self.members]}
         mels, frames = values.pop("receptive_field")
         return values | {"receptive_field": {"mels": mels, "frames": frames}}
 
     def in_words(self) -> str:
         """The same for people, in a few lines."""
+        if self.members:
+            own = [self._sum_in_words(), *self._file_in_words()]
+            return "\n".join([*own, "Its members:", *(member.in_words() for member in self.members)])
         cost, (mels, frames) = self.cost, self.cost.receptive_field
         sliced = cost.peak_memory_efficient_kb
         lines = [
-            f"Model '{self.name}' has {cost.parameters / 1e6:.2f} million parameters and inference of a "
-            f"single {self.seconds:g}-seconds audio clip requires {cost.macs / 1e9:.2f} billion "
-            "multiply-accumulate operations.",
+            self._sum_in_words(),
             f"Its input is {self.n_mels} mel bands by {self.num_frames} frames; "
             f"its receptive field is {mels} bands by {frames} frames.",
             f"Its feature maps take up to {cost.peak_memory_kb:g} kB in 16 bits; with the channels of its "
             "blocks computed in slices, "
             + (f"{sliced:g} kB." if sliced is not None else f"no answer: {cost.peak_memory_efficient_note}."),
         ]
-        if self.file_bytes is not None:
-            lines.append(f"Its file has {self.file_bytes / 1e6:.1f} MB.")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._file_in_words()])
+
+    def _sum_in_words(self) -> str:
+        return (
+            f"Model '{self.name}' has {self.cost.parameters / 1e6:.2f} million parameters and inference of a "
+            f"single {self.seconds:g}-seconds audio clip requires {self.cost.macs / 1e9:.2f} billion "
+            "multiply-accumulate operations."
+        )
+
+    def _file_in_words(self) -> list[str]:
+        return [] if self.file_bytes is None else [f"Its file has {self.file_bytes / 1e6:.1f} MB."]
 
 
 def complexity(model: str, seconds: float = 10.0) -> Complexity:
@@ -121,8 +133,9 @@ def complexity(model: str, seconds: float = 10.0) -> Complexity:
 
     Args:
         model: A name that ``earmark models`` lists, the path of a model file or a checkpoint, or the name of
-            an architecture. An architecture is taken as it is by default, behind the front-end of the first
-            published model of it, or else behind EfficientAT's.
+            an architecture; or several of these with "+" between them, an ensemble. An architecture is taken
+            as it is by default, behind the front-end of the first published model of it, or else behind
+            EfficientAT's.
         seconds: Length of the clip.
 
     Raises:
@@ -131,33 +144,81 @@ def complexity(model: str, seconds: float = 10.0) -> Complexity:
     """
     if not 0 < seconds < inf:
         raise ModelError(f"a clip of {seconds:g} s is not possible: give a positive number of seconds")
-    architecture, arguments, front_end, file = _described(model)
+    names = weights.members(model)
+    if len(names) > 1:
+        found = [complexity(name, seconds) for name in names]
+        sizes = [one.file_bytes for one in found if one.file_bytes is not None]
+        return _together(model, found, sum(sizes) if len(sizes) == len(found) else None)
+    architecture, arguments, front_ends, file = _described(model)
+    size = file.stat().st_size if file else None
+    if architecture != ensemble.ARCHITECTURE:
+        return _measured(model, architecture, arguments, front_ends[0], seconds, size)
+    found = []
+    for member in arguments["members"]:
+        own = member["arguments"] | {"num_classes": arguments["num_classes"]}
+        [index] = member["front_ends"]
+        found.append(_measured(member["name"], member["architecture"], own, front_ends[index], seconds))
+    return _together(model, found, size)
+
+
+def _measured(
+    name: str,
+    architecture: str,
+    arguments: dict[str, Any],
+    front_end: AnyFrontEnd,
+    seconds: float,
+    size: int | None = None,
+) -> Complexity:
     with torch.device("meta"):
         network = create_model(architecture, **arguments)
     num_frames = front_end.num_frames(round(seconds * front_end.sample_rate))
     cost = measure(network, front_end.n_mels, num_frames)
-    size = file.stat().st_size if file else None
-    return Complexity(model, architecture, seconds, front_end.n_mels, num_frames, cost, size)
+    return Complexity(name, architecture, seconds, front_end.n_mels, num_frames, cost, size)
 
 
-def _described(model: str) -> tuple[str, dict[str, Any], AnyFrontEnd, Path | None]:
-    """Architecture, what it is built with, front-end, and file of whatever a name stands for."""
+def _together(name: str, members: list[Complexity], size: int | None) -> Complexity:
+    costs = [member.cost for member in members]
+    notes = [cost.peak_memory_efficient_note for cost in costs if cost.peak_memory_efficient_note]
+    sliced = [cost.peak_memory_efficient_kb or 0 for cost in costs]
+    cost = Cost(
+        parameters=sum(cost.parameters for cost in costs),
+        macs=sum(cost.macs for cost in costs),
+        peak_memory_kb=max(cost.peak_memory_kb for cost in costs),
+        peak_memory_efficient_kb=None if notes else max(sliced),
+        peak_memory_efficient_note=notes[0] if notes else "",
+        receptive_field=_widest(cost.receptive_field for cost in costs),
+    )
+    first = members[0]
+    return Complexity(
+        name,
+        ensemble.ARCHITECTURE,
+        first.seconds,
+        first.n_mels,
+        first.num_frames,
+        cost,
+        size,
+        tuple(members),
+    )
+
+
+def _described(model: str) -> tuple[str, dict[str, Any], tuple[AnyFrontEnd, ...], Path | None]:
+    """Architecture, what it is built with, front-ends, and file of whatever a name stands for."""
     path = weights.look(model)
     if path:
         record = load_checkpoint(path)[1] if path.suffix == ".safetensors" else read_record(path)
         arguments = {**record.arguments, "num_classes": len(record.labels)}
-        return record.architecture, arguments, record.front_end, path
+        return record.architecture, arguments, record.front_ends, path
     published = weights.published()
     if model in published:
         known = published[model]
         arguments = {**known.arguments, "num_classes": known.num_classes}
         file = known.checkpoint if known.on_this_machine else None
-        return known.architecture, arguments, known.front_end, file
+        return known.architecture, arguments, (known.front_end,), file
     if model in architectures():
         kin = (known.front_end for known in published.values() if known.architecture == model)
         front_end = next(kin, EFFICIENTAT)
         n_mels = getattr(configure(model), "n_mels", front_end.n_mels)
-        return model, {}, replace(front_end, n_mels=n_mels), None
+        return model, {}, (replace(front_end, n_mels=n_mels),), None
     known_names = list(dict.fromkeys([*weights.names(), *published, *architectures()]))
     near = get_close_matches(model, known_names, n=3, cutoff=0.5)
     guess = f": did you mean {' or '.join(near)}?" if near else " (earmark models lists models)"

@@ -1,0 +1,143 @@
+"""Ensembles: several models that answer as one, by the mean of their logits.
+
+Conventions: members agree on labels, task, window and padding; each hears through its own front-end. The
+embedding of an ensemble is those of its members, end to end. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earmark.errors import ModelError
+from earmark.record import Record
+
+ARCHITECTURE = "ensemble"
+"""What the record of an ensemble has in the place of a network's name."""
+
+_MENDING = {
+    "task": "take models of one task",
+    "window_s": "earmark convert --window makes a model file with another window",
+    "padding": "take models of one padding",
+}
+
+
+def joined(records: Sequence[Record], name: str | None = None) -> Record:
+    """What several models are together.
+
+    Args:
+        records: Of the members, at least one; of a single one, its own record is the answer.
+        name: Of the ensemble; by default those of its members with "+" between them.
+
+    Returns:
+        The record. Its front-ends are the members', each once; there is no threshold, since none was chosen.
+
+    Raises:
+        ModelError: If members do not agree on labels, task, window or padding.
+    """
+    first, *others = records
+    if not others:
+        return first
+    for other in others:
+        _require_agreement(first, other)
+    front_ends = tuple(dict.fromkeys(one for record in records for one in record.front_ends))
+    members = [
+        {
+            "name": record.name,
+            "architecture": record.architecture,
+            "arguments": dict(record.arguments),
+            "front_ends": [front_ends.index(one) for one in record.front_ends],
+        }
+        for record in records
+    ]
+    names = [record.name for record in records]
+    title = name or "+".join(names)
+    meaning = f"The mean of the logits of {_listed(names)}"
+    return Record(
+        name=title,
+        labels=first.labels,
+        front_end=front_ends[0],
+        further_front_ends=front_ends[1:],
+        task=first.task,
+        architecture=ARCHITECTURE,
+        arguments={"members": members},
+        window_s=first.window_s,
+        padding=first.padding,
+        embedding_size=sum(record.embedding_size for record in records),
+        description=meaning,
+        license=_once(record.license for record in records),
+        source=_once(record.source for record in records),
+        provenance={"members": {record.name: dict(record.provenance) for record in records}},
+        card="\n".join([f"# {title}\n\n{meaning}.\n", *dict.fromkeys(record.card for record in records)]),
+    )
+
+
+class JointSession:
+    """Runs the graphs of several models as if they were one.
+
+    Args:
+        sessions: Each has ``run(names, inputs)`` as an inference session of ONNX Runtime does.
+        records: Of the models that they run.
+    """
+
+    def __init__(self, sessions: Sequence[Any], records: Sequence[Record]) -> None:
+        joint = joined(records)
+        inputs = dict(zip(joint.front_ends, joint.graph_inputs, strict=True))
+        self._members = [
+            (
+                session,
+                {own: inputs[one] for own, one in zip(record.graph_inputs, record.front_ends, strict=True)},
+            )
+            for session, record in zip(sessions, records, strict=True)
+        ]
+
+    def run(
+        self, names: Sequence[str], inputs: Mapping[str, NDArray[np.float32]]
+    ) -> list[NDArray[np.float32]]:
+        """Answers what is asked for.
+
+        Args:
+            names: Of "logits" and "embedding".
+            inputs: By the names of the ensemble's record.
+
+        Returns:
+            float32 (batch, class) and (batch, channel), in the order of the names.
+        """
+        answers = [
+            session.run(["logits", "embedding"], {own: inputs[name] for own, name in renamed.items()})
+            for session, renamed in self._members
+        ]
+        logits, embeddings = zip(*answers, strict=True)
+        answer = {"logits": np.mean(logits, 0), "embedding": np.concatenate(embeddings, 1)}
+        return [answer[name] for name in names]
+
+
+def _require_agreement(first: Record, other: Record) -> None:
+    pair = f"{first.name} and {other.name} cannot answer together"
+    if first.labels != other.labels:
+        raise ModelError(
+            f"{pair}: {_label_difference(first, other)}: take models with the same labels in the same order"
+        )
+    for name, mending in _MENDING.items():
+        one, another = getattr(first, name), getattr(other, name)
+        if one != another:
+            raise ModelError(f"{pair}: {name} is {one} of the first, {another} of the other: {mending}")
+
+
+def _label_difference(first: Record, other: Record) -> str:
+    if len(first.labels) != len(other.labels):
+        return f"they have {len(first.labels)} and {len(other.labels)} labels"
+    pairs = enumerate(zip(first.labels, other.labels, strict=True), start=1)
+    number, (one, another) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
+    return f"label {number} is {one!r} of the first, {another!r} of the other"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _once(texts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(text for text in texts if text))
