@@ -50,12 +50,11 @@ def files(record: Record, toy_model: Path, tmp_path_factory: pytest.TempPathFact
 
     folder = tmp_path_factory.mktemp("members")
     found = {"toy": relabelled(toy_model, folder / "toy.onnx", window_s=0.48)}
-    for name, changes in {"alike": {"architecture": "mn02"}, "high": {"front_end": HIGH}}.items():
-        own = record.changed(name=name, window_s=0.48, **changes)
+    small = record.changed(architecture="cnn6_60k", embedding_size=128, window_s=0.48)
+    for name, front_end in {"alike": toy.FRONT_END, "high": HIGH}.items():
+        own = small.changed(name=name, front_end=front_end, arguments={"n_mels": front_end.n_mels})
         found[name] = folder / f"{name}.onnx"
-        network = toy.lively_network(own)
-        own = own.changed(embedding_size=network.classifier[2].in_features)
-        export_model(network, own, found[name])
+        export_model(toy.lively_network(own), own, found[name])
     return found
 
 
@@ -269,7 +268,7 @@ def test_from_the_command_line(run: Callable, files, tmp_path, monkeypatch) -> N
 
     target = tmp_path / "found.npz"
     assert run("embed", clip, "--output", target, "--model", model) == (0, "", "")
-    assert np.load(target)["embedding"].shape == (1, 192)
+    assert np.load(target)["embedding"].shape == (1, 224)
     assert str(np.load(target)["model"]) == "toy+high"
 
     code, out, _ = run("info", model)

@@ -94,12 +94,14 @@ def member(record: Record, name: str) -> tuple[Network, Record]:
     """A network of its own kind, and its record."""
     changes = {
         "toy": {},
-        "alike": {"architecture": "mn02"},
+        "alike": {},
         "dynamic": {"architecture": "dymn", "arguments": {"width": 0.1, "min_context": 64}},
         "high": {"front_end": HIGH},
         "learned": {"front_end": LEARNED},
     }
-    own = record.changed(name=name, **changes[name])
+    front_end = changes[name].get("front_end", record.front_end)
+    small = {"architecture": "cnn6_60k", "arguments": {"n_mels": front_end.n_mels}}  # and soon exported
+    own = record.changed(name=name, **small | changes[name])
     torch.manual_seed(len(name))
     network = settle(create_model(own.architecture, num_classes=2, **own.arguments))
     network = with_front_end(network, own.front_end).eval()
