@@ -24,6 +24,7 @@ from earmark.frontend import FrontEnd, LogMel
 from earmark.labels import choose, roll_up, rolled_up_labels
 from earmark.learned_frontend import Waveforms
 from earmark.model_file import read_model_file
+from earmark.record import Record
 
 Floats = NDArray[np.float32]
 OverWindows = Literal["max", "mean"]
@@ -176,12 +177,29 @@ class Tagger:
 
     def __init__(self, model: str | os.PathLike[str] | None = None, *, threads: int | None = None) -> None:
         path = weights.find(model)
-        content, self.record = read_model_file(path)
-        self._session = _open_session(content, path, threads)
-        front_end = self.record.front_end
+        content, record = read_model_file(path)
+        self._equip(_open_session(content, path, threads), record)
+
+    def _equip(self, session: Any, record: Record) -> None:
+        self.record = record
+        self._session = session
+        front_end = record.front_end
         self._given: LogMel | Waveforms = (
             LogMel(front_end) if isinstance(front_end, FrontEnd) else Waveforms()
         )
+
+    @classmethod
+    def around(cls, session: Any, record: Record) -> Tagger:
+        """A tagger around something other than a model file.
+
+        Args:
+            session: Has ``run(names, inputs)`` as an inference session of ONNX Runtime does, for the outputs
+                "logits" and "embedding" of one window.
+            record: Of what it runs.
+        """
+        tagger = cls.__new__(cls)
+        tagger._equip(session, record)
+        return tagger
 
     @property
     def labels(self) -> tuple[str, ...]:
