@@ -1,7 +1,7 @@
 """Measures the main jobs against the reference's way and prints a table.
 
     python -m benchmarks [cold|warm|long|growth ...] [--quick] [--json FILE] [--docs FILE]
-    python -m benchmarks zoo [--cache FOLDER] [--quick] [--json FILE] [--docs FILE]
+    python -m benchmarks zoo [--cache FOLDER] [--threads N ...] [--quick] [--json FILE] [--docs FILE]
 
 The second form measures the published networks against one of them (see :mod:`benchmarks.zoo`).
 
@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks.processes import Usage, run, worker
 from benchmarks.tables import machine, markdown, update
-from benchmarks.zoo import Line, measured
+from benchmarks.zoo import THREADS, Line, measured
 from benchmarks.zoo import table as zoo_table
 
 MEGA = 1e6
@@ -204,14 +204,14 @@ def jobs(parts: list[str], plan: Plan) -> tuple[str, list[Row]]:
     return table(rows), rows
 
 
-def zoo(cache: Path | None, plan: Plan) -> tuple[str, list[Line]]:
+def zoo(cache: Path | None, threads: tuple[int, ...], plan: Plan) -> tuple[str, list[Line]]:
     """Measures the published networks; their files are made where they are not in the folder yet."""
     lines: list[Line] = []
     with tempfile.TemporaryDirectory() as name:
         folder = (cache or Path(name)).resolve()  # the processes start in another folder
         folder.mkdir(parents=True, exist_ok=True)
         run(("-m", "benchmarks.prepare_zoo", str(folder)))
-        for line in measured(folder, plan.zoo):
+        for line in measured(folder, plan.zoo, threads):
             lines.append(line)
             print("  ".join(line.cells()), file=sys.stderr, flush=True)
     return zoo_table(lines), lines
@@ -229,12 +229,13 @@ def main() -> None:
         "--docs", type=Path, metavar="FILE", help="replace the table between the marks of this page"
     )
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where zoo keeps the files it exports")
+    parser.add_argument("--threads", type=int, nargs="+", default=THREADS, metavar="N", help="of zoo: 1 2")
     arguments = parser.parse_args()
     plan = QUICK if arguments.quick else Plan()
     parts = arguments.parts or list(PARTS)
     results: dict[str, tuple[str, list[Any]]] = {}
     if "zoo" in parts:
-        results["zoo"] = zoo(arguments.cache, plan)
+        results["zoo"] = zoo(arguments.cache, tuple(arguments.threads), plan)
     if set(parts) & set(PARTS):
         results["measured"] = jobs([part for part in parts if part in PARTS], plan)
     facts: dict[str, Any] = {"machine": machine(), "plan": asdict(plan)}

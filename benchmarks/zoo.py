@@ -75,8 +75,9 @@ class Line:
         macs: Multiply-accumulate operations of a 10 s clip, if known.
         file_bytes: Size of the model file.
         peak_bytes: Peak memory of a process that loads it and tags a clip, with two threads.
-        seconds: Of a clip, for each of THREADS.
-        of_peer: How many times the peer's seconds that is.
+        seconds: Of a clip, for each number of threads.
+        of_peer: How many times the peer's seconds that is, for each number of threads.
+        threads: The numbers of threads.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Line:
     peak_bytes: float
     seconds: tuple[float, ...]
     of_peer: tuple[float, ...]
+    threads: tuple[int, ...] = THREADS
 
     def cells(self) -> list[str]:
         """The line of the table."""
@@ -104,15 +106,16 @@ class Line:
         ]
 
 
-def measured(folder: Path, pairs: int) -> Iterator[Line]:
+def measured(folder: Path, pairs: int, threads: tuple[int, ...] = THREADS) -> Iterator[Line]:
     """Measures every network, each in turns with the peer.
 
     Args:
         folder: Of clip.wav and the model files, see :mod:`benchmarks.prepare_zoo`.
         pairs: How many.
+        threads: With how many threads, one number after the other.
     """
     for network in networks():
-        both = [_in_turns(folder, network.name, threads, pairs) for threads in THREADS]
+        times = [_in_turns(folder, network.name, number, pairs) for number in threads]
         known = network.entries[0]
         yield Line(
             name=network.name,
@@ -122,8 +125,9 @@ def measured(folder: Path, pairs: int) -> Iterator[Line]:
             macs=known.macs,
             file_bytes=(folder / f"{network.name}.onnx").stat().st_size,
             peak_bytes=peak_bytes(folder, network.name),
-            seconds=tuple(seconds for seconds, _ in both),
-            of_peer=tuple(ratio for _, ratio in both),
+            seconds=tuple(seconds for seconds, _ in times),
+            of_peer=tuple(ratio for _, ratio in times),
+            threads=threads,
         )
 
 
@@ -155,7 +159,8 @@ def _score(network: ZooNetwork) -> str:
 def table(lines: list[Line]) -> str:
     """The lines as a Markdown table, and whether the largest keeps to its memory."""
     head = ["network", "weights", "parameters, M", "MACs, G", "file, MB", "peak, MB"]
-    head += [cell for threads in THREADS for cell in (f"{threads} thread{'s'[: threads > 1]}", f"of {PEER}")]
+    for threads in lines[0].threads:
+        head += [f"{threads} thread{'s'[: threads > 1]}", f"of {PEER}"]
     shown = markdown([*head, "score"], [line.cells() for line in lines], numbers=head[1:])
     largest = next(line.peak_bytes / MEGA for line in lines if line.name == LARGEST)
     verdict = "met" if largest <= LARGEST_PEAK_MB else "MISSED"
