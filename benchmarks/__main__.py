@@ -1,6 +1,9 @@
 """Measures the main jobs against the reference's way and prints a table.
 
     python -m benchmarks [cold|warm|long|growth ...] [--quick] [--json FILE] [--docs FILE]
+    python -m benchmarks zoo [--cache FOLDER] [--threads N ...] [--quick] [--json FILE] [--docs FILE]
+
+The second form measures the published networks against one of them (see :mod:`benchmarks.zoo`).
 
 Conventions: every figure is a ratio of two measurements of this run. The two sides are measured in turns;
 times are medians, ratios are medians over the pairs. Needs the extra "train".
@@ -10,21 +13,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from benchmarks.processes import Usage, run, worker
+from benchmarks.tables import machine, markdown, update
+from benchmarks.zoo import THREADS, Line, measured
+from benchmarks.zoo import table as zoo_table
 
 MEGA = 1e6
-START, END = "<!-- measured -->\n", "<!-- /measured -->\n"
-PACKAGES = ("numpy", "onnxruntime", "soundfile", "soxr", "torch")
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,11 @@ class Plan:
     warm: int = 15
     long: int = 5
     memory: int = 3
+    zoo: int = 11
     minutes: int = 10
 
 
-QUICK = Plan(cold=3, warm=3, long=2, memory=1, minutes=1)
+QUICK = Plan(cold=3, warm=3, long=2, memory=1, zoo=3, minutes=1)
 
 
 def cold(folder: Path, plan: Plan) -> Iterator[Row]:
@@ -174,37 +177,10 @@ def _row(job: str, threads: int, pairs: list[tuple[float, float]], unit: str, ta
     return Row(job, threads, reference, ours, unit, median(a / b for a, b in pairs), "x", target)
 
 
-def machine() -> str:
-    """What was measured on, in a line."""
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    return f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, {packages}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.machine()
-    return next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
-
-
 def table(rows: list[Row]) -> str:
     """The rows as a Markdown table."""
     head = ["job", "threads", "reference", "earmark", "ratio", "target"]
-    lines = [head, ["---", "--:", "--:", "--:", "--:", "---"], *(row.cells() for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |\n"
-        for line in lines
-    )
-
-
-def _update(page: Path, measured: str) -> None:
-    before, _, rest = page.read_text(encoding="utf-8").partition(START)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{START}{measured}{END}{after}", encoding="utf-8")
+    return markdown(head, [row.cells() for row in rows], numbers=head[1:5])
 
 
 PARTS: dict[str, Callable[[Path, Plan], Iterator[Row]]] = {
@@ -215,32 +191,62 @@ PARTS: dict[str, Callable[[Path, Plan], Iterator[Row]]] = {
 }
 
 
+def jobs(parts: list[str], plan: Plan) -> tuple[str, list[Row]]:
+    """Measures the main jobs."""
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run(("-m", "benchmarks.prepare", name, str(60 * plan.minutes)))
+        for part in parts:
+            for row in PARTS[part](folder, plan):
+                rows.append(row)
+                print("  ".join(row.cells()), file=sys.stderr, flush=True)
+    return table(rows), rows
+
+
+def zoo(cache: Path | None, threads: tuple[int, ...], plan: Plan) -> tuple[str, list[Line]]:
+    """Measures the published networks; their files are made where they are not in the folder yet."""
+    lines: list[Line] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = (cache or Path(name)).resolve()  # the processes start in another folder
+        folder.mkdir(parents=True, exist_ok=True)
+        run(("-m", "benchmarks.prepare_zoo", str(folder)))
+        for line in measured(folder, plan.zoo, threads):
+            lines.append(line)
+            print("  ".join(line.cells()), file=sys.stderr, flush=True)
+    return zoo_table(lines), lines
+
+
 def main() -> None:
     """Parses the command, prepares, measures, prints."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Speed and memory, as ratios.")
-    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="what to measure; by default all")
+    parser.add_argument(
+        "parts", nargs="*", choices=[[], *PARTS, "zoo"], help="what to measure; by default all but zoo"
+    )
     parser.add_argument("--quick", action="store_true", help="few repetitions, one minute instead of ten")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     parser.add_argument(
         "--docs", type=Path, metavar="FILE", help="replace the table between the marks of this page"
     )
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where zoo keeps the files it exports")
+    parser.add_argument("--threads", type=int, nargs="+", default=THREADS, metavar="N", help="of zoo: 1 2")
     arguments = parser.parse_args()
     plan = QUICK if arguments.quick else Plan()
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        run(("-m", "benchmarks.prepare", name, str(60 * plan.minutes)))
-        for part in arguments.parts or PARTS:
-            for row in PARTS[part](folder, plan):
-                rows.append(row)
-                print("  ".join(row.cells()), file=sys.stderr, flush=True)
-    measured = f"{table(rows)}\n{machine()}.\n"
-    print(measured, end="")
+    parts = arguments.parts or list(PARTS)
+    results: dict[str, tuple[str, list[Any]]] = {}
+    if "zoo" in parts:
+        results["zoo"] = zoo(arguments.cache, tuple(arguments.threads), plan)
+    if set(parts) & set(PARTS):
+        results["measured"] = jobs([part for part in parts if part in PARTS], plan)
+    facts: dict[str, Any] = {"machine": machine(), "plan": asdict(plan)}
+    for name, (text, rows) in results.items():
+        shown = f"{text}\n{machine()}.\n"
+        print(shown, end="")
+        facts["rows" if name == "measured" else name] = [asdict(row) for row in rows]
+        if arguments.docs:
+            update(arguments.docs, name, shown)
     if arguments.json:
-        facts = {"machine": machine(), "plan": asdict(plan), "rows": [asdict(row) for row in rows]}
         arguments.json.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    if arguments.docs:
-        _update(arguments.docs, measured)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def main(folder: str, seconds: str) -> None:
     """Writes clip.wav, long.wav of so many seconds, and the models default, mn04 and mn10."""
     target = Path(folder)
     for name, length_s in (("clip", CLIP_S), ("long", float(seconds))):
-        _write_recording(target / f"{name}.wav", length_s)
+        write_recording(target / f"{name}.wav", length_s)
     for architecture in ("mn04", "mn10"):
         _write_model(target / architecture, _random_record(architecture, 527, FrontEnd(), 10.0))
     try:
@@ -48,8 +48,8 @@ def main(folder: str, seconds: str) -> None:
     _write_twin(target / "default", read_record(shipped))
 
 
-def _write_recording(path: Path, length_s: float) -> None:
-    """Mono noise that swells twice a second, 16 bit."""
+def write_recording(path: Path, length_s: float) -> None:
+    """Writes mono noise that swells twice a second, 16 bit."""
     time = np.arange(round(length_s * FILE_RATE)) / FILE_RATE
     noise = np.random.default_rng(0).standard_normal(len(time), np.float32)
     soundfile.write(path, 0.1 * noise * (1 + np.sin(4 * np.pi * time)), FILE_RATE)

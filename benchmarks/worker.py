@@ -3,7 +3,8 @@
     python -m benchmarks.worker SIDE JOB FOLDER THREADS
 
 Prints the answer of the first run as a JSON list, so that both sides can be seen to do the same; then, for
-each line read, the seconds that a call took, as the mean of a burst long enough to be timed.
+each line read, the seconds that a call took, by the clock and of the processor, as a JSON list: means of a
+burst long enough to be timed.
 
 Conventions: SIDE is "earmark" or "reference". JOB is "front_end" (10 s), "clip MODEL" (10 s of samples to
 scores), or "long MODEL WINDOW_S HOP_S" (a file to the scores of its windows). Models are loaded before the
@@ -28,7 +29,14 @@ from earmark.frontend import FrontEnd, LogMel
 Job = Callable[[], NDArray[np.float32]]
 BURST_S = 0.25
 FRONT_END = FrontEnd()
-CLIP = np.random.default_rng(1).uniform(-0.5, 0.5, 10 * FRONT_END.sample_rate).astype(np.float32)
+
+
+def noise(sample_rate: int) -> NDArray[np.float32]:
+    """A clip of 10 s."""
+    return np.random.default_rng(1).uniform(-0.5, 0.5, 10 * sample_rate).astype(np.float32)
+
+
+CLIP = noise(FRONT_END.sample_rate)
 
 
 def earmark_job(job: str, folder: Path, threads: int) -> Job:
@@ -39,7 +47,9 @@ def earmark_job(job: str, folder: Path, threads: int) -> Job:
     kind, model, *lengths = job.split()
     tagger = earmark.load(folder / f"{model}.onnx", threads=threads)
     if kind == "clip":
-        return lambda: tagger.tag(CLIP, FRONT_END.sample_rate).scores
+        rate = tagger.record.front_end.sample_rate
+        clip = noise(rate)
+        return lambda: tagger.tag(clip, rate).scores
     window_s, hop_s = map(float, lengths)
     path = folder / "long.wav"
     return lambda: np.stack([w.scores for w in tagger.tag(path, window_s=window_s, hop_s=hop_s).windows])
@@ -69,16 +79,16 @@ def main(side: str, job: str, folder: str, threads: str) -> None:
     set_up = {"earmark": earmark_job, "reference": reference_job}[side]
     run = set_up(job, Path(folder), int(threads))
     print(json.dumps(run().ravel()[:100_000].tolist()), flush=True)
-    calls = max(1, math.ceil(BURST_S / _seconds(run, 1)))
+    calls = max(1, math.ceil(BURST_S / _seconds(run, 1)[0]))
     for _ in sys.stdin:
-        print(_seconds(run, calls), flush=True)
+        print(json.dumps(_seconds(run, calls)), flush=True)
 
 
-def _seconds(run: Job, calls: int) -> float:
-    start = time.perf_counter()
+def _seconds(run: Job, calls: int) -> tuple[float, float]:
+    starts = time.perf_counter(), time.process_time()
     for _ in range(calls):
         run()
-    return (time.perf_counter() - start) / calls
+    return (time.perf_counter() - starts[0]) / calls, (time.process_time() - starts[1]) / calls
 
 
 if __name__ == "__main__":

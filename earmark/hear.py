@@ -17,18 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from earmark.audio import pad
 from earmark.errors import AudioError, ModelError
-from earmark.frontend import FrontEnd, LogMel
-from earmark.learned_frontend import AnyFrontEnd
-
-if TYPE_CHECKING:
-    from earmark.models import Network
+from earmark.tagger import Tagger
 
 Floats = NDArray[np.float32]
 
@@ -37,8 +33,8 @@ SAMPLE_RATES = (16_000, 22_050, 32_000, 44_100, 48_000)
 TIMESTAMP_HOP_S = 0.05
 TIMESTAMP_WINDOW_S = 0.16
 SCENE_HOPS_PER_WINDOW = 4
-_BATCH_S = 20.0
-"""Length of the windows that are heard together, at most, in seconds."""
+_TOGETHER = 8
+"""Windows whose log-mels are computed together, so that they share frames, and are in memory together."""
 
 
 class HearModel(Protocol):
@@ -86,82 +82,32 @@ def load_model(model_file_path: str = "") -> HearModel:
     """
     from earmark.zoo import load
 
-    tagger = load(model_file_path or None)
+    return of_tagger(load(model_file_path or None))
+
+
+def of_tagger(tagger: Tagger, *, timestamp_window_s: float = TIMESTAMP_WINDOW_S) -> HearModel:
+    """The model of a tagger, such as one of :func:`earmark.stages.load_stages`.
+
+    Args:
+        tagger: Its embedding is used.
+        timestamp_window_s: Length of the window around each timestamp, in seconds.
+
+    Returns:
+        As :func:`load_model`.
+
+    Raises:
+        ModelError: If the tagger's sample rate is none of HEAR's.
+    """
     record = tagger.record
     rate, size = tagger.sample_rate, record.embedding_size
-    _check_rate(rate, record.name)
+    if rate not in SAMPLE_RATES:
+        raise ModelError(
+            f"{record.name} hears at {rate} Hz, HEAR has {', '.join(map(str, SAMPLE_RATES))}: "
+            "take another model"
+        )
     shortest = max(front_end.min_samples for front_end in record.front_ends)
-    return _as_module(Embedder(rate, size, size, tagger.embed_windows, shortest, record.window_s))
-
-
-def load_stages(model_file_path: str, stages: Sequence[str] = (), pool: str = "mean") -> HearModel:
-    """Opens a checkpoint to embed by chosen inner stages of its network; needs PyTorch.
-
-    Args:
-        model_file_path: A checkpoint (.safetensors) or the name of published weights.
-        stages: See :class:`earmark.models.stages.StageEmbedding`; none: those that served best.
-        pool: How feature maps become vectors, one of ``earmark.models.stages.POOLS``.
-
-    Raises:
-        ModelError: If there is no such checkpoint, or the network has no such stage.
-        MissingExtraError: If PyTorch is not installed.
-    """
-    from earmark.errors import MissingExtraError
-
-    try:
-        from earmark.models.checkpoint import load_checkpoint
-    except ModuleNotFoundError as error:
-        if error.name and error.name.startswith("earmark"):
-            raise
-        raise MissingExtraError("embedding by inner stages", "train") from None
-    from earmark.weights import published
-    from earmark.zoo import pretrained
-
-    known = model_file_path in published()
-    network, record = pretrained(model_file_path) if known else load_checkpoint(model_file_path)
-    return with_stages(network, record.front_end, stages, pool, window_s=record.window_s)
-
-
-def with_stages(
-    network: Network,
-    front_end: AnyFrontEnd,
-    stages: Sequence[str] = (),
-    pool: str = "mean",
-    *,
-    window_s: float = 10.0,
-    timestamp_window_s: float = TIMESTAMP_WINDOW_S,
-) -> HearModel:
-    """A model that embeds by chosen inner stages of a network in PyTorch.
-
-    Args:
-        network: On the CPU, in evaluation mode.
-        front_end: The network's.
-        stages: See :func:`load_stages`.
-        pool: See :func:`load_stages`.
-        window_s: Of scenes, in seconds.
-        timestamp_window_s: Of timestamps, in seconds.
-
-    Raises:
-        ModelError: If the network has no such stage, or the sample rate is none of HEAR's.
-    """
-    import torch
-
-    from earmark.models.stages import BEST_STAGES, StageEmbedding
-
-    if not isinstance(front_end, FrontEnd):
-        raise ModelError("inner stages are those of a network behind a log-mel, this front-end learns")
-    _check_rate(front_end.sample_rate, type(network).__name__)
-    inner, log_mel = StageEmbedding(network, stages or BEST_STAGES, pool), LogMel(front_end)
-
-    @torch.no_grad()
-    def embed(waveform: Floats, starts: Sequence[int], length: int) -> Floats:
-        vectors: Floats = inner(torch.from_numpy(log_mel.windows(waveform, starts, length))).numpy()
-        return vectors
-
-    second = front_end.sample_rate
-    size = embed(np.zeros(second, np.float32), [0], second).shape[1]
     return _as_module(
-        Embedder(second, size, size, embed, front_end.min_samples, window_s, timestamp_window_s)
+        Embedder(rate, size, size, tagger.embed_windows, shortest, record.window_s, timestamp_window_s)
     )
 
 
@@ -220,17 +166,8 @@ def _embed_centred(embedder: Embedder, clip: Floats, window: int, hop: float) ->
     """Vectors of the windows centred on 0, hop, 2 hop, ... up to the clip's end: (window, value)."""
     padded = np.pad(clip, (window // 2, window - window // 2), mode="reflect")
     starts = [round(number * hop) for number in range(int(len(clip) / hop) + 1)]
-    together = max(1, int(_BATCH_S * embedder.sample_rate / window))
-    blocks = (starts[first : first + together] for first in range(0, len(starts), together))
+    blocks = (starts[first : first + _TOGETHER] for first in range(0, len(starts), _TOGETHER))
     return np.concatenate([embedder.embed(padded, block, window) for block in blocks])
-
-
-def _check_rate(sample_rate: int, name: str) -> None:
-    if sample_rate not in SAMPLE_RATES:
-        raise ModelError(
-            f"{name} hears at {sample_rate} Hz, HEAR has {', '.join(map(str, SAMPLE_RATES))}: "
-            "take another model"
-        )
 
 
 def _as_module(embedder: Embedder) -> HearModel:

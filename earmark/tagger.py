@@ -183,12 +183,29 @@ class Tagger:
     def __init__(self, model: str | os.PathLike[str] | None = None, *, threads: int | None = None) -> None:
         names = (None,) if model is None else weights.members(model)
         sessions, records = zip(*(_open(name, threads) for name in names), strict=True)
-        self.record = joined(records)
-        self._session = JointSession(sessions, records) if len(sessions) > 1 else sessions[0]
+        session = JointSession(sessions, records) if len(sessions) > 1 else sessions[0]
+        self._equip(session, joined(records))
+
+    def _equip(self, session: Any, record: Record) -> None:
+        self.record = record
+        self._session = session
         self._ears = [
             _Ear(front_end, name)
-            for front_end, name in zip(self.record.front_ends, self.record.graph_inputs, strict=True)
+            for front_end, name in zip(record.front_ends, record.graph_inputs, strict=True)
         ]
+
+    @classmethod
+    def around(cls, session: Any, record: Record) -> Tagger:
+        """A tagger around something other than a model file.
+
+        Args:
+            session: Has ``run(names, inputs)`` as an inference session of ONNX Runtime does, for the outputs
+                "logits" and "embedding" of one window.
+            record: Of what it runs.
+        """
+        tagger = cls.__new__(cls)
+        tagger._equip(session, record)
+        return tagger
 
     @property
     def labels(self) -> tuple[str, ...]:

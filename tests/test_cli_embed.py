@@ -10,6 +10,10 @@ import soundfile
 import earmark
 from earmark.cli import main
 from earmark.embeddings import file_writer
+from earmark.models import Network
+from earmark.models.checkpoint import save_checkpoint
+from earmark.record import Record
+from earmark.stages import load_stages
 
 RATE = 8000
 Run = Callable[..., tuple[int, str, str]]
@@ -19,9 +23,10 @@ Run = Callable[..., tuple[int, str, str]]
 def run(capsys: pytest.CaptureFixture[str], toy_model: Path) -> Run:
     """Runs ``earmark embed``; returns exit code, standard output and standard error."""
 
-    def call(*arguments: object) -> tuple[int, str, str]:
+    def call(*arguments: object, model: Path | None = toy_model) -> tuple[int, str, str]:
+        chosen = [] if model is None else ["--model", str(model)]
         with pytest.raises(SystemExit) as ended:
-            main(["embed", *map(str, arguments), "--model", str(toy_model)])
+            main(["embed", *map(str, arguments), *chosen])
         captured = capsys.readouterr()
         return int(ended.value.code or 0), captured.out, captured.err
 
@@ -97,6 +102,24 @@ def test_parquet_holds_the_same(run: Run, recordings: list[Path], tmp_path: Path
     assert table["path"].to_pylist() == stored["path"].tolist()
     np.testing.assert_array_equal(table["end_s"].to_numpy(), stored["end_s"])
     np.testing.assert_array_equal(np.stack(table["embedding"].to_numpy()), stored["embedding"])
+
+
+def test_inner_stages(
+    run: Run, exported: tuple[Network, Path], record: Record, recordings: list[Path], tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "toy.safetensors"
+    save_checkpoint(checkpoint, exported[0], record)
+    options = ("-o", tmp_path / "x.npz", "--stages", "b5,mel_avgs", "--pool", "max")
+    assert run(*recordings, *options, model=checkpoint) == (0, "", "")
+    stored = stored_in(tmp_path / "x.npz")["embedding"]
+    wanted = [load_stages(checkpoint, ["b5", "mel_avgs"], "max").embed(path).clip for path in recordings]
+    np.testing.assert_allclose(stored, wanted, atol=1e-5)
+    assert run(*recordings, *options[:2], "--stages", "best", model=checkpoint)[0] == 0
+    code, _, err = run(*recordings, *options[:2], "--stages", "b5,b99", model=checkpoint)
+    assert code == 2
+    assert "the network has no stage b99: its feature maps are b0 to b16" in err
+    code, _, err = run(*recordings, *options, model=None)
+    assert (code, "give a checkpoint or published weights" in err) == (2, True)
 
 
 def test_bad_files_do_not_end_the_run(run: Run, recordings: list[Path], tmp_path: Path) -> None:

@@ -4,21 +4,27 @@ The golden networks are those of golden/efficientat/manifests; audio is their sy
 golden needs a second clip, the recording beside it.
 """
 
+import sys
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from toy import lively_network
 
+import earmark
 from earmark import hear
-from earmark.errors import AudioError, ModelError
+from earmark.errors import AudioError, MissingExtraError, ModelError
 from earmark.frontend import EFFICIENTAT, FrontEnd
+from earmark.labels import label_set
+from earmark.learned_frontend import LEAF
 from earmark.models import Network, create_model
 from earmark.models.checkpoint import save_checkpoint
+from earmark.models.hearing import with_front_end
 from earmark.models.stages import POOLS, StageEmbedding
 from earmark.record import Record
+from earmark.stages import load_stages, with_stages
+from earmark.tagger import Tagger
 from tests.models.golden_weights import build_tensors, read_manifest, settle, synth_10s
 
 BLOCKS = ("b5", "b11", "b13", "b15")
@@ -51,6 +57,22 @@ def golden_network(golden: Path, name: str) -> Network:
     return network.eval()
 
 
+def golden_tagger(golden: Path, name: str, stages: tuple[str, ...] = (), pool: str = "mean") -> Tagger:
+    network = golden_network(golden, name)
+    record = Record(
+        name=name,
+        labels=label_set("audioset"),
+        front_end=EFFICIENTAT,
+        task="multi_label",
+        architecture=name,
+        arguments={},
+        window_s=10.0,
+        padding="repeat",
+        embedding_size=1,
+    )
+    return with_stages(network, record, stages, pool)
+
+
 @cache
 def golden_embeddings(golden: Path) -> dict[str, np.ndarray]:
     with np.load(golden / "hear" / "hear_embeddings.npz") as stored:
@@ -75,7 +97,7 @@ def test_every_golden_is_tested(golden: Path) -> None:
 @pytest.mark.parametrize("name", SCENES)
 def test_scenes_as_the_reference(golden: Path, name: str) -> None:
     stages, pool = SCENES[name]
-    model = hear.with_stages(golden_network(golden, name[:4]), EFFICIENTAT, stages, pool)
+    model = hear.of_tagger(golden_tagger(golden, name[:4], stages, pool))
     wanted = golden_embeddings(golden)[f"{name}__scene_synth10"]
     assert model.scene_embedding_size == model.timestamp_embedding_size == wanted.shape[1]
     assert_close(hear.get_scene_embeddings(synth_10s()[None], model), wanted)
@@ -85,7 +107,7 @@ def test_scenes_as_the_reference(golden: Path, name: str) -> None:
     "name", ["mn01_all_b_mel_avgs", pytest.param("mn10_all_b_mel_avgs", marks=pytest.mark.slow)]
 )
 def test_a_long_scene_is_the_mean_of_its_windows(golden: Path, name: str) -> None:
-    model = hear.with_stages(golden_network(golden, name[:4]), EFFICIENTAT)
+    model = hear.of_tagger(golden_tagger(golden, name[:4]))
     audio = both_clips(golden).reshape(1, -1)
     assert_close(hear.get_scene_embeddings(audio, model), golden_embeddings(golden)[f"{name}__scene_cat20"])
 
@@ -93,8 +115,7 @@ def test_a_long_scene_is_the_mean_of_its_windows(golden: Path, name: str) -> Non
 @pytest.mark.parametrize("name", ["mn01_all_b_mel_avgs", "mn10_all_b_mel_avgs", "mn10_ts1280"])
 def test_timestamps_as_the_reference(golden: Path, name: str) -> None:
     window_s = 1.28 if name == "mn10_ts1280" else 0.16
-    network = golden_network(golden, name[:4])
-    model = hear.with_stages(network, EFFICIENTAT, timestamp_window_s=window_s)
+    model = hear.of_tagger(golden_tagger(golden, name[:4]), timestamp_window_s=window_s)
     audio = both_clips(golden)[:, :32000]
     embeddings, times_ms = hear.get_timestamp_embeddings(audio, model)
     assert_close(embeddings, golden_embeddings(golden)[f"{name}__ts_emb"])
@@ -107,10 +128,11 @@ def default_model() -> hear.HearModel:
 
 
 @pytest.fixture(scope="module")
-def stage_model() -> hear.HearModel:
+def stage_model(record: Record) -> hear.HearModel:
     torch.manual_seed(0)
     front_end = FrontEnd(sample_rate=16000, n_fft=512, win_length=400, hop_length=160, f_max=7500.0)
-    return hear.with_stages(settle(create_model("mn01", num_classes=5)), front_end)
+    network = settle(create_model("mn01", num_classes=2))
+    return hear.of_tagger(with_stages(network, record.changed(front_end=front_end, window_s=10.0)))
 
 
 def noise(clips: int, seconds: float, sample_rate: int) -> torch.Tensor:
@@ -169,8 +191,6 @@ def test_short_clips_have_embeddings(stage_model: hear.HearModel, samples: int) 
 
 
 def test_default_model_answers_as_the_tagger(default_model: hear.HearModel) -> None:
-    import earmark
-
     tagger = earmark.load()
     rate = tagger.record.front_end.sample_rate
     audio = noise(1, tagger.record.window_s, rate).numpy()
@@ -179,22 +199,39 @@ def test_default_model_answers_as_the_tagger(default_model: hear.HearModel) -> N
 
 
 def test_without_pytorch_a_model_is_a_plain_object(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
     model = hear.load_model()
     assert not isinstance(model, torch.nn.Module)
     audio = np.zeros((2, model.sample_rate), np.float64)
     assert hear.get_scene_embeddings(audio, model).shape == (2, model.scene_embedding_size)
 
 
-def test_stages_of_a_checkpoint(record: Record, tmp_path: Path) -> None:
-    heard = record.changed(front_end=EFFICIENTAT)
-    network = lively_network(heard)
-    save_checkpoint(tmp_path / "toy.safetensors", network, heard)
-    model = hear.load_stages(str(tmp_path / "toy.safetensors"), ["clf1", "logits"])
-    audio = noise(2, 0.4, 32000).numpy()
-    scenes = hear.get_scene_embeddings(audio, model)
-    inner = hear.with_stages(network, EFFICIENTAT, ["logits"])
-    np.testing.assert_allclose(scenes[:, 96:], hear.get_scene_embeddings(audio, inner), atol=1e-5)
+def test_stages_of_a_checkpoint(record: Record, exported: tuple[Network, Path], tmp_path: Path) -> None:
+    checkpoint = tmp_path / "toy.safetensors"
+    save_checkpoint(checkpoint, exported[0], record)
+    tagger, usual = load_stages(checkpoint, ["b15", "clf1"]), earmark.load(exported[1])
+    waveform = noise(1, 1.2, 8000)[0].numpy()
+    found, wanted = tagger.tag(waveform, 8000), usual.tag(waveform, 8000)
+    assert tagger.record.embedding_size == found.embedding.size == 16 + 96
+    np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-5)
+    np.testing.assert_allclose(found.embedding[16:], wanted.embedding, atol=1e-4)
+    with pytest.raises(ModelError, match=r"toy\.onnx: inner stages need"):
+        load_stages(exported[1])
+
+
+def test_stages_behind_a_front_end_that_learns_are_refused(record: Record) -> None:
+    learned = record.changed(front_end=LEAF)
+    network = with_front_end(create_model("mn01", num_classes=2), LEAF).eval()
+    with pytest.raises(ModelError, match="this front-end learns"):
+        with_stages(network, learned)
+
+
+def test_stages_without_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("earmark.models")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"earmark\[train\]"):
+        load_stages("mn10_as")
 
 
 @pytest.mark.parametrize(

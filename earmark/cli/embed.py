@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from earmark.cli.program import ModelOption, app, complain, download_bar, progress
 from earmark.errors import EarmarkError
+
+if TYPE_CHECKING:
+    from earmark.tagger import Tagger
 
 
 @app.command()
@@ -27,6 +30,11 @@ def embed(
     by_window: Annotated[
         bool, typer.Option("--by-window", help="A row for each window, not for each recording.")
     ] = False,
+    stages: Annotated[
+        str | None,
+        typer.Option(help="Embed by inner stages, with commas between them: mel_avgs,b5,b13; or: best"),
+    ] = None,
+    pool: Annotated[str, typer.Option(help="How feature maps of inner stages become vectors.")] = "mean",
     window: Annotated[
         float | None, typer.Option(help="Length of a window, in seconds; by default the model's.")
     ] = None,
@@ -49,8 +57,11 @@ def embed(
     from earmark.zoo import load
 
     write = file_writer(output)
-    with download_bar(quiet) as report:
-        tagger = load(model, threads=threads, report=report)
+    if stages is not None:
+        tagger = _by_stages(model, stages, pool, threads)
+    else:
+        with download_bar(quiet) as report:
+            tagger = load(model, threads=threads, report=report)
     embeddings = []
     failed = 0
     with progress(quiet) as show:
@@ -71,3 +82,17 @@ def embed(
     write(embeddings, by_window)
     if failed:
         raise typer.Exit(1)
+
+
+def _by_stages(model: str | None, stages: str, pool: str, threads: int | None) -> Tagger:
+    """A tagger in PyTorch; "best" stands for the stages that served best."""
+    from earmark.stages import load_stages
+
+    if model is None:
+        raise typer.BadParameter("give a checkpoint or published weights", param_hint="--model")
+    tagger = load_stages(model, [] if stages == "best" else stages.split(","), pool)
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    return tagger

@@ -10,12 +10,14 @@ map is (batch, channel, mel, frame).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from earmark.errors import ModelError
@@ -95,6 +97,34 @@ class StageEmbedding(nn.Module):
             raise ModelError(f"the network has no stage {stage}: its feature maps are b0 to b{last}")
         answer = answers[stage]
         return POOLS[self.pool](answer) if stage.startswith("b") else answer
+
+
+class StageSession:
+    """Runs a network as an inference session runs a model file; its embedding is that of chosen stages.
+
+    Args:
+        network: On the CPU, in evaluation mode.
+        stages: See StageEmbedding.
+        pool: See StageEmbedding.
+
+    Raises:
+        ModelError: As StageEmbedding does.
+    """
+
+    def __init__(self, network: Network, stages: Sequence[str] = BEST_STAGES, pool: str = "mean") -> None:
+        self._embedding = StageEmbedding(network, stages, pool)
+
+    @torch.no_grad()
+    def run(
+        self, names: Sequence[str], inputs: Mapping[str, NDArray[np.float32]]
+    ) -> list[NDArray[np.float32]]:
+        """Computes "logits" (batch, class) or "embedding" (batch, value), as named, of one input."""
+        [log_mel] = map(torch.from_numpy, inputs.values())
+        answers: dict[str, Callable[[], Tensor]] = {
+            "logits": lambda: self._embedding.network(log_mel).logits,
+            "embedding": lambda: self._embedding(log_mel),
+        }
+        return [answers[name]().numpy() for name in names]
 
 
 def _is_inner(stage: str) -> bool:

@@ -1,0 +1,89 @@
+"""The benchmarks measure each published network once, forms of DyMN that are alike, and memory."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.dymn_forms import FORMS, in_form
+from benchmarks.tables import update
+from benchmarks.zoo import LARGEST, LARGEST_PEAK_MB, PEER, Line, networks, table
+from earmark.models import create_model
+from earmark.models.dymn import DynamicConv
+from earmark.weights import published
+from tests.models.golden_weights import settle
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_every_published_entry_belongs_to_one_network() -> None:
+    entries = [known.name for network in networks() for known in network.entries]
+    assert sorted(entries) == sorted(published())
+
+
+def test_networks_differ_in_more_than_weights() -> None:
+    by_name = {network.name: [known.name for known in network.entries] for network in networks()}
+    assert by_name[PEER] == ["mn10_as", "mn10_im_pytorch", "mn10_im"]
+    assert "dymn20_im" in by_name["dymn20_as"]
+    assert len(by_name[LARGEST]) == 10
+    for alone in ("mn10_as_hop_5", "mn10_as_mels_40", "mn10_as_fc_s2211", "dymn04_replace_se_as"):
+        assert by_name[alone] == [alone]
+
+
+@pytest.mark.parametrize(("peak_mb", "verdict"), [(LARGEST_PEAK_MB, "met"), (LARGEST_PEAK_MB + 1, "MISSED")])
+def test_the_table_judges_the_memory_of_the_largest(peak_mb: int, verdict: str) -> None:
+    line = Line(
+        LARGEST, 10, "mAP 0.4 to 0.5", 68_430_000, None, 273_300_000, peak_mb * 1e6, (0.1, 0.05), (9.5, 8.0)
+    )
+    shown = table([line])
+    assert f"≤ {LARGEST_PEAK_MB} MB: {verdict}" in shown
+    cells = [cell.strip() for cell in shown.splitlines()[2].strip("|").split("|")]
+    assert cells == [
+        "`mn40_as`", "10", "68.43", "", "273.3", f"{peak_mb}", "100.0 ms", "9.50 x", "50.0 ms", "8.00 x",
+        "mAP 0.4 to 0.5",
+    ]  # fmt: skip
+
+
+def test_a_page_is_updated_between_its_marks_only(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- zoo -->\nold\n<!-- /zoo -->\nb\n", encoding="utf-8")
+    update(page, "zoo", "new\n")
+    assert page.read_text(encoding="utf-8") == "a\n<!-- zoo -->\nnew\n<!-- /zoo -->\nb\n"
+    with pytest.raises(SystemExit, match="no marks"):
+        update(page, "measured", "new\n")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@torch.no_grad()
+def test_the_forms_of_dymn_answer_alike(form: str) -> None:
+    torch.manual_seed(0)
+    network = settle(create_model("dymn", num_classes=3, width=0.1, min_context=64))
+    network.classifier[5].weight.mul_(100)
+    for conv in network.modules():
+        if isinstance(conv, DynamicConv):
+            conv.residuals[0].weight.mul_(10)
+    log_mel, other = torch.randn(2, 64, 71), in_form(network, FORMS[form])
+    assert network(log_mel).logits.std() > 1e-2
+    torch.testing.assert_close(other(log_mel), network(log_mel), rtol=1e-4, atol=1e-5)
+    changed = {type(module) for module in other.modules()} - {type(module) for module in network.modules()}
+    assert changed == set(FORMS[form].values())
+
+
+@pytest.mark.slow
+def test_the_largest_tags_a_clip_within_its_memory(tmp_path: Path) -> None:
+    measure = (
+        "import sys; from pathlib import Path; from benchmarks.zoo import LARGEST, peak_bytes;"
+        "print(peak_bytes(Path(sys.argv[1]), LARGEST))"
+    )
+
+    def python(*arguments: str) -> str:
+        """Of a process of its own: what this one holds would be counted into its children's peak."""
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout
+
+    python("-m", "benchmarks.prepare_zoo", str(tmp_path), LARGEST)
+    peak_mb = float(python("-c", measure, str(tmp_path))) / 1e6
+    assert (tmp_path / f"{LARGEST}.onnx").stat().st_size / 1e6 < peak_mb <= LARGEST_PEAK_MB
