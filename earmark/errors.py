@@ -4,6 +4,9 @@ Conventions: a message says what was wrong, where, and what to do, on one line; 
 it is.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class EarmarkError(Exception):
     """Root of every error that earmark raises on purpose."""
@@ -35,3 +38,22 @@ class MissingExtraError(EarmarkError, ImportError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs an optional part of earmark: pip install 'earmark[{extra}]'")
+
+
+@contextmanager
+def extra(what: str, name: str) -> Iterator[None]:
+    """Says which extra to install where a package that it brings is missing.
+
+    Args:
+        what: What was asked for, as the start of a sentence.
+        name: The extra that provides it.
+
+    Raises:
+        MissingExtraError: If a module that is not earmark's own cannot be found within the block.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith("earmark"):
+            raise
+        raise MissingExtraError(what, name) from None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from earmark.errors import MissingExtraError, ModelError
+from earmark.errors import ModelError, extra
 from earmark.frontend import FrontEnd
 from earmark.record import Record
 from earmark.tagger import Tagger
@@ -41,12 +41,8 @@ def load_stages(model: str | os.PathLike[str], stages: Sequence[str] = (), pool:
         ModelError: If there is no such checkpoint, or the network has no such stage.
         MissingExtraError: If PyTorch is not installed.
     """
-    try:
+    with extra("embedding by inner stages", "train"):
         from earmark.models.checkpoint import load_checkpoint
-    except ModuleNotFoundError as error:
-        if error.name and error.name.startswith("earmark"):
-            raise
-        raise MissingExtraError("embedding by inner stages", "train") from None
     if os.fspath(model) in published():
         return with_stages(*pretrained(os.fspath(model)), stages, pool)
     if Path(model).suffix != ".safetensors":

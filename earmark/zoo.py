@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earmark import weights
-from earmark.errors import MissingExtraError, ModelError
+from earmark.errors import ModelError, extra
 from earmark.files import write_atomically
 from earmark.record import Record
 from earmark.tagger import Tagger
@@ -83,14 +83,9 @@ def pull(
     made = known.model_file if known.labels else known.checkpoint
     if known.on_this_machine and not again and source is None:
         return made
-    try:
+    with extra(f"making the model file of {name} (which then runs without PyTorch)", "train"):
         from earmark.deploy.convert import convert
         from earmark.models.registry import configure
-    except ModuleNotFoundError as error:
-        if error.name and error.name.startswith("earmark"):
-            raise
-        what = f"making the model file of {name} (which then runs without PyTorch)"
-        raise MissingExtraError(what, "train") from None
     configure(
         known.architecture, num_classes=known.num_classes, **known.arguments
     )  # fails before the download
@@ -163,12 +158,8 @@ def join(
             padding.
         MissingExtraError: If PyTorch is not installed.
     """
-    try:
+    with extra("writing an ensemble as one file", "train"):
         from earmark.deploy.join import join as join_networks
-    except ModuleNotFoundError as error:
-        if error.name and error.name.startswith("earmark"):
-            raise
-        raise MissingExtraError("writing an ensemble as one file", "train") from None
     return join_networks([_member(model, report) for model in models], out, name)
 
 

@@ -4,13 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-
-from earmark.cli import main
 
 RATE = 8000
 
@@ -23,15 +22,12 @@ def write(path: Path, seconds: float = 0.7, seed: int = 0) -> Path:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], toy_model: Path):
-    """Runs a command in this process; returns exit code, standard output and standard error."""
+def run(run: Callable[..., tuple[int, str, str]], toy_model: Path):
+    """As in conftest.py; tags with the toy model unless told otherwise."""
 
     def call(*arguments: object, model: bool = True) -> tuple[int, str, str]:
         chosen = ["--model", str(toy_model)] if model and arguments[0] == "tag" else []
-        with pytest.raises(SystemExit) as ended:
-            main([*map(str, arguments), *chosen])
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
+        return run(*arguments, *chosen)
 
     return call
 

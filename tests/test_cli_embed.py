@@ -8,7 +8,6 @@ import pytest
 import soundfile
 
 import earmark
-from earmark.cli import main
 from earmark.embeddings import file_writer
 from earmark.models import Network
 from earmark.models.checkpoint import save_checkpoint
@@ -20,15 +19,12 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], toy_model: Path) -> Run:
-    """Runs ``earmark embed``; returns exit code, standard output and standard error."""
+def run(run: Run, toy_model: Path) -> Run:
+    """Runs ``earmark embed``, with the toy model unless told otherwise."""
 
     def call(*arguments: object, model: Path | None = toy_model) -> tuple[int, str, str]:
         chosen = [] if model is None else ["--model", str(model)]
-        with pytest.raises(SystemExit) as ended:
-            main(["embed", *map(str, arguments), *chosen])
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
+        return run("embed", *arguments, *chosen)
 
     return call
 

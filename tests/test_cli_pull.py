@@ -12,7 +12,6 @@ from test_cli import assert_one_line
 from web import error, serving
 
 from earmark import download, weights
-from earmark.cli import main
 from earmark.download import Patience
 from earmark.labels import label_set
 from earmark.models import architectures
@@ -38,19 +37,6 @@ def web(brought, tmp_path, monkeypatch):
         monkeypatch.setattr(weights, "_TABLE", table)
         monkeypatch.setattr(download, "PATIENCE", Patience(timeout_s=10, attempts=2, pause_s=0.001))
         yield server
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]):
-    """Runs a command in this process; returns exit code, standard output and standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(list(map(str, arguments)))
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 import soundfile
 
 import earmark
-from earmark.cli import main
 from earmark.errors import DataError, ModelError
 from earmark.labels import audioset_ontology, choose, label_set, roll_up, rolled_up_labels
 from earmark.model_file import seal
@@ -173,17 +172,6 @@ def dogs_and_cats(toy_model: Path, record: Record) -> Path:
     path = toy_model.with_name("dogs_and_cats.onnx")
     path.write_bytes(seal(model.SerializeToString(), record.changed(labels=("Bark", "Purr"))))
     return path
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(list(map(str, arguments)))
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

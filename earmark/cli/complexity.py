@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from earmark.cli.program import app, extra
+from earmark.cli.program import app
+from earmark.errors import extra
 
 
 @app.command()

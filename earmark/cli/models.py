@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from earmark.cli.program import app, extra
+from earmark.cli.program import app
+from earmark.errors import extra
 
 if TYPE_CHECKING:
     from earmark.weights import Published

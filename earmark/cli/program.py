@@ -120,16 +120,3 @@ def _bar() -> Progress:
     bar.add_task("download", total=None)
     bar.start()
     return bar
-
-
-@contextmanager
-def extra(what: str, name: str) -> Iterator[None]:
-    """Says which extra to install where a package that it brings is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        from earmark.errors import MissingExtraError
-
-        if error.name and error.name.startswith("earmark"):
-            raise
-        raise MissingExtraError(what, name) from None

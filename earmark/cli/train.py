@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from earmark.cli.program import app, extra
+from earmark.cli.program import app
+from earmark.errors import extra
 from earmark.files import write_atomically
 
 

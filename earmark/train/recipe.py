@@ -162,10 +162,9 @@ class Imitation(Section):
     weight: Positive
     """Of the mean squared difference, beside the label's loss."""
     probe_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Of imitating, with the network's own head, what a linear probe on the teacher's answers says of the
-    recipe's classes. The probe is fitted to the labelled training clips, augmented, before the run."""
+    """Of imitating, with the network's own head, what a linear probe on its answers says of the classes."""
     probe_passes: Count = 4
-    """Over the labelled clips, to fit the probe."""
+    """Over the labelled training clips, augmented, to fit the probe before the run."""
 
 
 class Judge(Section):

@@ -17,7 +17,6 @@ from test_cli import assert_one_line
 import earmark
 from earmark import zoo
 from earmark.audio import resample
-from earmark.cli import main
 from earmark.deploy import export as exporting
 from earmark.deploy import join as joining
 from earmark.deploy.export import TOLERANCE, compare, export_model
@@ -42,19 +41,6 @@ GOLDEN = "ensemble_mn04_dymn04_mn10"
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> Path:
     return shared / "golden" / "efficientat"
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]):
-    """Runs a command in this process; returns exit code, standard output and standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(list(map(str, arguments)))
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture(scope="module")
