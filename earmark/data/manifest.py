@@ -3,7 +3,8 @@
 Conventions: a CSV file in UTF-8 with a header. ``path`` (absolute, or relative to the audio folder: by
 default the manifest's own) and ``labels`` (names separated by ``;``, empty where none of the classes is
 heard) are required; ``fold`` is a whole number, 0 for clips that are in every training set and never judged;
-all other columns are kept as text.
+``unknown`` names labels, in the same way, of which nobody knows whether they are heard; ``member`` is the row of
+a clip in an HDF5 file that holds many; all other columns are kept as text, of which ``id`` is the clip's name.
 """
 
 from __future__ import annotations
@@ -32,6 +33,15 @@ class Clip:
     extra: Mapping[str, str] = field(default_factory=dict)
     labelled: bool = True
     """Off: what is heard in it is not known, which is not the same as none of the classes."""
+    unknown: tuple[str, ...] = ()
+    """Labels of which nobody knows whether they are heard, though of the others somebody does."""
+    member: int | None = None
+    """Row of the clip where ``path`` is an HDF5 file that holds many."""
+
+    @property
+    def id(self) -> str:
+        """What tables of scores know the clip by: the manifest's ``id``, or the file's name without its end."""
+        return self.extra.get("id") or self.path.stem
 
 
 def read_manifest(path: str | Path, audio: str | Path | None = None, labelled: bool = True) -> list[Clip]:
@@ -65,23 +75,38 @@ def read_manifest(path: str | Path, audio: str | Path | None = None, labelled: b
 def _clip(file: Path, number: int, row: dict[str, str], root: Path, labelled: bool) -> Clip:
     values = {key: value or "" for key, value in row.items() if key is not None}
     name, labels, fold = values.pop("path"), values.pop("labels"), values.pop("fold", "") or "0"
+    unknown, member = values.pop("unknown", ""), values.pop("member", "")
     if not name:
         raise DataError(f"{file}, line {number}: no path")
+    return Clip(
+        path=root / name,
+        labels=_names(labels) if labelled else (),
+        fold=_whole(file, number, "fold", fold),
+        extra=values,
+        labelled=labelled,
+        unknown=_names(unknown) if labelled else (),
+        member=_whole(file, number, "member", member) if member else None,
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(SEPARATOR) if name)
+
+
+def _whole(file: Path, number: int, column: str, text: str) -> int:
     try:
-        fold_number = int(fold)
+        return int(text)
     except ValueError:
-        raise DataError(f"{file}, line {number}: fold {fold!r} is not a whole number") from None
-    names = tuple(label for label in labels.split(SEPARATOR) if label) if labelled else ()
-    return Clip(root / name, names, fold_number, values, labelled)
+        raise DataError(f"{file}, line {number}: {column} {text!r} is not a whole number") from None
 
 
 def label_set(clips: Iterable[Clip]) -> tuple[str, ...]:
-    """Every label that a clip carries, in alphabetical order."""
-    return tuple(sorted({label for clip in clips for label in clip.labels}))
+    """Every label that is known or unknown of a clip, in alphabetical order."""
+    return tuple(sorted({label for clip in clips for label in clip.labels + clip.unknown}))
 
 
 def targets(clips: Sequence[Clip], labels: Sequence[str]) -> NDArray[np.float32]:
-    """One row per clip with 1 where a label is set, and NaN throughout where nothing is known of it.
+    """One row per clip with 1 where a label is set, and NaN where nobody knows.
 
     Returns:
         float32, shape (clip, class).
@@ -94,12 +119,13 @@ def targets(clips: Sequence[Clip], labels: Sequence[str]) -> NDArray[np.float32]
     for row, clip in enumerate(clips):
         if not clip.labelled:
             table[row] = np.nan
-        for label in clip.labels:
-            if label not in index:
-                raise DataError(
-                    f"{clip.path}: label {label!r} is none of the {len(labels)} labels of this run"
-                )
-            table[row, index[label]] = 1
+        for names, value in ((clip.labels, 1), (clip.unknown, np.nan)):
+            for label in names:
+                if label not in index:
+                    raise DataError(
+                        f"{clip.path}: label {label!r} is none of the {len(labels)} labels of this run"
+                    )
+                table[row, index[label]] = value
     return table
 
 

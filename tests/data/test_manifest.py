@@ -58,6 +58,7 @@ def test_empty_labels_between_separators_are_none(write):
         ("path,label\na.wav,dog\n", "lacks the column labels; it has path, label"),
         ("file,class\na.wav,dog\n", "lacks the column labels, path; it has file, class"),
         ("path,labels,fold\na.wav,dog,1\nb.wav,dog,one\n", "line 3: fold 'one' is not a whole number"),
+        ("path,labels,member\na.hdf,dog,x\n", "line 2: member 'x' is not a whole number"),
         ("path,labels,fold\na.wav,dog,1.5\n", "line 2: fold '1.5' is not a whole number"),
         ("path,labels\na.wav,dog\n,dog\n", "line 3: no path"),
         ('path,labels\n"a.wav,dog\n', "cannot be read"),
@@ -92,6 +93,18 @@ def test_targets_have_a_one_where_a_label_is_set():
     table = targets([clip("a", "rain", "dog"), clip("b"), clip("c", "cat")], ("cat", "dog", "rain"))
     np.testing.assert_array_equal(table, [[0, 1, 1], [0, 0, 0], [1, 0, 0]])
     assert table.dtype == np.float32
+
+
+def test_what_nobody_knows_is_nan(write):
+    text = "path,labels,unknown\na.wav,dog,cat;rain\nb.wav,rain,\n"
+    clips = read_manifest(write(text))
+    assert label_set(clips) == ("cat", "dog", "rain")
+    np.testing.assert_array_equal(targets(clips, label_set(clips)), [[np.nan, 1, np.nan], [0, 0, 1]])
+
+
+def test_a_clip_is_known_by_its_id_or_file_name(write):
+    clips = read_manifest(write("path,labels,id,member\nall.hdf,dog,-0RWZT-miFs,3\na/b.wav,dog,,\n"))
+    assert [(clip.id, clip.member) for clip in clips] == [("-0RWZT-miFs", 3), ("b", None)]
 
 
 def test_a_label_of_no_class_is_refused():
