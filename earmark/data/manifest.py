@@ -3,8 +3,9 @@
 Conventions: a CSV file in UTF-8 with a header. ``path`` (absolute, or relative to the audio folder: by
 default the manifest's own) and ``labels`` (names separated by ``;``, empty where none of the classes is
 heard) are required; ``fold`` is a whole number, 0 for clips that are in every training set and never judged;
-``unknown`` names labels, in the same way, of which nobody knows whether they are heard; ``member`` is the row of
-a clip in an HDF5 file that holds many; all other columns are kept as text, of which ``id`` is the clip's name.
+``unknown`` names labels, in the same way, of which nobody knows whether they are heard; ``member`` is the row
+of a clip in an HDF5 file that holds many; all other columns are kept as text; ``id``, where it is there, is
+the clip's name.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Clip:
 
     @property
     def id(self) -> str:
-        """What tables of scores know the clip by: the manifest's ``id``, or the file's name without its end."""
+        """What tables of scores know the clip by: its ``id``, or its file's name without the end."""
         return self.extra.get("id") or self.path.stem
 
 
