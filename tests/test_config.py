@@ -1,11 +1,12 @@
 """A TOML file fits its model, or a message says which key does not."""
 
+import tomllib
 from typing import Annotated
 
 import pytest
 from pydantic import Field, ValidationError
 
-from earmark.config import Section, load
+from earmark.config import Section, load, to_toml
 from earmark.errors import RecipeError
 
 
@@ -146,3 +147,95 @@ def test_what_is_not_toml_is_said_to_be_not(tmp_path, content):
     with pytest.raises(RecipeError, match="is not valid TOML") as caught:
         load(Tree, path)
     assert "\n" not in str(caught.value)
+
+
+class TestExtends:
+    @pytest.fixture
+    def chain(self, tmp_path):
+        """Writes files by name, the first given extending the second and so on; returns the first's path."""
+
+        def chain(**texts):
+            names = list(texts)
+            for name, base in zip(names, [*names[1:], None], strict=True):
+                says = f'extends = "{base}.toml"\n' if base else ""
+                (tmp_path / f"{name}.toml").write_text(says + texts[name], encoding="utf-8")
+            return tmp_path / f"{names[0]}.toml"
+
+        return chain
+
+    def test_values_are_taken_over_key_by_key(self, chain):
+        path = chain(
+            oak='name = "oak"\nbranch.first.width = 9',
+            tree="height_m = 7\nbranch.leaves = [{ width = 4 }]\nbranch.maybe.width = 8",
+            plant='name = "plant"\nbranch.first.colour = "red"\nbranch.leaves = [{}, { width = 5 }]',
+        )
+        first, maybe = Leaf(width=9, colour="red"), Leaf(width=8)
+        branch = Branch(first=first, maybe=maybe, leaves=(Leaf(width=4),))
+        assert load(Tree, path) == Tree(name="oak", height_m=7, branch=branch)
+        assert load(Tree, path, ["branch.first.width=2"]).branch.first == Leaf(width=2, colour="red")
+
+    def test_the_other_file_is_found_from_this_one(self, tmp_path, monkeypatch):
+        (tmp_path / "deep").mkdir()
+        (tmp_path / "fir.toml").write_text('name = "fir"')
+        path = tmp_path / "deep" / "pine.toml"
+        path.write_text('extends = "../fir.toml"\nheight_m = 30')
+        monkeypatch.chdir(tmp_path / "deep")
+        assert load(Tree, path) == load(Tree, "pine.toml") == Tree(name="fir", height_m=30)
+
+    @pytest.mark.parametrize(
+        ("texts", "at_fault"),
+        [
+            ({"oak": "", "tree": 'name = "a"\nnmae = 1'}, "tree"),
+            ({"oak": "nmae = 1", "tree": 'name = "a"'}, "oak"),
+            ({"oak": "branch.first.width = 2", "tree": 'name = "a"\nbranch.first.witdh = 1'}, "tree"),
+            ({"oak": "branch.first.width = 0", "tree": 'name = "a"\nbranch.first.width = 1'}, "oak"),
+            ({"oak": "", "tree": 'name = "a"', "plant": "branch.leaves = [{ width = 0 }]"}, "plant"),
+            ({"oak": "branch.leaves = [{}]\nname = 1", "tree": "branch.leaves = [{ width = 0 }]"}, "oak"),
+            ({"oak": "height_m = 1", "tree": "height_m = 2"}, "oak"),
+        ],
+    )
+    def test_the_file_that_is_wrong_is_named(self, chain, texts, at_fault):
+        path = chain(**texts)
+        with pytest.raises(RecipeError) as caught:
+            load(Tree, path)
+        assert str(caught.value).startswith(f"{path.with_name(at_fault)}.toml: ")
+
+    def test_a_list_hides_the_one_below_it(self, chain):
+        path = chain(oak='name = "a"\nbranch.leaves = [3]', tree="branch.leaves = [{ width = 0 }]")
+        with pytest.raises(RecipeError, match=r"oak\.toml: branch\.leaves\.0"):
+            load(Tree, path)
+
+    @pytest.mark.parametrize("texts", [{"a": "a"}, {"a": "b", "b": "a"}, {"a": "b", "b": "c", "c": "b"}])
+    def test_a_circle_is_one_clear_line(self, tmp_path, texts):
+        for name, base in texts.items():
+            (tmp_path / f"{name}.toml").write_text(f'extends = "./{base}.toml"')
+        with pytest.raises(RecipeError, match="leads round in a circle") as caught:
+            load(Tree, tmp_path / "a.toml")
+        assert str(caught.value).startswith(f"{tmp_path / list(texts)[-1]}.toml: extends = ")
+
+    def test_a_missing_file_is_one_clear_line(self, tmp_path):
+        path = tmp_path / "a.toml"
+        path.write_text('extends = "none.toml"')
+        with pytest.raises(RecipeError, match=r"none\.toml: cannot be read \(No such .*a\.toml extends it"):
+            load(Tree, path)
+
+    @pytest.mark.parametrize("value", ["3", '""', '["a.toml"]'])
+    def test_what_is_no_path_is_refused(self, tmp_path, value):
+        path = tmp_path / "a.toml"
+        path.write_text(f"extends = {value}")
+        with pytest.raises(RecipeError, match="extends must be the path of another recipe"):
+            load(Tree, path)
+
+
+def test_what_is_written_reads_back():
+    values = {
+        "name": 'a "quoted"\n höt',
+        "number": 1e-5,
+        "none": None,
+        "list": [1, 2.5, True],
+        "empty": {},
+        "table": {"a b": "x", "inner": {"deep": {}, "list": [], "gone": None}, "rows": [{"k": {"w": 1}}, {}]},
+    }
+    read = tomllib.loads(to_toml(values))
+    del values["none"], values["table"]["inner"]["gone"]
+    assert read == values
