@@ -122,6 +122,7 @@ def recipe_table() -> str:
         "optimizer.": recipe.Optimizer,
         "teacher.": recipe.Imitation,
         "judge.": recipe.Judge,
+        "logging.": recipe.Logging,
     }
     tables = {prefix.split(".")[0] for prefix in sections}
     rows = []

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tomllib
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import toy
 
 import earmark
 from earmark.cli import main
+from earmark.train import loggers
+from earmark.train.recipe import Recipe, load_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -103,9 +106,46 @@ def test_by_default_a_run_lies_under_its_name(recipe, run, tmp_path, monkeypatch
     assert (tmp_path / "runs" / "other" / "fold1" / "last.safetensors").is_file()
 
 
+def test_a_dry_run_prints_the_whole_recipe_and_writes_nothing(recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as ended:
+        main(["train", str(recipe), "--dry-run", "--set", "optimizer.epochs=7"])
+    assert ended.value.code == 0
+    assert set(tmp_path.rglob("*")) == before
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    resolved = load_recipe(recipe, ["optimizer.epochs=7"])
+    assert Recipe.model_validate(tomllib.loads(printed.out)) == resolved
+    assert tomllib.loads(printed.out)["judge"]["lowest_threshold"] == 0.3
+    assert "# 2 labels: noise, tone\n" in printed.out
+    assert "# without fold 2: 28 clips to train on, 24 to judge by; 1 steps an epoch, 7 in 7" in printed.out
+
+
+def test_a_dry_run_of_a_fold_is_about_that_fold(recipe, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", str(recipe), "--dry-run", "--fold", "1"])
+    printed = capsys.readouterr().out
+    assert "# without fold 1: " in printed
+    assert "without fold 2" not in printed
+
+
+def test_numbers_go_where_the_recipe_and_the_command_say(recipe, run, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(loggers, "open_loggers", lambda names: asked.append(names) or [])
+    arguments = ("train", recipe, "--out", tmp_path / "run", "--fold", 1, "--quiet")
+    arguments += ("--set", "optimizer.epochs=1", "--set", 'logging.to=["wandb"]')
+    assert run(*arguments, "--log", "tensorboard") == (0, "")
+    assert asked == [["wandb", "tensorboard"]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--log", "tensorbord"], "there is no logger 'tensorbord': choose among tensorboard, wandb"),
+        (["--set", 'logging.to=["csv"]'], "logging.to.0: Input should be 'tensorboard' or 'wandb'"),
+        (["--dry-run", "--fold", "9"], "no clip has fold 9 to judge by"),
+        (["--dry-run", "--set", "model.architecture=mn00"], "there is no architecture 'mn00'"),
         (["--set", "optimizer.epoch=3"], "unknown key 'optimizer.epoch'; allowed here: average_decay"),
         (["--set", "epochs"], "is not of the form table.key=value"),
         (["--fold", "9"], "no clip has fold 9 to judge by"),

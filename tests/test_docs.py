@@ -148,9 +148,13 @@ def test_recipe_of_the_training_page_is_valid(tmp_path: Path) -> None:
     path = train_page_recipe(tmp_path)
     assert load_recipe(path).data.folds == (1, 2)
     _, *parts = refresh.fences(read(ROOT / "docs" / "train.md"), "toml")
+    [derived] = [part for part in parts if part.startswith("extends")]
+    parts.remove(derived)
     assert parts
     path.write_text(path.read_text(encoding="utf-8") + "".join(parts), encoding="utf-8")
     assert load_recipe(path).teacher
+    (tmp_path / "derived.toml").write_text(derived, encoding="utf-8")
+    assert load_recipe(tmp_path / "derived.toml").optimizer.learning_rate == 2e-3
 
 
 @pytest.mark.slow

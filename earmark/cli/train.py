@@ -31,26 +31,48 @@ def train(
         int | None, typer.Option(min=1, help="Threads to use; by default one per core.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    log: Annotated[
+        list[str] | None, typer.Option(help="Show the numbers there too: tensorboard or wandb.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the whole recipe and what it comes to, write nothing.")
+    ] = False,
 ) -> None:
     """Trains a network as a recipe says, or goes on where a killed run stopped; ends with a model file."""
     with extra("earmark train", "train"):
         import torch
 
+        from earmark.config import to_toml
         from earmark.deploy.export import export_model
         from earmark.train.card import model_card
         from earmark.train.folds import cross_validate, run_folder
+        from earmark.train.loggers import logging_to, open_loggers
         from earmark.train.loop import train as train_network
+        from earmark.train.plan import plan
         from earmark.train.recipe import load_recipe
 
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = load_recipe(recipe, override or [])
-    folder = out or Path("runs") / loaded.name
-    report = _silent if quiet else _progress_printer()
-    if fold is not None:
-        train_network(loaded, run_folder(folder, fold), fold, report)
+    loggers = open_loggers([*loaded.logging.to, *(log or [])])
+    if dry_run:
+        planned = plan(loaded, fold).in_words().splitlines()
+        print(to_toml(loaded.model_dump(mode="json")))
+        print("\n".join(f"# {line}" for line in planned))
         return
-    judgement = cross_validate(loaded, folder, report)
+    folder = out or Path("runs") / loaded.name
+    show = _silent if quiet else _progress_printer()
+    with logging_to(loggers, loaded, folder) as keep:
+
+        def report(facts: Mapping[str, Any]) -> None:
+            show(facts)
+            keep(facts)
+
+        if fold is not None:
+            report({"fold": fold})
+            train_network(loaded, run_folder(folder, fold), fold, report)
+            return
+        judgement = cross_validate(loaded, folder, report)
     card = model_card(loaded, judgement)
     model_file = folder / f"{loaded.name}.onnx"
     difference = export_model(judgement.network, judgement.record.changed(card=card), model_file)

@@ -1,9 +1,9 @@
 """The loop that trains every network: clips -> waveforms -> log-mel -> network -> loss, epoch by epoch.
 
-Conventions: a run lives in a folder of its own: ``recipe.json`` (resolved), ``log.jsonl`` (one line an
-epoch), ``state.safetensors`` (to go on from after a kill), ``best.safetensors`` and ``last.safetensors``
-(checkpoints with their record). The same command goes on where a killed run stopped; every draw comes from
-(seed, epoch, step), so the result is the same.
+Conventions: a run lives in a folder of its own: ``recipe.json`` (resolved), ``run.json`` (where it comes
+from), ``log.jsonl`` (one line an epoch), ``state.safetensors`` (to go on from after a kill),
+``best.safetensors`` and ``last.safetensors`` (checkpoints with their record). The same command goes on where
+a killed run stopped; every draw comes from (seed, epoch, step), so the result is the same.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from earmark.models.registry import create_model
 from earmark.record import Record
 from earmark.train.batch import augmented
 from earmark.train.losses import imitation_loss, label_loss
+from earmark.train.provenance import provenance
 from earmark.train.recipe import Recipe
 from earmark.train.run_state import RunState
 from earmark.train.schedules import cosine_with_warm_up
@@ -59,6 +60,16 @@ class Split:
     groups: tuple[tuple[Clip, ...], ...]
     judged: tuple[Clip, ...] = ()
     clips_per_epoch: tuple[int | None, ...] = field(default=())
+
+    @property
+    def sizes(self) -> list[tuple[int, int | None]]:
+        """Clips of each group, and how many of them an epoch takes; None: all."""
+        return list(zip(map(len, self.groups), self.clips_per_epoch, strict=True))
+
+
+def steps_per_epoch(recipe: Recipe, split: Split) -> int:
+    """Batches that an epoch of a run has."""
+    return len(list(epoch_batches(split.sizes, recipe.optimizer.batch_size, (0,))))
 
 
 def split_clips(recipe: Recipe, fold: int | None) -> Split:
@@ -128,15 +139,18 @@ def train(
 def _claim(folder: Path, recipe: Recipe, fold: int | None) -> None:
     """Makes the folder this run's own, or checks that it is already.
 
-    What is said about a recipe, and how its result is judged, may change without a new training.
+    What is said about a recipe, how its result is judged and where its numbers are shown may change without a
+    new training.
     """
-    training = recipe.model_dump(mode="json", exclude_none=True, exclude=set(WORDS) | {"judge"})
+    training = recipe.model_dump(mode="json", exclude_none=True, exclude=set(WORDS) | {"judge", "logging"})
     resolved = json.dumps(training | {"fold": fold}, indent=1, sort_keys=True)
     stored = folder / "recipe.json"
     if stored.exists() and stored.read_text(encoding="utf-8") != resolved:
         raise RecipeError(
             f"{folder}: holds a run of another recipe: choose another folder or remove this one"
         )
+    if not stored.exists():
+        write_atomically(folder / "run.json", json.dumps(provenance(recipe), indent=1))
     write_atomically(stored, resolved)
     remove_partial(folder)
 
@@ -168,10 +182,8 @@ class _Run:
             padding=recipe.padding,
             cache=recipe.data.cache,
         )
-        self.groups = [
-            (len(group), wanted) for group, wanted in zip(split.groups, split.clips_per_epoch, strict=True)
-        ]
-        self.steps = len(list(epoch_batches(self.groups, recipe.optimizer.batch_size, (0,))))
+        self.groups = split.sizes
+        self.steps = steps_per_epoch(recipe, split)
         self.probe = self._fit_probe()
         self.best = -math.inf
         self.judged_windows: list[tuple[int, NDArray[np.float32]]] | None = None

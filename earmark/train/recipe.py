@@ -186,6 +186,13 @@ class Judge(Section):
     """Column -> values: choose by such clips only."""
 
 
+class Logging(Section):
+    """Where the numbers of a training are shown, besides the run's own log."""
+
+    to: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Loggers, each an extra of that name."""
+
+
 class Recipe(Section):
     """A training from clips to a checkpoint."""
 
@@ -212,6 +219,7 @@ class Recipe(Section):
     optimizer: Optimizer
     teacher: Imitation | None = None
     judge: Judge = Judge()
+    logging: Logging = Logging()
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:

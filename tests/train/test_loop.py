@@ -68,7 +68,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert untimed[0] == untimed[1]
     names = {path.name for path in one.iterdir()}
     assert names == {path.name for path in other.iterdir()}
-    for name in names - {"log.jsonl", "state.safetensors"}:
+    for name in names - {"log.jsonl", "run.json", "state.safetensors"}:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
     ours, theirs = (tensors_of(folder / "state.safetensors") for folder in (one, other))
     assert ours.keys() == theirs.keys()

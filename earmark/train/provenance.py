@@ -1,0 +1,73 @@
+"""Where a run comes from: what a score has to be traced back by.
+
+Conventions: JSON types only. It is noted once, when a run starts, and decides nothing: a run may go on
+elsewhere, or with other versions.
+"""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from earmark.data.manifest import file_hash
+from earmark.train.recipe import Recipe
+from earmark.version import __version__
+
+
+def provenance(recipe: Recipe) -> dict[str, Any]:
+    """What holds now, when a run of this recipe starts.
+
+    Returns:
+        ``started`` (UTC), ``command``, ``versions``, ``platform``, ``threads``, ``files`` (SHA-256 of each
+        that the recipe names; None for one that is not there), ``front_end`` and ``git`` (commit, and whether
+        anything differs from it; None outside a checkout).
+    """
+    return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "versions": {
+            "earmark": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "files": {str(path): file_hash(path) if path.is_file() else None for path in _files(recipe)},
+        "front_end": recipe.front_end.to_dict(),
+        "git": git_state(Path.cwd()),
+    }
+
+
+def _files(recipe: Recipe) -> Iterator[Path]:
+    for source in recipe.data.sources:
+        yield from source.manifests
+    yield from recipe.judge.quiet_manifests
+    if recipe.model.base:
+        yield recipe.model.base
+    if recipe.teacher:
+        yield recipe.teacher.path
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit of the checkout that a folder lies in, and whether it has changes; None where there is none."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    changes = _git(folder, "status", "--porcelain")
+    return None if commit is None or changes is None else {"commit": commit, "dirty": bool(changes)}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
