@@ -51,8 +51,8 @@ def _files(recipe: Recipe) -> Iterator[Path]:
     for source in recipe.data.sources:
         yield from source.manifests
     yield from recipe.judge.quiet_manifests
-    if recipe.model.base:
-        yield recipe.model.base
+    if recipe.model.base and Path(recipe.model.base).suffix == ".safetensors":  # else a published name
+        yield Path(recipe.model.base)
     if recipe.teacher:
         yield recipe.teacher.path
 

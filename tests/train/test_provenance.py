@@ -65,16 +65,18 @@ def test_a_run_from_before_gets_no_note_of_today(clips, tmp_path):
 
 
 def test_the_base_and_the_teacher_are_noted(clips, tmp_path):
-    for name in ("base", "teacher"):
+    for name in ("base.safetensors", "teacher"):
         (tmp_path / name).write_text(name)
     recipe = toy.toy_recipe(
         clips,
-        model={"base": str(tmp_path / "base")},
+        model={"base": str(tmp_path / "base.safetensors")},
         teacher={"path": str(tmp_path / "teacher"), "sample_rate": 8000, "weight": 1},
     )
     files = provenance(recipe)["files"]
-    assert [files[str(tmp_path / name)] for name in ("base", "teacher")] == [
-        hashlib.sha256(name.encode()).hexdigest() for name in ("base", "teacher")
+    published = toy.toy_recipe(clips, model={"base": "mn01_as", "new_head": True})
+    assert list(provenance(published)["files"]) == [str(clips)]
+    assert [files[str(tmp_path / name)] for name in ("base.safetensors", "teacher")] == [
+        hashlib.sha256(name.encode()).hexdigest() for name in ("base.safetensors", "teacher")
     ]
 
 
