@@ -21,10 +21,11 @@ def source_clips(source: Source) -> list[Clip]:
         MissingExtraError: If reading it needs a package that is not installed.
     """
     if source.corpus is None or source.folder is None:
+        columns = {str(ours): theirs for ours, theirs in source.columns.items()}
         clips = [
             clip
             for path in source.manifests
-            for clip in read_manifest(path, source.audio, source.labelled, source.columns)
+            for clip in read_manifest(path, source.audio, source.labelled, columns)
         ]
     else:
         clips = [
