@@ -123,7 +123,7 @@ class Data(Section):
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     """Their clips are put together."""
     labels: Annotated[tuple[str, ...] | None, BeforeValidator(_label_set)] = None
-    """Classes in the order of the logits, or a set such as "audioset"; by default all, in alphabetical order."""
+    """Classes in the order of the logits, or a set such as "audioset"; by default all, from A to Z."""
     folds: tuple[Count, ...] = ()
     """Folds to cross-validate over; none: train on everything only."""
     cache: bool = False
