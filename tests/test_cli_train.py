@@ -106,7 +106,7 @@ def test_by_default_a_run_lies_under_its_name(recipe, run, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--set", "optimizer.epoch=3"], "unknown key 'optimizer.epoch'; allowed here: average_decay"),
+        (["--set", "optimizer.epoch=3"], "unknown key 'optimizer.epoch'; allowed here: accumulate"),
         (["--set", "epochs"], "is not of the form table.key=value"),
         (["--fold", "9"], "no clip has fold 9 to judge by"),
         (["--fold", "0"], "--fold"),

@@ -39,7 +39,7 @@ ROOMS = {
     "data": frozenset(),
     "evaluate": {"models", "data", "tagger"},
     "config": frozenset(),
-    "train": {"config", "models", "data", "evaluate", "tagger"},
+    "train": {"config", "models", "data", "evaluate", "tagger", "zoo"},
     "deploy": {"models", "data", "evaluate", "tagger"},
     "zoo": {"tagger", "models", "deploy"},
 }

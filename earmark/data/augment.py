@@ -7,6 +7,9 @@ any device and for any number of loader workers. Nothing is changed in place.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,11 +19,56 @@ from earmark.frontend import FrontEnd, mel_bank
 
 DB_PER_NEPER = 10 / np.log(10)
 
+Stripes = Literal["independent", "linked"]
+"""How widths and places of masks are drawn, see :func:`mask`."""
+
 
 def roll(waveforms: Tensor, max_shift: int, generator: np.random.Generator) -> Tensor:
     """Shifts each waveform around its end by up to ``max_shift`` samples to either side."""
     shifts = generator.integers(-max_shift, max_shift + 1, len(waveforms))
     return torch.stack([row.roll(int(shift)) for row, shift in zip(waveforms, shifts, strict=True)])
+
+
+def shift(waveforms: Tensor, max_shift: int, generator: np.random.Generator) -> Tensor:
+    """Moves each waveform by up to ``max_shift`` samples to either side; what is left free is silent."""
+    length = waveforms.shape[-1]
+    moved = torch.zeros_like(waveforms)
+    for row, new, drawn in zip(
+        waveforms, moved, generator.integers(-max_shift, max_shift + 1, len(waveforms)), strict=True
+    ):
+        by = int(np.clip(drawn, -length, length))
+        new[max(0, by) : length + min(0, by)] = row[max(0, -by) : length - max(0, by)]
+    return moved
+
+
+def record_again(
+    waveforms: Tensor, impulses: Sequence[Tensor], probability: float, generator: np.random.Generator
+) -> Tensor:
+    """Plays some waveforms through the impulse response of another microphone or room.
+
+    Source: device impulse responses as in CP-JKU's scene classifiers (Schmid et al., DCASE 2022, task 1).
+
+    Args:
+        waveforms: (batch, time).
+        impulses: Responses (time,) at the same rate, one of which is drawn for each item.
+        probability: Share of the items.
+        generator: Of the draws.
+
+    Returns:
+        (batch, time), delayed by what the response delays, as loud (root mean square) as before.
+    """
+    chosen = generator.integers(0, len(impulses), len(waveforms))
+    played = generator.random(len(waveforms)) < probability
+    rows = []
+    for row, index, wanted in zip(waveforms, chosen, played, strict=True):
+        if wanted:
+            impulse = impulses[int(index)].to(row)
+            size = len(row) + len(impulse) - 1
+            spectrum = torch.fft.rfft(row, size) * torch.fft.rfft(impulse, size)
+            heard = torch.fft.irfft(spectrum, size)[: len(row)]
+            row = heard * (row.square().mean() / heard.square().mean().clamp(min=1e-20)).sqrt()
+        rows.append(row)
+    return torch.stack(rows)
 
 
 def crop(waveforms: Tensor, length: int, generator: np.random.Generator, candidates: int = 3) -> Tensor:
@@ -79,7 +127,7 @@ def mix_waveforms(
     Returns:
         Waveforms and targets; the original's share is the larger one.
     """
-    share = _larger_share(alpha, len(waveforms), generator)
+    share = _share(alpha, len(waveforms), generator, larger=True)
     share[generator.random(len(waveforms)) >= probability] = 1
     partner = torch.from_numpy(generator.permutation(len(waveforms))).to(waveforms.device)
     centred = waveforms - waveforms.mean(-1, keepdim=True)
@@ -90,42 +138,170 @@ def mix_waveforms(
 
 
 def mixup(
-    log_mel: Tensor, targets: Tensor, alpha: float, generator: np.random.Generator
+    log_mel: Tensor,
+    targets: Tensor,
+    alpha: float,
+    generator: np.random.Generator,
+    *,
+    larger: bool = True,
+    alike: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Mixes each log-mel and its targets with those of a random partner, with a share of its own.
+    """Mixes each log-mel and its targets with those of a random partner.
 
-    Source: Zhang et al., arXiv:1710.09412, with the share max(b, 1 - b), b ~ Beta(alpha, alpha), as
-    EfficientAT has it.
+    Source: Zhang et al., arXiv:1710.09412, with the share max(b, 1 - b), b ~ Beta(alpha, alpha), of each item
+    as EfficientAT has it; goldens pipeline/mixup_toy, audax mixup/*, sp4asc mixup_*.
+
+    Args:
+        log_mel: (batch, mel, frame).
+        targets: (batch, class).
+        alpha: Of the Beta distribution.
+        generator: Of the draws.
+        larger: The original's share is the larger one; off: it is b itself (audax, SP4ASC).
+        alike: One share for the whole batch (SP4ASC) instead of one for each item.
+
+    Returns:
+        Log-mels and targets.
     """
-    share = _larger_share(alpha, len(log_mel), generator)
+    share = _share(alpha, 1 if alike else len(log_mel), generator, larger)
+    share = np.broadcast_to(share, len(log_mel)).copy()
     partner = torch.from_numpy(generator.permutation(len(log_mel))).to(log_mel.device)
     weight = _column(share, log_mel)
     return weight * log_mel + (1 - weight) * log_mel[partner], _mixed_targets(targets, partner, share)
 
 
-def mask(
-    log_mel: Tensor, mel_width: int, frame_width: int, fill: float, generator: np.random.Generator
-) -> Tensor:
-    """Overwrites one stripe of mel bands and one of frames in each log-mel (SpecAugment).
+def mix_style(log_mel: Tensor, alpha: float, probability: float, generator: np.random.Generator) -> Tensor:
+    """Gives each log-mel a mixture of its own and a partner's mean and spread in every band (Freq-MixStyle).
 
-    Source: Park et al., arXiv:1904.08779; widths are uniform from 0 up to the given ones, in bands and
-    frames.
+    Source: Kim et al., arXiv:2206.12513, as EfficientAT uses it against the colour of devices; golden
+    pipeline/mixstyle_toy. The share is not the larger one, targets stay.
+
+    Args:
+        log_mel: (batch, mel, frame).
+        alpha: Of the Beta distribution of the share.
+        probability: That it is done, to the whole batch.
+        generator: Of the draws.
+    """
+    done = generator.random() < probability
+    share = _column(_share(alpha, len(log_mel), generator, larger=False), log_mel)
+    partner = torch.from_numpy(generator.permutation(len(log_mel))).to(log_mel.device)
+    if not done:
+        return log_mel
+    mean = log_mel.mean(-1, keepdim=True)
+    spread = (log_mel.var(-1, keepdim=True) + 1e-6).sqrt()
+    mixed_mean = share * mean + (1 - share) * mean[partner]
+    mixed_spread = share * spread + (1 - share) * spread[partner]
+    return (log_mel - mean) / spread * mixed_spread + mixed_mean
+
+
+def resize_crop(
+    log_mel: Tensor,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    generator: np.random.Generator,
+    attempts: int = 10,
+) -> Tensor:
+    """Cuts a random rectangle out of each log-mel and stretches it to the old size.
+
+    Source: "Inception" cropping (Szegedy et al., arXiv:1409.4842) as the tutorial has it for spectrograms:
+    share of the area uniform, aspect uniform on a logarithmic scale; bicubic. Golden sound_clf rrc/*.
+
+    Args:
+        log_mel: (batch, mel, frame).
+        area: Least and largest share of the area.
+        aspect: Least and largest number of bands per frame.
+        generator: Of the draws.
+        attempts: Rectangles drawn until one fits inside; none does: the log-mel stays whole.
+    """
+    mels, frames = log_mel.shape[-2:]
+    rows = []
+    for row in log_mel:
+        rectangle = 0, 0, mels, frames
+        for _ in range(attempts):
+            size = mels * frames * generator.uniform(*area)
+            ratio = np.exp(generator.uniform(*np.log(aspect)))
+            height, width = round((size * ratio) ** 0.5), round((size / ratio) ** 0.5)
+            if 0 < height <= mels and 0 < width <= frames:
+                top, left = generator.integers(0, [mels - height + 1, frames - width + 1])
+                rectangle = int(top), int(left), height, width
+                break
+        rows.append(resized(row, rectangle))
+    return torch.stack(rows)
+
+
+def resized(log_mel: Tensor, rectangle: tuple[int, int, int, int]) -> Tensor:
+    """A rectangle (first band, first frame, bands, frames) of a (mel, frame), stretched to its size."""
+    top, left, height, width = rectangle
+    piece = log_mel[None, None, top : top + height, left : left + width]
+    whole = functional.interpolate(piece, size=log_mel.shape, mode="bicubic", align_corners=True)
+    return whole[0, 0]
+
+
+def mask(
+    log_mel: Tensor,
+    mel_width: int,
+    frame_width: int,
+    fill: float,
+    generator: np.random.Generator,
+    *,
+    count: int = 1,
+    stripes: Stripes = "independent",
+) -> Tensor:
+    """Overwrites stripes of mel bands and of frames in each log-mel (SpecAugment).
+
+    Source: Park et al., arXiv:1904.08779.
+
+    Args:
+        log_mel: (batch, mel, frame).
+        mel_width: Bands that a stripe stays below; 0: none.
+        frame_width: Frames that a stripe stays below; 0: none.
+        fill: What is written.
+        generator: Of the draws.
+        count: Stripes along each axis; they may overlap.
+        stripes: How they are drawn. "independent": width = floor(u W), begin = floor(v (size - u W)), of
+            uniform u and v (EfficientAT, torchaudio); "linked": width u W and begin u (size - u W) of the
+            same u, so that wide stripes lie late (audax). SP4ASC's masks are a part of its network.
     """
     keep = torch.ones_like(log_mel, dtype=torch.bool)
-    for axis, width in ((1, mel_width), (2, frame_width)):
-        if width:
-            keep &= _stripe(log_mel, axis, width, generator)
+    for _ in range(count):
+        for axis, width in ((2, frame_width), (1, mel_width)):
+            if width:
+                begins, ends = _drawn_stripes(len(log_mel), log_mel.shape[axis], width, generator, stripes)
+                keep &= ~_inside(log_mel, axis, begins, ends)
     return torch.where(keep, log_mel, fill)
 
 
-def _stripe(log_mel: Tensor, axis: int, max_width: int, generator: np.random.Generator) -> Tensor:
-    size = log_mel.shape[axis]
-    widths = generator.integers(0, min(max_width, size) + 1, (len(log_mel), 1))
-    begins = generator.integers(0, size - widths + 1)
-    positions = np.arange(size)
-    keep = (positions < begins) | (positions >= begins + widths)
-    kept = torch.from_numpy(keep).to(log_mel.device)
-    return kept[:, :, None] if axis == 1 else kept[:, None, :]
+def _drawn_stripes(
+    count: int, size: int, width: int, generator: np.random.Generator, stripes: Stripes
+) -> tuple[np.ndarray, np.ndarray]:
+    """First position of each stripe, and the one after its last, both (count,)."""
+    shares = generator.random(count)
+    places = shares if stripes == "linked" else generator.random(count)
+    return stripe_edges(shares, places, size, min(width, size), whole=stripes == "independent")
+
+
+def stripe_edges(
+    shares: np.ndarray, places: np.ndarray, size: int, widest: int, *, whole: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where stripes begin and end whose width is a share of the widest, and place one of what is left.
+
+    Args:
+        shares: In [0, 1), (count,).
+        places: In [0, 1), (count,).
+        size: Of the axis.
+        widest: Width that a share of 1 would have.
+        whole: Begin and width are rounded down; off: positions begin <= position < begin + width are inside.
+    """
+    widths, begins = shares * widest, places * (size - shares * widest)
+    if whole:
+        return np.floor(begins), np.floor(begins) + np.floor(widths)
+    return begins, begins + widths
+
+
+def _inside(log_mel: Tensor, axis: int, begins: np.ndarray, ends: np.ndarray) -> Tensor:
+    positions = np.arange(log_mel.shape[axis])
+    inside = (positions >= begins[:, None]) & (positions < ends[:, None])
+    found = torch.from_numpy(inside).to(log_mel.device)
+    return found[:, :, None] if axis == 1 else found[:, None, :]
 
 
 def equalize(log_mel: Tensor, max_db: float, front_end: FrontEnd, generator: np.random.Generator) -> Tensor:
@@ -166,14 +342,22 @@ def limit_band(
     return torch.where(emptied[:, :, None], front_end.silence, log_mel)
 
 
-def _larger_share(alpha: float, size: int, generator: np.random.Generator) -> np.ndarray:
+def _share(alpha: float, size: int, generator: np.random.Generator, larger: bool) -> np.ndarray:
     drawn = generator.beta(alpha, alpha, size)
-    return np.maximum(drawn, 1 - drawn)
+    return np.maximum(drawn, 1 - drawn) if larger else drawn
 
 
 def _mixed_targets(targets: Tensor, partner: Tensor, share: np.ndarray) -> Tensor:
+    """What of a label is unknown in one clip counts as its absence, in a clip of which nothing is known not.
+
+    The former is how EfficientAT mixes OpenMIC's clips, of whose labels most are unknown.
+    """
     weight = _column(share, targets)
-    return weight * targets + (1 - weight) * targets[partner]
+    other = targets[partner]
+    mixed = weight * targets.nan_to_num() + (1 - weight) * other.nan_to_num()
+    nothing = targets.isnan().all(-1, keepdim=True) | other.isnan().all(-1, keepdim=True)
+    unknown = nothing | (targets.isnan() & other.isnan())
+    return torch.where(weight == 1, targets, torch.where(unknown, torch.nan, mixed))
 
 
 def _column(values: np.ndarray, like: Tensor) -> Tensor:

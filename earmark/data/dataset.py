@@ -7,6 +7,7 @@ are cut at a random place while training, shorter ones are filled up as the mode
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -83,13 +84,54 @@ class ClipDataset(Dataset[Batch]):
         return self._cache[index].astype(np.float32) / np.float32(32767)
 
 
-def epoch_batches(
-    groups: Sequence[tuple[int, int | None]], batch_size: int, seed: Sequence[int]
-) -> Iterator[list[tuple[int, int]]]:
-    """The batches of one epoch: every clip of a group once, or so many drawn from it without replacement.
+@dataclass(frozen=True)
+class Draw:
+    """What an epoch takes of a group of clips: each once, or so many drawn from it without replacement.
 
     Args:
-        groups: Size of each group of consecutive clips, and how many of it an epoch takes (None: all).
+        size: Of the group.
+        count: How many are drawn; None: all.
+        weights: Of the draw, (clip,), above 0; None: all alike.
+    """
+
+    size: int
+    count: int | None = None
+    weights: NDArray[np.float64] | None = None
+
+    def positions(self, generator: np.random.Generator) -> NDArray[np.int64]:
+        """The chosen clips, in random order."""
+        if self.weights is None:
+            return generator.permutation(self.size)[: self.count]
+        count = self.size if self.count is None else min(self.count, self.size)
+        chances = self.weights / self.weights.sum()
+        return np.asarray(generator.choice(self.size, count, replace=False, p=chances))
+
+
+def sampling_weights(table: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Weights that let an epoch hear rare labels more often.
+
+    Source: PaSST and EfficientAT: the sum, over a clip's labels, of 1000 / (100 + clips of that label);
+    golden efficientat/hdf5. A clip without labels, whose weight there is 0, has that of the commonest label.
+
+    Args:
+        table: Targets, (clip, class); NaN, unknown, counts as absent.
+
+    Returns:
+        (clip,), above 0.
+    """
+    present = np.nan_to_num(table.astype(np.float64))
+    rarity = 1000 / (100 + present.sum(0))
+    weights = present @ rarity
+    return np.asarray(np.where(weights > 0, weights, rarity.min()))
+
+
+def epoch_batches(
+    groups: Sequence[Draw], batch_size: int, seed: Sequence[int]
+) -> Iterator[list[tuple[int, int]]]:
+    """The batches of one epoch.
+
+    Args:
+        groups: What it takes of each group of consecutive clips.
         batch_size: Clips a batch; an incomplete last batch is left out unless it is the only one.
         seed: Of the order, for instance (run, epoch).
 
@@ -98,10 +140,9 @@ def epoch_batches(
     """
     generator = np.random.default_rng(list(seed))
     first, chosen = 0, []
-    for size, wanted in groups:
-        positions = generator.permutation(size)[: size if wanted is None else wanted]
-        chosen.append(first + positions)
-        first += size
+    for group in groups:
+        chosen.append(first + group.positions(generator))
+        first += group.size
     order = generator.permutation(np.concatenate(chosen))
     keys = [
         (int(index), int(cut))

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from earmark.errors import ModelError
+from earmark.models.hearing import WaveformNetwork
 from earmark.models.network import Network
 from earmark.models.registry import create_model
 
@@ -127,25 +128,41 @@ def _differences(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) ->
     return problems or [f"{name} is not finite" for name, _, tensor in both if not tensor.isfinite().all()]
 
 
-def with_classes(network: Network, num_classes: int) -> Network:
+def with_classes(network: Network, num_classes: int, *, fresh: bool = False) -> Network:
     """The same network for another number of classes: a fresh head, all other weights kept.
 
     The head is what changes its shape with the number of classes: the last layer of an mlp, the whole of a
     fully convolutional head.
 
     Args:
-        network: From the registry.
-        num_classes: Of the new head; the old one is kept if it has as many.
+        network: From the registry, with a front-end that learns or without.
+        num_classes: Of the new head.
+        fresh: The head is a fresh one even if the old one has as many classes.
 
     Returns:
         A new network on the CPU in evaluation mode.
     """
-    other = type(network)(replace(network.config, num_classes=num_classes))
-    given, state = network.state_dict(), other.state_dict()
-    other.load_state_dict(
-        {name: given[name] if given[name].shape == fresh.shape else fresh for name, fresh in state.items()}
-    )
+    other = _with_count(network, num_classes)
+    given, new = network.state_dict(), other.state_dict()
+    if fresh or network.config.num_classes != num_classes:
+        given = given | {name: new[name] for name in head_tensors(network)}
+    other.load_state_dict(given)
     return other.eval()
+
+
+def head_tensors(network: Network) -> tuple[str, ...]:
+    """Names of the tensors, in the state dict, whose shape changes with the number of classes."""
+    with torch.device("meta"):
+        other = _with_count(network, network.config.num_classes + 1).state_dict()
+    return tuple(name for name, tensor in network.state_dict().items() if tensor.shape != other[name].shape)
+
+
+def _with_count(network: Network, num_classes: int) -> Network:
+    if isinstance(network, WaveformNetwork):
+        inner = _with_count(network.network, num_classes)
+        return WaveformNetwork(inner, network.features.front_end)
+    build: Callable[[Any], Network] = type(network)
+    return build(replace(network.config, num_classes=num_classes))
 
 
 def _from_torchvision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

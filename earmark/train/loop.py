@@ -15,7 +15,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,31 +23,33 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from earmark.data.dataset import ClipDataset, epoch_batches
+from earmark.data.dataset import ClipDataset, Draw, epoch_batches, sampling_weights
 from earmark.data.manifest import Clip, file_hash, label_set, select, targets
 from earmark.errors import DataError, RecipeError
 from earmark.evaluate import metrics
 from earmark.evaluate.predict import clip_windows, predict
 from earmark.files import remove_partial, write_atomically
-from earmark.models.checkpoint import load_checkpoint, save_checkpoint
-from earmark.models.hearing import apart, with_front_end
+from earmark.models.checkpoint import save_checkpoint
+from earmark.models.dymn import DyMN
+from earmark.models.hearing import apart
 from earmark.models.network import Network, Output
-from earmark.models.registry import create_model
 from earmark.record import Record
-from earmark.train.batch import augmented
-from earmark.train.losses import imitation_loss, label_loss
+from earmark.train.batch import Augmentation
+from earmark.train.losses import balanced_weights, imitation_loss, label_loss
 from earmark.train.recipe import Recipe
 from earmark.train.run_state import RunState
-from earmark.train.schedules import cosine_with_warm_up
+from earmark.train.schedules import rate_factor
 from earmark.train.sources import source_clips
+from earmark.train.start import anneal, first_network, moving_average, parameter_groups
 from earmark.train.teacher import Probe, Teacher, open_teacher
 from earmark.version import __version__
 
 WORDS = ("description", "source", "command", "cost", "expected", "license")
 """What a recipe says of itself; it changes no weight."""
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -139,18 +141,20 @@ class _Run:
     def __init__(self, recipe: Recipe, split: Split, folder: Path, report: Report) -> None:
         self.recipe, self.split, self.folder, self.report = recipe, split, folder, report
         torch.manual_seed(recipe.seed)
-        self.network = _first_network(recipe, split.labels)
+        self.network = first_network(recipe, split.labels)
         if recipe.optimizer.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.front_end, self.behind = apart(self.network, recipe.front_end)
+        self.augmentation = Augmentation(recipe, self.front_end)
         self.embedding_size = self._embedding_size()
         self.teacher, self.imitation = self._open_teacher()
-        self.average = _average(self.network, recipe.optimizer.average_decay)
+        self.average = moving_average(self.network, recipe.optimizer.average_decay)
         self.optimizer = torch.optim.AdamW(
-            _groups(self.trained, recipe.optimizer.weight_decay),
+            parameter_groups(recipe, self.trained, self.network),
             lr=recipe.optimizer.learning_rate,
             fused=True,
         )
+        self.scaler = torch.amp.GradScaler("cpu", enabled=recipe.optimizer.precision == "fp16")
         clips = [clip for group in split.groups for clip in group]
         self.data = ClipDataset(
             clips,
@@ -160,9 +164,8 @@ class _Run:
             padding=recipe.padding,
             cache=recipe.data.cache,
         )
-        self.groups = [
-            (len(group), wanted) for group, wanted in zip(split.groups, split.clips_per_epoch, strict=True)
-        ]
+        self.groups = _draws(recipe, split)
+        self.class_weights = self._class_weights()
         self.steps = len(list(epoch_batches(self.groups, recipe.optimizer.batch_size, (0,))))
         self.probe = self._fit_probe()
         self.best = -math.inf
@@ -181,6 +184,11 @@ class _Run:
         teacher = open_teacher(self.recipe.teacher, self.recipe.front_end.sample_rate)
         return teacher, nn.Linear(self.embedding_size, teacher.num_outputs)
 
+    def _class_weights(self) -> Tensor | None:
+        if self.recipe.loss.class_weights == "none":
+            return None
+        return balanced_weights(self.data.targets.nan_to_num().sum(0))
+
     def _fit_probe(self) -> Probe | None:
         """What the teacher's answers say of the run's own classes; fitted once, kept for a resumed run."""
         settings = self.recipe.teacher
@@ -193,17 +201,15 @@ class _Run:
         for number in range(settings.probe_passes):
             seed = (recipe.seed, number, 1)
             groups = [
-                (size, wanted if group and group[0].labelled else 0)
-                for group, (size, wanted) in zip(self.split.groups, self.groups, strict=True)
+                draw if group and group[0].labelled else replace(draw, count=0)
+                for group, draw in zip(self.split.groups, self.groups, strict=True)
             ]
             batches = list(epoch_batches(groups, recipe.optimizer.batch_size, seed))
             loader = DataLoader(self.data, batch_sampler=batches, num_workers=recipe.data.workers)
             for step, (waveforms, wanted) in enumerate(loader):
                 generator = np.random.default_rng([*seed, step])
                 last = recipe.optimizer.epochs
-                _, wanted, taught = augmented(
-                    recipe, self.front_end, waveforms, wanted, generator, last, self.teacher
-                )
+                _, wanted, taught = self.augmentation(waveforms, wanted, generator, last, self.teacher)
                 answers.append(taught)
                 targets.append(wanted)
         probe = Probe.fit(torch.cat(answers), torch.cat(targets))
@@ -225,6 +231,10 @@ class _Run:
         """The network that is judged and kept: the moving average where there is one."""
         return self.network if self.average is None else cast(Network, self.average.module)
 
+    @property
+    def _annealed(self) -> list[Network]:
+        return [self.network] if self.average is None else [self.network, cast(Network, self.average.module)]
+
     def resume(self) -> int:
         path = self.folder / "state.safetensors"
         if not path.exists():
@@ -232,6 +242,8 @@ class _Run:
             return 0
         facts = self.state.load(path)
         self.best = facts["best"]
+        self.scaler.load_state_dict(facts["scaler"])
+        anneal(self.recipe, self._annealed, max(0, int(facts["epoch"]) - 1))
         self._trim_log(facts["epoch"])
         return int(facts["epoch"])
 
@@ -254,7 +266,8 @@ class _Run:
             log.write(json.dumps(facts) + "\n")
             log.flush()
             os.fsync(log.fileno())
-        self.state.save(self.folder / "state.safetensors", {"epoch": epoch + 1, "best": self.best})
+        state = {"epoch": epoch + 1, "best": self.best, "scaler": self.scaler.state_dict()}
+        self.state.save(self.folder / "state.safetensors", state)
         self.report(facts)
 
     def _train_epoch(self, epoch: int) -> list[float]:
@@ -263,6 +276,7 @@ class _Run:
         batches = list(epoch_batches(self.groups, recipe.optimizer.batch_size, (recipe.seed, epoch)))
         loader = DataLoader(self.data, batch_sampler=batches, num_workers=recipe.data.workers)
         self.network.train()
+        anneal(recipe, self._annealed, epoch)
         began = time.monotonic()
         for step, (waveforms, wanted) in enumerate(loader):
             loss = self._step(epoch, step, waveforms, wanted)
@@ -289,35 +303,40 @@ class _Run:
 
     def _step(self, epoch: int, step: int, waveforms: Tensor, wanted: Tensor) -> float:
         settings = self.recipe.optimizer
-        factor = cosine_with_warm_up(
-            epoch * self.steps + step,
-            settings.epochs * self.steps,
-            round(settings.warm_up_epochs * self.steps),
-            settings.last_factor,
-        )
+        factor = rate_factor(self.recipe.schedule, epoch + step / self.steps, settings.epochs)
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * factor
+            group["lr"] = settings.learning_rate * group["factor"] * factor
         generator = np.random.default_rng([self.recipe.seed, epoch, step])
-        features, wanted, taught = augmented(
-            self.recipe, self.front_end, waveforms, wanted, generator, epoch, self.teacher
-        )
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
+        features, wanted, taught = self.augmentation(waveforms, wanted, generator, epoch, self.teacher)
+        with torch.autocast("cpu", PRECISIONS[settings.precision], enabled=settings.precision != "fp32"):
             answer: Output = self.behind(features)
-        smoothing, ranking = settings.label_smoothing, settings.ranking_weight
-        loss = label_loss(answer.logits.float(), wanted, self.recipe.task, smoothing, ranking)
+        loss = self._loss(answer, wanted, taught)
+        self.scaler.scale(loss / settings.accumulate).backward()  # type: ignore[no-untyped-call]
+        if (step + 1) % settings.accumulate == 0 or step + 1 == self.steps:
+            self._move()
+        return loss.item()
+
+    def _loss(self, answer: Output, wanted: Tensor, taught: Tensor) -> Tensor:
+        task, logits = self.recipe.task, answer.logits.float()
+        loss = label_loss(logits, wanted, task, self.recipe.loss, self.class_weights)
         if self.imitation is not None and self.recipe.teacher is not None:
             imitated = self.imitation(answer.embedding.float())
             loss = loss + self.recipe.teacher.weight * imitation_loss(imitated, taught)
             if self.probe is not None:
-                soft = self.probe(taught)
-                told = label_loss(answer.logits.float(), soft, self.recipe.task)
+                told = label_loss(logits, self.probe(taught), task)
                 loss = loss + self.recipe.teacher.probe_weight * told
+        return loss
+
+    def _move(self) -> None:
+        """One step of the optimizer, along the gradients gathered so far."""
+        if self.recipe.optimizer.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.trained.parameters(), self.recipe.optimizer.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.network)
-        return loss.item()
 
     def _judge(self) -> dict[str, Any]:
         if self.judged_windows is None:
@@ -346,6 +365,14 @@ class _Run:
             save_checkpoint(self.folder / "last.safetensors", self.kept, self.record)
 
     @property
+    def _arguments(self) -> dict[str, Any]:
+        """What the network is built with, at the temperature that it has now."""
+        own = dict(self.recipe.model.arguments)
+        if self.recipe.model.annealing is None or not isinstance(self.network, DyMN):
+            return own
+        return own | {"temperature": self.network.config.temperature}
+
+    @property
     def record(self) -> Record:
         recipe = self.recipe
         teacher = {"teacher": file_hash(recipe.teacher.path)} if recipe.teacher else {}
@@ -355,7 +382,7 @@ class _Run:
             front_end=recipe.front_end,
             task=recipe.task,
             architecture=recipe.model.architecture,
-            arguments=dict(recipe.model.arguments),
+            arguments=self._arguments,
             window_s=recipe.window_s,
             padding=recipe.padding,
             embedding_size=self.embedding_size,
@@ -374,45 +401,15 @@ class _Run:
         )
 
 
-def _first_network(recipe: Recipe, labels: Sequence[str]) -> Network:
-    """A fresh network, or the one that the recipe starts from."""
-    network = create_model(recipe.model.architecture, num_classes=len(labels), **recipe.model.arguments)
-    network = with_front_end(network, recipe.front_end)
-    if recipe.model.base is None:
-        return network
-    base, record = load_checkpoint(recipe.model.base)
-    for what, own, other in (
-        ("network", network.config, base.config),
-        ("front-end", recipe.front_end, record.front_end),
-        ("labels", tuple(labels), record.labels),
-    ):
-        if own != other:
-            raise RecipeError(f"{recipe.model.base}: model.base has another {what} ({other}) than the recipe")
-    return base
+def _draws(recipe: Recipe, split: Split) -> list[Draw]:
+    """What an epoch takes of each source."""
+    draws = []
+    for source, group, count in zip(recipe.data.sources, split.groups, split.clips_per_epoch, strict=True):
+        weights = sampling_weights(targets(group, split.labels)) if source.balanced and group else None
+        draws.append(Draw(len(group), count, weights))
+    return draws
 
 
 def _seed(*numbers: int) -> int:
     digest = hashlib.sha256(",".join(map(str, numbers)).encode()).digest()
     return int.from_bytes(digest[:7], "big")
-
-
-def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    free = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
-
-
-def _average(network: nn.Module, decay: float) -> AveragedModel | None:
-    if not decay:
-        return None
-
-    @torch.no_grad()
-    def update(averages: Any, current: Any, steps: Any) -> None:
-        weight = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
-        for average, value in zip(averages, current, strict=True):
-            if average.is_floating_point():
-                average.lerp_(value, weight)
-            else:
-                average.copy_(value)
-
-    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)

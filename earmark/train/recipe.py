@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from earmark.config import Section, load
+from earmark.data.augment import Stripes
 from earmark.data.corpora import find_corpus
 from earmark.errors import DataError, ModelError
 from earmark.frontend import FrontEnd
@@ -55,6 +56,17 @@ def _label_set(value: Any) -> Any:
         raise ValueError(str(error)) from None
 
 
+class Annealing(Section):
+    """How the temperature of a DyMN falls: steeply to 1, then gently to that of ``model.arguments``."""
+
+    start: Annotated[float, Field(ge=1)] = 30.0
+    """In the first epoch."""
+    slope: Positive = 1.0
+    """Lost in each epoch until it is 1."""
+    late_slope: Positive = 0.02
+    """Lost in each epoch after that."""
+
+
 class Model(Section):
     """The network to train."""
 
@@ -62,8 +74,12 @@ class Model(Section):
     """Name in the registry."""
     arguments: Mapping[str, Any] = {}
     """What the architecture is built with; the number of classes comes from the labels."""
-    base: Path | None = None
-    """Checkpoint to start from instead of random weights; of the same network, front-end and labels."""
+    base: str | None = None
+    """Checkpoint, or name of published weights, of the same network to start from; by default: none."""
+    new_head: bool = False
+    """The labels are others than those of the base: its last layer is left behind."""
+    annealing: Annealing | None = None
+    """Of the kernels' temperature, for networks that have one (DyMN)."""
 
 
 class Source(Section):
@@ -91,6 +107,8 @@ class Source(Section):
     """Off: nobody knows what is heard in these clips; they serve for a teacher's answers only."""
     clips_per_epoch: Count | None = None
     """Draw so many clips of this source in each epoch; by default all."""
+    balanced: bool = False
+    """Draw clips of rare labels more often, by the sum of 1000 / (100 + clips of a label) over labels."""
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Source:
@@ -149,8 +167,13 @@ def _is_images(source: Source) -> bool:
     return source.corpus is not None and find_corpus(source.corpus).is_images
 
 
+_OF_SOUND = ("crop_s", "roll_s", "shift_s", "speed", "gain_db", "impulses", "mix_probability", "equalize_db")
+_OF_SOUND += ("limit_probability", "f_min_range", "f_max_range")
+"""Augmentations that images, which take the place of log-mels, cannot have."""
+
+
 class Augment(Section):
-    """Augmentation of training clips; zero switches a step off."""
+    """Augmentation of training clips, in this order; zero switches a step off."""
 
     crop_s: Annotated[float, Field(ge=0)] = 0.0
     """Train on pieces of this length first: shorter steps, so more of them."""
@@ -158,30 +181,97 @@ class Augment(Section):
     """Of the epochs, from the first on, that see such pieces; the others see whole windows."""
     roll_s: Annotated[float, Field(ge=0)] = 0.0
     """Shift each waveform around its end by up to this to either side."""
+    shift_s: Annotated[float, Field(ge=0)] = 0.0
+    """Move each waveform by up to this to either side, silence coming in."""
     speed: tuple[Positive, Positive] = (1.0, 1.0)
     """Range of the random playing speed, pitch and all."""
     gain_db: tuple[float, float] = (0.0, 0.0)
     """Range of the random gain."""
+    impulses: Path | None = None
+    """Folder of impulse responses (recordings of devices, of rooms) to play waveforms through."""
+    impulse_probability: Share = 0.5
+    """Share of the waveforms that are."""
     mix_probability: Share = 0.0
     """Mix this share of the waveforms with a partner."""
     mix_alpha: Positive = 2.0
     """Beta distribution of the mixing weight."""
-    mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
-    """Beta distribution of the mixing weight of log-mels."""
-    mask_mels: Natural = 0
-    """Widest stripe of bands that is masked."""
-    mask_s: Annotated[float, Field(ge=0)] = 0.0
-    """Widest stripe of time that is masked."""
+    f_min_range: Natural = 0
+    """Jitter of the lower edge of the mel bank, in Hz."""
+    f_max_range: Natural = 0
+    """Jitter of the upper edge of the mel bank, in Hz."""
     equalize_db: Annotated[float, Field(ge=0)] = 0.0
     """Largest gain of the random colouring over the bands."""
     limit_probability: Share = 0.0
     """Share of the clips that lose their upper bands."""
     limit_lowest_hz: Positive = 3500.0
     """Lowest cut-off of the bands; the highest is half the sample rate."""
-    f_min_range: Natural = 0
-    """Jitter of the lower edge of the mel bank, in Hz."""
-    f_max_range: Natural = 0
-    """Jitter of the upper edge of the mel bank, in Hz."""
+    crop_area: tuple[Share, Share] | None = None
+    """Cut out a rectangle of such a share of each log-mel and stretch it."""
+    crop_aspect: tuple[Positive, Positive] = (0.1, 0.2)
+    """Range of its bands per frame."""
+    style_probability: Share = 0.0
+    """Share of the batches whose log-mels swap some of their mean and spread in each band (Freq-MixStyle)."""
+    style_alpha: Positive = 0.4
+    """Beta distribution of the swapped share."""
+    mask_mels: Natural = 0
+    """Bands that a masked stripe stays below."""
+    mask_s: Annotated[float, Field(ge=0)] = 0.0
+    """Time that a masked stripe stays below."""
+    mask_count: Count = 1
+    """Stripes of either kind."""
+    mask_stripes: Stripes = "independent"
+    """How they are drawn: as EfficientAT and torchaudio ("independent") or audax ("linked") do it."""
+    mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
+    """Beta distribution of the mixing weight of log-mels."""
+    mixup_larger: bool = True
+    """A clip's own share is the larger one."""
+    mixup_alike: bool = False
+    """One share for the whole batch."""
+
+
+class Loss(Section):
+    """What is minimised beside the teacher's part: (binary) cross-entropy, as the task says."""
+
+    label_smoothing: Share = 0.0
+    """Of each target, spread over the classes."""
+    focal_gamma: Annotated[float, Field(ge=0)] = 0.0
+    """Weigh what is answered well already less: times (1 - p) ** gamma."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weigh the classes, the rarer the higher."""
+    ranking_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Of the term that ranks the labels of a clip above all others; for task multi_label."""
+    unknown: Literal["skip", "count"] = "skip"
+    """Labels that nobody knows are left out of the mean, or count in it as learned already (OpenMIC)."""
+
+
+class Schedule(Section):
+    """How the learning rate moves."""
+
+    kind: Literal["cosine", "ramp", "steps"] = "cosine"
+    """Linear rise and half a cosine; exponential rise, hold and linear fall; or one factor after another."""
+    per: Literal["step", "epoch"] = "step"
+    """How often it moves."""
+    warm_up_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """Of the rise."""
+    last_factor: Share = 0.0
+    """Of the highest rate, at the end."""
+    hold_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """Epoch after which a ramp falls."""
+    fall_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """Of a ramp's fall."""
+    step_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """For kind steps: after so many the rate is multiplied."""
+    step_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """By this."""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Schedule:
+        for kind, key in (("ramp", "fall_epochs"), ("steps", "step_epochs")):
+            if bool(getattr(self, key)) != (self.kind == kind):
+                raise ValueError(f"{key} is for kind {kind}, which needs it; the kind is {self.kind}")
+        if self.hold_epochs and self.kind != "ramp":
+            raise ValueError(f"hold_epochs is for kind ramp; the kind is {self.kind}")
+        return self
 
 
 class Optimizer(Section):
@@ -189,20 +279,21 @@ class Optimizer(Section):
 
     learning_rate: Positive
     """The highest rate."""
+    base_factor: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """What comes from ``model.base`` learns at this share of the rate, a new head at all of it."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Of weight matrices and kernels; norms and biases have none."""
+    """Of weight matrices and kernels."""
+    decay_all: bool = False
+    """Norms and biases decay too."""
     batch_size: Count = 32
+    accumulate: Count = 1
+    """Batches whose gradients make one step."""
+    clip_norm: Annotated[float, Field(ge=0)] = 0.0
+    """Longest gradient; 0: any."""
     epochs: Count = 100
-    warm_up_epochs: Annotated[float, Field(ge=0)] = 0.0
-    """The rate rises over so many epochs, then falls along a cosine."""
-    last_factor: Share = 0.0
-    """Of the highest rate, at the end."""
-    label_smoothing: Share = 0.0
-    ranking_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Of the term that ranks the labels of a clip above all others; for task multi_label."""
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Moving average of weights and norm statistics by this much a step, judged and kept; 0: none."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """What the network computes in while training."""
     channels_last: bool = False
     """Memory layout of activations; same results, often faster."""
@@ -235,6 +326,9 @@ class Imitation(Section):
 
 class Judge(Section):
     """How a fold is judged and what is kept."""
+
+    hear: Literal["windows", "whole", "center"] = "windows"
+    """Of a longer clip: all windows, all of it at once, or a window from its middle."""
 
     every: Count = 10
     """Judge after so many epochs, and after the last."""
@@ -275,28 +369,45 @@ class Recipe(Section):
     """A log-mel, or with ``kind`` one that learns with the network."""
     data: Data
     augment: Augment = Augment()
+    loss: Loss = Loss()
+    schedule: Schedule = Schedule()
     optimizer: Optimizer
     teacher: Imitation | None = None
     judge: Judge = Judge()
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
-        for name in ("gain_db", "speed"):
-            low, high = getattr(self.augment, name)
+        for name in ("gain_db", "speed", "crop_area", "crop_aspect"):
+            low, high = getattr(self.augment, name) or (0, 0)
             if low > high:
                 raise ValueError(f"augment.{name} must be [lowest, highest]")
         if self.teacher is None and not all(source.labelled for source in self.data.sources):
             raise ValueError(
                 "data.sources with labelled = false need a [teacher]: nothing else learns from them"
             )
-        if self.optimizer.ranking_weight and self.task == "single_label":
-            raise ValueError("optimizer.ranking_weight is for task multi_label: cross-entropy ranks already")
+        if self.loss.ranking_weight and self.task == "single_label":
+            raise ValueError("loss.ranking_weight is for task multi_label: cross-entropy ranks already")
+        if self.model.base is None and (self.model.new_head or self.optimizer.base_factor != 1):
+            raise ValueError("model.new_head and optimizer.base_factor need a model.base")
         if isinstance(self.front_end, LearnedFrontEnd):
             for name in ("equalize_db", "limit_probability", "f_min_range", "f_max_range"):
                 if getattr(self.augment, name):
                     raise ValueError(f"augment.{name} is for log-mels, the front-end learns: leave it out")
         if self.augment.limit_probability and getattr(self.front_end, "floor", 1) == 0:
             raise ValueError("augment.limit_probability needs a front-end with a floor")
+        return self
+
+    @model_validator(mode="after")
+    def _suits_images(self) -> Recipe:
+        if not self.data.is_images:
+            return self
+        if isinstance(self.front_end, LearnedFrontEnd) or not self.front_end.floor:
+            raise ValueError("images take the place of log-mels: front_end must be one, with a floor")
+        if self.teacher is not None:
+            raise ValueError("a teacher hears sound, and the clips are images: leave [teacher] out")
+        for name in _OF_SOUND:
+            if getattr(self.augment, name) != Augment.model_fields[name].default:
+                raise ValueError(f"augment.{name} is for sound, and the clips are images: leave it out")
         return self
 
     @model_validator(mode="after")

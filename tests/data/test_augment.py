@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.signal
 import torch
 
 from earmark.audio import resample
@@ -55,6 +56,10 @@ STEPS = {
     "mix_waveforms": lambda g, x, m, y: augment.mix_waveforms(x, y, 2.0, 0.7, g),
     "mixup": lambda g, x, m, y: augment.mixup(m, y, 0.3, g),
     "mask": lambda g, x, m, y: augment.mask(m, 8, 10, FILL, g),
+    "shift": lambda g, x, m, y: augment.shift(x, 100, g),
+    "record_again": lambda g, x, m, y: augment.record_again(x, [torch.tensor([0.5, 0.5])], 0.5, g),
+    "mix_style": lambda g, x, m, y: augment.mix_style(m, 0.4, 1.0, g),
+    "resize_crop": lambda g, x, m, y: augment.resize_crop(m, (0.5, 0.9), (0.5, 1.5), g),
     "equalize": lambda g, x, m, y: augment.equalize(m, 6.0, EFFICIENTAT, g),
 }
 
@@ -177,18 +182,140 @@ def test_shares_are_those_of_efficientat():
     torch.testing.assert_close(mixed, torch.ones(size, 1, 1))
 
 
-def test_mixing_is_that_of_audax_where_the_share_is_the_larger_one():
+def test_mixing_is_that_of_audax():
     golden = np.load(GOLDEN / "audax_toy.npz")
     given, targets = torch.from_numpy(golden["mixup/x"])[..., 0], torch.from_numpy(golden["mixup/y"])
     drawn = Drawn(golden["mixup/lam"], golden["mixup/perm"])
-    mixed, wanted = augment.mixup(given, targets, 1.0, drawn)
-    # audax does not take the larger share: elsewhere our original has the share that its partner has
-    flipped = golden["mixup/lam"] < 0.5
-    assert flipped.sum() == 5
-    ours = torch.where(torch.from_numpy(flipped)[:, None, None], given + given[drawn.partners] - mixed, mixed)
-    np.testing.assert_allclose(ours, golden["mixup/x_out"][..., 0], rtol=0, atol=1e-5)
-    ours = torch.where(torch.from_numpy(flipped)[:, None], targets + targets[drawn.partners] - wanted, wanted)
-    np.testing.assert_allclose(ours, golden["mixup/y_out"], rtol=0, atol=1e-5)
+    mixed, wanted = augment.mixup(given, targets, 1.0, drawn, larger=False)
+    np.testing.assert_allclose(mixed, golden["mixup/x_out"][..., 0], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(wanted, golden["mixup/y_out"], rtol=0, atol=1e-5)
+
+
+def test_mixing_is_that_of_sp4asc(shared):
+    """One share for the batch, not the larger one."""
+    golden = np.load(shared / "golden/sp4asc/sp4asc_metrics.npz")
+    drawn = Drawn(golden["mixup_lam"][None], golden["mixup_ind"])
+    targets = torch.from_numpy(golden["mixup_tout"])
+    mixed, _ = augment.mixup(
+        torch.from_numpy(golden["mixup_x"])[:, 0], targets, 0.2, drawn, larger=False, alike=True
+    )
+    np.testing.assert_allclose(mixed, golden["mixup_xout"][:, 0], rtol=0, atol=1e-6)
+
+
+def test_one_share_for_the_batch_is_one():
+    _, alike = augment.mixup(log_mels(40), torch.eye(40), 0.3, rng(), larger=False, alike=True)
+    _, each = augment.mixup(log_mels(40), torch.eye(40), 0.3, rng(), larger=False)
+    assert alike.diagonal()[alike.diagonal() < 1].unique().numel() == 1
+    assert each.diagonal().min() < 0.5
+
+
+def test_mixing_keeps_what_is_not_known_unknown():
+    """A label unknown in one clip is absent there; of a clip of which nothing is known nothing is made up."""
+    targets = torch.tensor([[1.0, torch.nan], [torch.nan, 1.0], [torch.nan, torch.nan], [0.0, 1.0]])
+    drawn = Drawn([0.75, 0.75, 0.75, 1.0], [1, 3, 0, 2])
+    _, mixed = augment.mixup(log_mels(4), targets, 0.3, drawn)
+    nan = np.nan
+    np.testing.assert_allclose(mixed, [[0.75, 0.25], [0, 1], [nan, nan], [0, 1]])
+    swapped = Drawn([0.75, 0.75, 0.75, 0.75], [2, 1, 0, 3])
+    _, mixed = augment.mixup(log_mels(4), targets, 0.3, swapped)
+    np.testing.assert_allclose(mixed, [[nan, nan], [nan, 1], [nan, nan], [0, 1]])
+
+
+def test_style_is_mixed_as_efficientat_does(shared):
+    golden = np.load(shared / "golden/efficientat/pipeline/mixstyle_toy.npz")
+    given = torch.from_numpy(golden["x"])[:, 0]
+    drawn = Drawn(golden["lam"].ravel(), golden["perm"])
+    drawn.random = lambda: 0.0
+    found = augment.mix_style(given, 0.4, 0.5, drawn)
+    np.testing.assert_allclose(found, golden["out"][:, 0], rtol=0, atol=1e-6)
+    drawn.random = lambda: 0.5
+    assert torch.equal(augment.mix_style(given, 0.4, 0.5, drawn), given)
+
+
+def test_a_stretched_rectangle_is_that_of_the_tutorial(shared):
+    golden = np.load(shared / "golden/sound_clf/sound_clf.npz")
+    given = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 1, 64, 500)).astype(np.float32))
+    begin, band, frames, bands = golden["rrc/params_i_j_h_w"].tolist()
+    found = augment.resized(given[0, 0], (band, begin, bands, frames))
+    np.testing.assert_allclose(found, golden["rrc/out"][0], rtol=0, atol=1e-4)
+
+
+def test_rectangles_have_the_area_and_aspect_asked_for(monkeypatch):
+    seen = []
+    monkeypatch.setattr(augment, "resized", lambda row, rectangle: seen.append(rectangle) or row)
+    augment.resize_crop(log_mels(300, 64, 500), (0.6, 0.8), (64 / 600, 64 / 400), rng())
+    rectangles = np.array(seen)
+    areas, aspects = rectangles[:, 2:].prod(1) / 32_000, rectangles[:, 2] / rectangles[:, 3]
+    assert 0.58 < areas.min() < 0.65
+    assert 0.75 < areas.max() < 0.82
+    assert 0.1 < aspects.min() < 0.115
+    assert 0.15 < aspects.max() < 0.165
+    assert (rectangles[:, :2] >= 0).all()
+    assert (rectangles[:, 0] + rectangles[:, 2] <= 64).all()
+    assert (rectangles[:, 1] + rectangles[:, 3] <= 500).all()
+
+
+def test_a_rectangle_that_never_fits_leaves_the_whole():
+    given = log_mels(3)
+    whole = augment.resize_crop(given, (1.0, 1.0), (50.0, 60.0), rng())
+    torch.testing.assert_close(whole, given, rtol=0, atol=1e-5)
+
+
+def test_a_shift_lets_silence_in():
+    given = torch.arange(1.0, 51).repeat(300, 1)
+    moved = augment.shift(given, 60, rng())
+    for row in moved:
+        kept = row[row > 0]
+        assert len(kept) == 0 or (torch.diff(kept) == 1).all()
+        assert len(kept) in (0, 50) or row[0] == 0 or row[-1] == 0
+    assert {int((row > 0).sum()) for row in moved} == set(range(51))
+
+
+def test_a_device_is_heard_through_its_impulse_response():
+    given = waveforms(40, 300)
+    impulses = [torch.tensor([0.0, 0.0, 2.0]), torch.tensor([1.0, -0.9])]
+    heard = augment.record_again(given, impulses, 0.5, rng())
+    oracles = [
+        given.numpy(),
+        np.pad(given, ((0, 0), (2, 0)))[:, :300],
+        scipy.signal.lfilter([1, -0.9], 1, given.numpy()),
+    ]
+    loud = [np.sqrt((each**2).mean(1, keepdims=True)) for each in oracles]
+    level = np.sqrt((given.numpy() ** 2).mean(1, keepdims=True))
+    found = [
+        np.isclose(heard, each * level / own, atol=1e-4).all(1)
+        for each, own in zip(oracles, loud, strict=True)
+    ]
+    assert np.sum(found, 0).tolist() == [1] * 40
+    assert found[0].sum() in range(12, 29)
+    assert min(found[1].sum(), found[2].sum()) > 3
+    assert torch.equal(augment.record_again(torch.zeros(2, 300), impulses, 1.0, rng()), torch.zeros(2, 300))
+
+
+def test_stripes_are_those_of_audax(shared):
+    golden = np.load(shared / "golden/audax/transforms_metrics.npz")
+    kept = np.ones((4, 104, 64), bool)
+    for frequency, time in golden["specaug/u"]:
+        for axis, (drawn, widest) in enumerate(((time, 50), (frequency, 8)), start=1):
+            begins, ends = augment.stripe_edges(drawn, drawn, kept.shape[axis], widest, whole=False)
+            positions = np.arange(kept.shape[axis])
+            inside = (positions >= begins[:, None]) & (positions < ends[:, None])
+            kept &= ~np.expand_dims(inside, 3 - axis)
+    np.testing.assert_array_equal(kept, golden["specaug/out"] == 1)
+
+
+@pytest.mark.parametrize("stripes", ["linked", "independent"])
+def test_the_place_of_a_linked_stripe_follows_from_its_width(stripes):
+    masked = augment.mask(torch.zeros(200, 8, 100), 0, 60, FILL, rng(), stripes=stripes)[:, 0] == FILL
+    widths, first = masked.sum(1).numpy(), masked.int().argmax(1).numpy()
+    foretold = widths / 60 * (100 - widths)
+    assert (np.abs(first - foretold)[widths > 0] < 3).all() == (stripes == "linked")
+
+
+def test_there_are_as_many_stripes_as_asked():
+    masked = augment.mask(torch.zeros(300, 200, 4), 12, 0, FILL, rng(), count=3)[:, :, 0] == FILL
+    edges = torch.diff(masked.int(), dim=1).abs().sum(1)
+    assert edges.max() >= 5
 
 
 def test_a_mask_is_one_stripe_of_bands_and_one_of_frames():
@@ -198,9 +325,9 @@ def test_a_mask_is_one_stripe_of_bands_and_one_of_frames():
         widths = stripe.sum(1)
         edges = np.abs(np.diff(stripe.astype(int), axis=1, prepend=0, append=0)).sum(1)
         assert set(edges) <= {0, 2}
-        assert widths.max() == widest
-        assert abs(widths.mean() - widest / 2) < 0.6
-        assert stripe.any(0).all()  # every place has its turn
+        assert widths.max() == widest - 1
+        assert abs(widths.mean() - (widest - 1) / 2) < 0.6
+        assert stripe[:, :-2].any(0).all()  # every place has its turn, the last ones hardly
     bands, frames = masked.all(2), masked.all(1)
     assert torch.equal(masked, bands[:, :, None] | frames[:, None, :])
 

@@ -1,5 +1,6 @@
 """Clips become waveforms of one length, and an epoch's order comes from its seed alone."""
 
+import json
 from collections import Counter
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from earmark.data.dataset import ClipDataset, epoch_batches
+from earmark.data.dataset import ClipDataset, Draw, epoch_batches, sampling_weights
 from earmark.data.manifest import Clip
 from earmark.errors import AudioError, DataError
 
@@ -107,12 +108,12 @@ def test_a_label_of_no_class_and_a_missing_clip_are_refused(clips, tmp_path):
 
 class TestEpochs:
     def test_every_clip_comes_once(self):
-        keys = [key for batch in epoch_batches([(10, None), (6, None)], 4, (0, 0)) for key in batch]
+        keys = [key for batch in epoch_batches([Draw(10), Draw(6)], 4, (0, 0)) for key in batch]
         assert sorted(index for index, _ in keys) == list(range(16))
 
     def test_the_seed_alone_decides(self):
         epochs = [
-            list(epoch_batches([(10, None), (6, 4)], 4, seed)) for seed in ((0, 0), (0, 0), (0, 1), (1, 0))
+            list(epoch_batches([Draw(10), Draw(6, 4)], 4, seed)) for seed in ((0, 0), (0, 0), (0, 1), (1, 0))
         ]
         assert epochs[0] == epochs[1]
         assert epochs[0] != epochs[2]
@@ -123,7 +124,7 @@ class TestEpochs:
         for epoch in range(60):
             keys = [
                 index
-                for batch in epoch_batches([(4, None), (50, 8), (2, 5)], 7, (0, epoch))
+                for batch in epoch_batches([Draw(4), Draw(50, 8), Draw(2, 5)], 7, (0, epoch))
                 for index, _ in batch
             ]
             assert len(set(keys)) == len(keys) == 14
@@ -132,14 +133,41 @@ class TestEpochs:
         assert all(index < 56 for index in seen)
 
     def test_groups_are_mixed(self):
-        first = next(epoch_batches([(50, None), (50, None)], 20, (0, 0)))
+        first = next(epoch_batches([Draw(50), Draw(50)], 20, (0, 0)))
         assert 3 < sum(index < 50 for index, _ in first) < 17
 
     @pytest.mark.parametrize(("clips", "sizes"), [(8, [4, 4]), (11, [4, 4]), (4, [4]), (3, [3]), (1, [1])])
     def test_an_incomplete_batch_is_left_out_unless_it_is_the_only_one(self, clips, sizes):
-        assert [len(batch) for batch in epoch_batches([(clips, None)], 4, (0,))] == sizes
+        assert [len(batch) for batch in epoch_batches([Draw(clips)], 4, (0,))] == sizes
 
     def test_cuts_differ_from_clip_to_clip(self):
-        keys = [key for batch in epoch_batches([(100, None)], 10, (0, 0)) for key in batch]
+        keys = [key for batch in epoch_batches([Draw(100)], 10, (0, 0)) for key in batch]
         assert len({cut for _, cut in keys}) > 95
         assert all(type(index) is int and type(cut) is int for index, cut in keys)
+
+
+class TestBalance:
+    def test_rare_labels_are_drawn_more_often(self):
+        table = np.zeros((400, 2), np.float32)
+        table[:380, 0] = table[380:, 1] = 1
+        weights = sampling_weights(table)
+        assert weights[0] == pytest.approx(1000 / 480)
+        assert weights[-1] == pytest.approx(1000 / 120)
+        drawn = [Draw(400, 40, weights).positions(np.random.default_rng(seed)) for seed in range(50)]
+        assert all(len(set(positions)) == 40 for positions in drawn)
+        share = np.mean([(positions >= 380).mean() for positions in drawn])
+        assert 0.13 < share < 0.21  # of 20 clips of 400; four times their weight is 0.17 of all
+
+    def test_labels_add_up_and_a_clip_without_one_can_be_drawn(self):
+        table = np.array([[1, 1], [1, 0], [0, 0], [np.nan, np.nan]], np.float32)
+        rarity = 1000 / np.array([102, 101])
+        wanted = [rarity.sum(), rarity[0], rarity[0], rarity[0]]
+        np.testing.assert_allclose(sampling_weights(table), wanted)
+
+    def test_the_weights_are_those_of_efficientat(self, shared):
+        index = json.loads((shared / "golden/efficientat/hdf5/index.json").read_text())
+        trained = index["labels"][: len(index["train_items"])]
+        table = np.zeros((len(trained), 527), np.float32)
+        for row, present in enumerate(trained):
+            table[row, present] = 1
+        np.testing.assert_allclose(sampling_weights(table), index["sampling"]["weights_sum"], rtol=1e-6)

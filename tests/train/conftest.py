@@ -36,8 +36,8 @@ def judged_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
             "learning_rate": 1e-2,
             "batch_size": 19,
             "average_decay": 0.8,
-            "last_factor": 0.01,
         },
+        schedule={"last_factor": 0.01},
         judge={"every": 100, "quiet_manifests": [str(toy.write_quiet(folder / "quiet"))], "quiet_share": 0.1},
     )
 

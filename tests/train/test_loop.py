@@ -15,18 +15,17 @@ import pytest
 import torch
 import toy
 from safetensors import safe_open
-from torch import nn
 
 from earmark.data.manifest import read_manifest
 from earmark.errors import AudioError, DataError, ModelError, RecipeError
 from earmark.models.checkpoint import load_checkpoint
 from earmark.models.log_mel import LogMel
 from earmark.train import loop
-from earmark.train.batch import augmented
+from earmark.train.batch import Augmentation
 from earmark.train.folds import score_clips
 from earmark.train.loop import split_clips, train
-from earmark.train.recipe import Recipe
 from earmark.train.run_state import RunState
+from earmark.train.schedules import cosine
 
 VARIANTS = {
     "plain": {},
@@ -41,14 +40,28 @@ VARIANTS = {
             "mask_s": 0.1,
             "f_min_range": 5,
         },
+        "loss": {"label_smoothing": 0.1, "focal_gamma": 1.0, "class_weights": "balanced"},
+        "schedule": {"warm_up_epochs": 0.7},
         "optimizer": {
             "channels_last": True,
-            "warm_up_epochs": 0.7,
-            "label_smoothing": 0.1,
             "weight_decay": 0.05,
+            "decay_all": True,
+            "clip_norm": 1.0,
+            "accumulate": 2,
         },
     },
-    "no average": {"optimizer": {"average_decay": 0.0, "ranking_weight": 0.5}, "data": {"cache": False}},
+    "no average": {
+        "optimizer": {"average_decay": 0.0},
+        "loss": {"ranking_weight": 0.5},
+        "data": {"cache": False},
+    },
+    "half precision": {
+        "optimizer": {"precision": "fp16"},
+        "schedule": {"kind": "ramp", "fall_epochs": 1, "per": "epoch"},
+    },
+    "annealed": {
+        "model": {"architecture": "dymn04", "arguments": {"temperature": 2.0}, "annealing": {"start": 6.0}}
+    },
     "one class a clip": {"task": "single_label", "padding": "zero"},
 }
 
@@ -318,11 +331,11 @@ def test_without_a_fold_it_trains_on_all_and_judges_nothing(clips, tmp_path):
 def test_every_step_of_every_epoch_draws_anew(clips, tmp_path, monkeypatch):
     drawn = []
 
-    def watched(recipe, log_mel, waveforms, wanted, generator, epoch, teacher):
+    def watched(self, waveforms, wanted, generator, epoch, teacher):
         drawn.append(generator.random())
-        return log_mel(waveforms), wanted, waveforms[:, :0]
+        return self.front_end(waveforms), wanted, waveforms[:, :0]
 
-    monkeypatch.setattr(loop, "augmented", watched)
+    monkeypatch.setattr(Augmentation, "__call__", watched)
     for seed in (0, 1):
         train(toy.toy_recipe(clips, seed=seed), tmp_path / str(seed), 1)
     assert len(set(drawn)) == len(drawn) == 2 * 3 * 3
@@ -355,9 +368,10 @@ def test_the_rate_follows_its_schedule(clips, tmp_path, monkeypatch):
         return step(self, *arguments)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", watched)
-    options = {"epochs": 4, "warm_up_epochs": 1, "learning_rate": 0.01, "last_factor": 0.1}
-    train(toy.toy_recipe(clips, optimizer=options), tmp_path, 1)
-    wanted = [loop.cosine_with_warm_up(number, 12, 3, 0.1) for number in range(12)]
+    options = {"epochs": 4, "learning_rate": 0.01}
+    schedule = {"warm_up_epochs": 1, "last_factor": 0.1}
+    train(toy.toy_recipe(clips, optimizer=options, schedule=schedule), tmp_path, 1)
+    wanted = [cosine(number, 12, 3, 0.1) for number in range(12)]
     np.testing.assert_allclose(rates, 0.01 * np.array(wanted)[:, None].repeat(2, 1))
     assert max(wanted) == 1.0
 
@@ -429,21 +443,6 @@ def test_it_starts_from_other_weights_where_the_recipe_names_them(clips, undistu
     torch.testing.assert_close(weights[0][name], weights[1][name], rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize(
-    ("change", "what"),
-    [
-        ({"model": {"arguments": {"norm_momentum": 0.2}}}, "network"),
-        ({"front_end": {"f_max": 3000.0}}, "front-end"),
-        ({"data": {"labels": ["tone", "noise"]}}, "labels"),
-    ],
-)
-def test_other_weights_of_another_kind_are_refused(clips, undisturbed, tmp_path, change, what):
-    values = toy.toy_values(clips, **change)
-    values["model"]["base"] = str(undisturbed / "last.safetensors")
-    with pytest.raises(RecipeError, match=f"model.base has another {what}"):
-        train(Recipe.model_validate(values), tmp_path, 1)
-
-
 @pytest.mark.parametrize("model", [{"architecture": "mn00"}, {"arguments": {"wings": 2}}])
 def test_a_network_that_cannot_be_built_is_refused(clips, tmp_path, model):
     with pytest.raises(ModelError):
@@ -461,6 +460,9 @@ OFF = {
 ON = {
     "crop_s": 0.3,
     "roll_s": 0.1,
+    "shift_s": 0.1,
+    "crop_area": [0.5, 0.8],
+    "style_probability": 1,
     "speed": [0.5, 0.9],
     "gain_db": [-6, -3],
     "mix_probability": 1,
@@ -477,11 +479,11 @@ ON = {
 class TestAugmented:
     def batch(self, clips, settings, seed=0):
         recipe = toy.toy_recipe(clips, augment={**OFF, **settings})
-        log_mel = LogMel(recipe.front_end)
+        augmentation = Augmentation(recipe, LogMel(recipe.front_end))
         waveforms = 0.1 * torch.randn(4, 4000, generator=torch.Generator().manual_seed(0))
         targets = torch.eye(4)[:, :2]
-        plain = log_mel(waveforms)
-        found = augmented(recipe, log_mel, waveforms, targets, np.random.default_rng(seed))
+        plain = augmentation.front_end(waveforms)
+        found = augmentation(waveforms, targets, np.random.default_rng(seed))
         return found[:2], (plain, targets)
 
     def test_switched_off_it_is_the_evaluations_log_mel(self, clips):
@@ -505,7 +507,8 @@ class TestAugmented:
         lengths = []
         for epoch in range(4):
             draws = np.random.default_rng(0)
-            features, *_ = augmented(recipe, log_mel, waveforms, torch.zeros(2, 2), draws, epoch)
+            augmentation = Augmentation(recipe, log_mel)
+            features, *_ = augmentation(waveforms, torch.zeros(2, 2), draws, epoch)
             lengths.append(features.shape[2])
         assert lengths == [log_mel(torch.zeros(1, 2000)).shape[2]] * 2 + [log_mel(waveforms).shape[2]] * 2
 
@@ -513,29 +516,6 @@ class TestAugmented:
         found, plain = self.batch(clips, {"mask_s": 0.2})
         changed = (found[0] != plain[0]).any(1).sum(1)
         assert 0 < changed.max() <= round(0.2 * 8000 / 160)
-
-
-def test_matrices_decay_and_nothing_else():
-    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2))
-    decayed, free = loop._groups(network, 0.1)
-    assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
-    assert [parameter.ndim for parameter in decayed["params"]] == [4, 2]
-    assert [parameter.ndim for parameter in free["params"]] == [1, 1, 1, 1]
-
-
-def test_the_average_moves_by_its_decay_and_faster_at_first():
-    network = nn.BatchNorm1d(1, affine=False)
-    average = loop._average(network, 0.3)
-    assert loop._average(network, 0.0) is None
-    expected = 0.0
-    for step, value in enumerate([1.0, 3.0, -2.0, 5.0, 0.5]):
-        network.running_mean.fill_(value)
-        network.num_batches_tracked.fill_(10 + step)
-        average.update_parameters(network)
-        decay = 0.0 if step == 0 else min(0.3, (1 + step) / (10 + step))
-        expected = decay * expected + (1 - decay) * value
-        assert average.module.running_mean.item() == pytest.approx(expected)
-        assert average.module.num_batches_tracked.item() == 10 + step
 
 
 def test_every_manifest_of_a_toy_is_read(clips):

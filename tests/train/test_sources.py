@@ -15,7 +15,7 @@ from earmark.data.manifest import read_manifest
 from earmark.errors import DataError
 from earmark.labels import label_set
 from earmark.train.loop import split_clips, train
-from earmark.train.recipe import Data, Source
+from earmark.train.recipe import Data, Recipe, Source
 from earmark.train.sources import source_clips
 
 
@@ -144,6 +144,25 @@ def test_the_documented_sources_are_valid():
         ("fsd50k", ("eval",), 1),
     ]
     assert table[0].columns == {"path": "file", "labels": "category"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"augment": {"roll_s": 0.1}}, "augment.roll_s is for sound, and the clips are images"),
+        ({"augment": {"gain_db": [-6, 3]}}, "augment.gain_db is for sound"),
+        ({"augment": {"f_max_range": 100}}, "augment.f_max_range is for sound"),
+        ({"front_end": {"floor": 0.0}}, "front_end must be one, with a floor"),
+        ({"front_end": {"kind": "leaf"}}, "front_end must be one, with a floor"),
+        ({"teacher": {"path": "a.tflite", "sample_rate": 16000, "weight": 1}}, "a teacher hears sound"),
+    ],
+)
+def test_what_is_for_sound_is_refused_for_images(changes, said):
+    values = toy.toy_values("unused.csv") | {"augment": {"mixup_alpha": 0.3, "mask_mels": 4}}
+    values["data"] = {"sources": [{"corpus": "images", "folder": "x", "split": "train"}]}
+    assert Recipe.model_validate(values).data.is_images
+    with pytest.raises(ValidationError, match=said):
+        Recipe.model_validate(values | changes)
 
 
 def test_images_and_sounds_are_not_mixed():

@@ -15,7 +15,7 @@ from earmark.audio import load_audio
 from earmark.errors import RecipeError
 from earmark.models.log_mel import LogMel
 from earmark.train import loop
-from earmark.train.batch import augmented
+from earmark.train.batch import Augmentation
 from earmark.train.loop import train
 from earmark.train.recipe import Imitation
 from earmark.train.teacher import Probe, open_teacher
@@ -78,9 +78,8 @@ def test_it_hears_the_waveforms_as_they_are_augmented_and_is_mixed_as_the_labels
 
     recipe = toy.toy_recipe(clips, augment={"gain_db": [6, 6], "roll_s": 0, "mixup_alpha": 1.0})
     waveforms, labels = 0.1 * torch.randn(6, 4000), torch.arange(6).float()[:, None]
-    _, wanted, taught = augmented(
-        recipe, LogMel(recipe.front_end), waveforms, labels, np.random.default_rng(0), 0, teacher
-    )
+    augmentation = Augmentation(recipe, LogMel(recipe.front_end))
+    _, wanted, taught = augmentation(waveforms, labels, np.random.default_rng(0), 0, teacher)
     torch.testing.assert_close(heard[0], waveforms * 10 ** (6 / 20))
     torch.testing.assert_close(wanted, taught)
     assert not torch.equal(wanted, labels)
