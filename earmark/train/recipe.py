@@ -168,8 +168,7 @@ def _is_images(source: Source) -> bool:
 
 
 _OF_SOUND = tuple(
-    "crop_s roll_s shift_s speed gain_db impulses mix_probability equalize_db limit_probability f_min_range "
-    "f_max_range".split()
+    ["crop_s", "roll_s", "shift_s", "speed", "gain_db", "impulses", "mix_probability", "equalize_db", "limit_probability", "f_min_range", "f_max_range"]
 )
 """Augmentations that images, which take the place of log-mels, cannot have."""
 
