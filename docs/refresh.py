@@ -120,7 +120,7 @@ def recipe_table() -> str:
         "data.sources.": recipe.Source,
         "augment.": recipe.Augment,
         "optimizer.": recipe.Optimizer,
-        "teacher.": recipe.Imitation,
+        "teacher.": recipe.Teaching,
         "judge.": recipe.Judge,
     }
     tables = {prefix.split(".")[0] for prefix in sections}

@@ -55,7 +55,7 @@ PACKAGES = {
     "data": {"numpy", "torch"},
     "models": {"numpy", "torch", "safetensors"},
     "evaluate": {"numpy", "torch"},
-    "train": {"numpy", "torch", "safetensors", "pydantic", "ai_edge_litert"},
+    "train": {"numpy", "torch", "safetensors", "pydantic", "ai_edge_litert", "transformers"},
     "deploy": {"numpy", "torch", "onnx", "onnxscript", "onnxruntime"},
     "cli": {"typer", "rich", "torch"},
 }

@@ -24,6 +24,7 @@ from earmark.models.network import Network
 from earmark.record import Record
 from earmark.train.loop import Report, split_clips, train
 from earmark.train.recipe import Recipe
+from earmark.train.teacher import require_teachers
 
 Scores = NDArray[np.float32]
 
@@ -71,6 +72,7 @@ def cross_validate(recipe: Recipe, folder: Path, report: Report = lambda facts: 
     """
     # Read first: a missing table or fold is to be found before hours of training.
     quiet_clips = _quiet_clips(recipe)
+    require_teachers(recipe.teacher, (*recipe.data.folds, None))
     clips = [clip for fold in recipe.data.folds for clip in split_clips(recipe, fold).judged]
     scores: list[Scores] = []
     for fold in recipe.data.folds:

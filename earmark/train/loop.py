@@ -14,7 +14,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +27,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from earmark.data.dataset import ClipDataset, epoch_batches
-from earmark.data.manifest import Clip, file_hash, label_set, read_manifest, select, targets
+from earmark.data.manifest import Clip, label_set, read_manifest, select, targets
 from earmark.errors import DataError, RecipeError
 from earmark.evaluate import metrics
 from earmark.evaluate.predict import clip_windows, predict
@@ -38,11 +38,11 @@ from earmark.models.network import Network, Output
 from earmark.models.registry import create_model
 from earmark.record import Record
 from earmark.train.batch import augmented
-from earmark.train.losses import imitation_loss, label_loss
+from earmark.train.losses import label_loss
 from earmark.train.recipe import Recipe
 from earmark.train.run_state import RunState
 from earmark.train.schedules import cosine_with_warm_up
-from earmark.train.teacher import Probe, Teacher, open_teacher
+from earmark.train.teacher import open_lessons
 from earmark.version import __version__
 
 WORDS = ("description", "source", "command", "cost", "expected", "license")
@@ -119,7 +119,7 @@ def train(
     """
     split = split_clips(recipe, fold)
     _claim(folder, recipe, fold)
-    run = _Run(recipe, split, folder, report)
+    run = _Run(recipe, split, folder, fold, report)
     for epoch in range(run.resume(), recipe.optimizer.epochs):
         run.epoch(epoch)
     return run.record
@@ -144,7 +144,7 @@ def _claim(folder: Path, recipe: Recipe, fold: int | None) -> None:
 class _Run:
     """One training: what stays the same over its epochs, and the parts with a state."""
 
-    def __init__(self, recipe: Recipe, split: Split, folder: Path, report: Report) -> None:
+    def __init__(self, recipe: Recipe, split: Split, folder: Path, fold: int | None, report: Report) -> None:
         self.recipe, self.split, self.folder, self.report = recipe, split, folder, report
         torch.manual_seed(recipe.seed)
         self.network = _first_network(recipe, split.labels)
@@ -152,14 +152,23 @@ class _Run:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.front_end, self.behind = apart(self.network, recipe.front_end)
         self.embedding_size = self._embedding_size()
-        self.teacher, self.imitation = self._open_teacher()
+        clips = [clip for group in split.groups for clip in group]
+        self.lessons = open_lessons(
+            recipe.teacher,
+            ids=[clip.id for clip in clips],
+            labels=split.labels,
+            task=recipe.task,
+            sample_rate=recipe.front_end.sample_rate,
+            embedding_size=self.embedding_size,
+            fold=fold,
+            report=report,
+        )
         self.average = _average(self.network, recipe.optimizer.average_decay)
         self.optimizer = torch.optim.AdamW(
             _groups(self.trained, recipe.optimizer.weight_decay),
             lr=recipe.optimizer.learning_rate,
             fused=True,
         )
-        clips = [clip for group in split.groups for clip in group]
         self.data = ClipDataset(
             clips,
             split.labels,
@@ -172,7 +181,7 @@ class _Run:
             (len(group), wanted) for group, wanted in zip(split.groups, split.clips_per_epoch, strict=True)
         ]
         self.steps = len(list(epoch_batches(self.groups, recipe.optimizer.batch_size, (0,))))
-        self.probe = self._fit_probe()
+        self.lessons.fit_probes(folder, self._labelled_passes)
         self.best = -math.inf
         self.judged_windows: list[tuple[int, NDArray[np.float32]]] | None = None
 
@@ -182,47 +191,46 @@ class _Run:
         answer: Output = self.behind.eval()(torch.zeros(1, self.recipe.front_end.n_mels, frames))
         return answer.embedding.shape[1]
 
-    def _open_teacher(self) -> tuple[Teacher | None, nn.Module | None]:
-        """The teacher, and the layer through which the network imitates it."""
-        if self.recipe.teacher is None:
-            return None, None
-        teacher = open_teacher(self.recipe.teacher, self.recipe.front_end.sample_rate)
-        return teacher, nn.Linear(self.embedding_size, teacher.num_outputs)
-
-    def _fit_probe(self) -> Probe | None:
-        """What the teacher's answers say of the run's own classes; fitted once, kept for a resumed run."""
-        settings = self.recipe.teacher
-        if settings is None or self.teacher is None or not settings.probe_weight:
-            return None
-        path = self.folder / "probe.safetensors"
-        if path.exists():
-            return Probe.load(path)
-        recipe, answers, targets = self.recipe, [], []
-        for number in range(settings.probe_passes):
+    def _labelled_passes(self, passes: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Targets and lessons of augmented batches of the labelled clips, whole windows of them."""
+        recipe = self.recipe
+        groups = [
+            (size, wanted if group and group[0].labelled else 0)
+            for group, (size, wanted) in zip(self.split.groups, self.groups, strict=True)
+        ]
+        for number in range(passes):
             seed = (recipe.seed, number, 1)
-            groups = [
-                (size, wanted if group and group[0].labelled else 0)
-                for group, (size, wanted) in zip(self.split.groups, self.groups, strict=True)
-            ]
             batches = list(epoch_batches(groups, recipe.optimizer.batch_size, seed))
-            loader = DataLoader(self.data, batch_sampler=batches, num_workers=recipe.data.workers)
-            for step, (waveforms, wanted) in enumerate(loader):
+            for step, (waveforms, wanted) in enumerate(self._loader(batches)):
                 generator = np.random.default_rng([*seed, step])
-                last = recipe.optimizer.epochs
-                _, wanted, taught = augmented(
-                    recipe, self.front_end, waveforms, wanted, generator, last, self.teacher
+                _, wanted, tables = self._augmented(
+                    waveforms, wanted, batches[step], generator, recipe.optimizer.epochs
                 )
-                answers.append(taught)
-                targets.append(wanted)
-        probe = Probe.fit(torch.cat(answers), torch.cat(targets))
-        probe.save(path)
-        return probe
+                yield wanted, tables
+
+    def _loader(self, batches: list[list[tuple[int, int]]]) -> DataLoader[tuple[Tensor, Tensor]]:
+        return DataLoader(self.data, batch_sampler=batches, num_workers=self.recipe.data.workers)
+
+    def _augmented(
+        self,
+        waveforms: Tensor,
+        wanted: Tensor,
+        keys: Sequence[tuple[int, int]],
+        generator: np.random.Generator,
+        epoch: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Features, targets and lessons of a batch; what is stored of clips is mixed as targets are."""
+        classes = wanted.shape[-1]
+        both = torch.cat([wanted, self.lessons.told([clip for clip, _ in keys])], -1)
+        features, both, heard = augmented(
+            self.recipe, self.front_end, waveforms, both, generator, epoch, self.lessons.heard
+        )
+        return features, both[:, :classes], torch.cat([both[:, classes:], heard], -1)
 
     @property
     def trained(self) -> nn.Module:
         """All that learns; only the network is judged and kept."""
-        parts = {"network": self.network, "imitation": self.imitation}
-        return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
+        return nn.ModuleDict({"network": self.network, "imitation": self.lessons.layers})
 
     @property
     def state(self) -> RunState:
@@ -269,11 +277,10 @@ class _Run:
         recipe, losses = self.recipe, []
         torch.manual_seed(_seed(recipe.seed, epoch))
         batches = list(epoch_batches(self.groups, recipe.optimizer.batch_size, (recipe.seed, epoch)))
-        loader = DataLoader(self.data, batch_sampler=batches, num_workers=recipe.data.workers)
         self.network.train()
         began = time.monotonic()
-        for step, (waveforms, wanted) in enumerate(loader):
-            loss = self._step(epoch, step, waveforms, wanted)
+        for step, (waveforms, wanted) in enumerate(self._loader(batches)):
+            loss = self._step(epoch, step, waveforms, wanted, batches[step])
             if not math.isfinite(loss):
                 raise RecipeError(
                     f"{self.folder}: the loss is {loss} in epoch {epoch + 1}, step {step + 1}: lower "
@@ -295,7 +302,9 @@ class _Run:
             "left_min": to_do * elapsed_s / (step + 1) / 60,
         }
 
-    def _step(self, epoch: int, step: int, waveforms: Tensor, wanted: Tensor) -> float:
+    def _step(
+        self, epoch: int, step: int, waveforms: Tensor, wanted: Tensor, keys: Sequence[tuple[int, int]]
+    ) -> float:
         settings = self.recipe.optimizer
         factor = cosine_with_warm_up(
             epoch * self.steps + step,
@@ -306,20 +315,12 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * factor
         generator = np.random.default_rng([self.recipe.seed, epoch, step])
-        features, wanted, taught = augmented(
-            self.recipe, self.front_end, waveforms, wanted, generator, epoch, self.teacher
-        )
+        features, wanted, tables = self._augmented(waveforms, wanted, keys, generator, epoch)
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
             answer: Output = self.behind(features)
         smoothing, ranking = settings.label_smoothing, settings.ranking_weight
         loss = label_loss(answer.logits.float(), wanted, self.recipe.task, smoothing, ranking)
-        if self.imitation is not None and self.recipe.teacher is not None:
-            imitated = self.imitation(answer.embedding.float())
-            loss = loss + self.recipe.teacher.weight * imitation_loss(imitated, taught)
-            if self.probe is not None:
-                soft = self.probe(taught)
-                told = label_loss(answer.logits.float(), soft, self.recipe.task)
-                loss = loss + self.recipe.teacher.probe_weight * told
+        loss = self.lessons.label_weight * loss + self.lessons.loss(answer, tables)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -357,7 +358,7 @@ class _Run:
     @property
     def record(self) -> Record:
         recipe = self.recipe
-        teacher = {"teacher": file_hash(recipe.teacher.path)} if recipe.teacher else {}
+        teachers = {"teachers": self.lessons.teachers} if recipe.teacher else {}
         return Record(
             name=recipe.name,
             labels=self.split.labels,
@@ -379,7 +380,7 @@ class _Run:
                 "clips": sum(len(group) for group in self.split.groups),
                 "command": recipe.command,
             }
-            | teacher,
+            | teachers,
         )
 
 

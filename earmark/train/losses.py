@@ -43,8 +43,3 @@ def ranking_loss(logits: Tensor, targets: Tensor) -> Tensor:
     higher one. A clip without labels has nothing to rank and adds nothing.
     """
     return -(targets * functional.log_softmax(logits, -1)).sum() / max(1, len(logits))
-
-
-def imitation_loss(answers: Tensor, taught: Tensor) -> Tensor:
-    """Mean squared difference from a teacher's answers, both (batch, output)."""
-    return functional.mse_loss(answers, taught)
