@@ -53,8 +53,8 @@ def _files(recipe: Recipe) -> Iterator[Path]:
     yield from recipe.judge.quiet_manifests
     if recipe.model.base and Path(recipe.model.base).suffix == ".safetensors":  # else a published name
         yield Path(recipe.model.base)
-    if recipe.teacher:
-        yield recipe.teacher.path
+    for teacher in recipe.teacher:
+        yield from filter(Path.is_file, map(Path, teacher.path))
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

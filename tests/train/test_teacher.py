@@ -18,6 +18,7 @@ from earmark.train import loop
 from earmark.train.batch import Augmentation
 from earmark.train.loop import train
 from earmark.train.recipe import Imitation
+from earmark.train.sources import split_clips
 from earmark.train.teacher import Probe, open_teacher
 
 LOGITS = "tower0/network/layer29/fc/MatMul;tower0/network/layer29/fc/BiasAdd"
@@ -111,7 +112,7 @@ def test_clips_without_labels_teach_through_a_probe(loudness, clips, tmp_path):
         data={"sources": sources},
         optimizer={"epochs": 2},
     )
-    split = loop.split_clips(recipe, 1)
+    split = split_clips(recipe, 1)
     assert {clip.labelled for clip in split.judged} == {True}
     assert not any(clip.labels for clip in split.groups[1])
     train(recipe, tmp_path / "whole", 1)
