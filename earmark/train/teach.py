@@ -55,9 +55,7 @@ def teach(
     """
     twice = [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]
     if twice:
-        raise DataError(
-            f"{len(twice)} ids stand for more than one clip, first {twice[0]!r}: add a column id"
-        )
+        raise DataError(f"{len(twice)} ids stand for more than one clip, first {twice[0]!r}: add a column id")
     stored_kind = _stored_kind(listener, kind)
     in_shards = out.suffix != ".npz"
     heading = Heading(
