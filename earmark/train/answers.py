@@ -108,11 +108,11 @@ def read_file(path: Path) -> tuple[Heading, list[str], NDArray[np.floating[Any]]
         DataError: If it cannot be read, or is something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            heading = Heading.from_json(str(stored["heading"]))
-            ids = [str(name) for name in stored["ids"]]
+        with zipfile.ZipFile(path) as archive:
+            heading = Heading.from_json(str(_read(archive, "heading.npy")))
+            ids = [str(name) for name in _read(archive, "ids.npy")]
         answers = _mapped(path, "answers.npy")
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, LookupError, TypeError, struct.error, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path}: is no whole file of answers as earmark teach writes them ({error}): make it again"
         ) from None
@@ -122,6 +122,11 @@ def read_file(path: Path) -> tuple[Heading, list[str], NDArray[np.floating[Any]]
             "labels: make it again"
         )
     return heading, ids, answers
+
+
+def _read(archive: zipfile.ZipFile, member: str) -> NDArray[Any]:
+    with archive.open(member) as stream:
+        return np.asarray(npy.read_array(stream, allow_pickle=False))
 
 
 def _mapped(path: Path, member: str) -> NDArray[Any]:
