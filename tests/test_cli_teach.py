@@ -1,4 +1,4 @@
-"""``earmark teach``: what it stores, how it goes on after an interruption, and what its mistakes look like."""
+"""``earmark teach``: what it stores, how it goes on when it was interrupted, what its mistakes look like."""
 
 import csv
 import sys

@@ -323,7 +323,7 @@ def test_a_rate_much_too_high_ends_the_run(clips, tmp_path):
 def test_without_a_fold_it_trains_on_all_and_judges_nothing(clips, tmp_path):
     record = train(toy.toy_recipe(clips, optimizer={"epochs": 2}), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "last.safetensors", "log.jsonl", "recipe.json", "state.safetensors"
+        "last.safetensors", "log.jsonl", "recipe.json", "run.json", "state.safetensors"
     }  # fmt: skip
     assert record.provenance["clips"] == 20
     assert all("accuracy" not in line for line in log_of(tmp_path))
