@@ -208,7 +208,7 @@ def resize_crop(
     Args:
         log_mel: (batch, mel, frame).
         area: Least and largest share of the area.
-        aspect: Least and largest number of bands per frame.
+        aspect: Least and largest number of bands per frame, as a multiple of the log-mel's own.
         generator: Of the draws.
         attempts: Rectangles drawn until one fits inside; none does: the log-mel stays whole.
     """
@@ -218,7 +218,7 @@ def resize_crop(
         rectangle = 0, 0, mels, frames
         for _ in range(attempts):
             size = mels * frames * generator.uniform(*area)
-            ratio = np.exp(generator.uniform(*np.log(aspect)))
+            ratio = mels / frames * np.exp(generator.uniform(*np.log(aspect)))
             height, width = round((size * ratio) ** 0.5), round((size / ratio) ** 0.5)
             if 0 < height <= mels and 0 < width <= frames:
                 top, left = generator.integers(0, [mels - height + 1, frames - width + 1])

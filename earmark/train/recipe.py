@@ -207,8 +207,8 @@ class Augment(Section):
     """Lowest cut-off of the bands; the highest is half the sample rate."""
     crop_area: tuple[Share, Share] | None = None
     """Cut out a rectangle of such a share of each log-mel and stretch it."""
-    crop_aspect: tuple[Positive, Positive] = (0.1, 0.2)
-    """Range of its bands per frame."""
+    crop_aspect: tuple[Positive, Positive] = (0.8, 1.25)
+    """Range of its bands per frame, as a multiple of those of the log-mel."""
     style_probability: Share = 0.0
     """Share of the batches whose log-mels swap some of their mean and spread in each band (Freq-MixStyle)."""
     style_alpha: Positive = 0.4

@@ -231,7 +231,7 @@ def test_a_stretched_rectangle_is_that_of_the_tutorial(shared):
 def test_rectangles_have_the_area_and_aspect_asked_for(monkeypatch):
     seen = []
     monkeypatch.setattr(augment, "resized", lambda row, rectangle: seen.append(rectangle) or row)
-    augment.resize_crop(log_mels(300, 64, 500), (0.6, 0.8), (64 / 600, 64 / 400), rng())
+    augment.resize_crop(log_mels(300, 64, 500), (0.6, 0.8), (500 / 600, 500 / 400), rng())
     rectangles = np.array(seen)
     areas, aspects = rectangles[:, 2:].prod(1) / 32_000, rectangles[:, 2] / rectangles[:, 3]
     assert 0.58 < areas.min() < 0.65

@@ -26,7 +26,7 @@ from earmark.train.folds import score_clips
 from earmark.train.loop import train
 from earmark.train.run_state import RunState
 from earmark.train.schedules import cosine
-from earmark.train.sources import split_clips
+from earmark.train.sources import draws, split_clips
 
 VARIANTS = {
     "plain": {},
@@ -332,7 +332,7 @@ def test_without_a_fold_it_trains_on_all_and_judges_nothing(clips, tmp_path):
 def test_every_step_of_every_epoch_draws_anew(clips, tmp_path, monkeypatch):
     drawn = []
 
-    def watched(self, waveforms, wanted, generator, epoch, teacher):
+    def watched(self, waveforms, wanted, generator, *_):
         drawn.append(generator.random())
         return self.front_end(waveforms), wanted, waveforms[:, :0]
 
@@ -388,10 +388,11 @@ class TestSplit:
 
     def test_every_clip_of_a_fold_is_judged_whatever_is_trained_on(self, clips):
         sources = [{"manifests": [str(clips)], "train_on": {"license": ["CC0"]}, "clips_per_epoch": 3}]
-        split = split_clips(toy.toy_recipe(clips, data={"sources": sources}), 2)
+        recipe = toy.toy_recipe(clips, data={"sources": sources})
+        split = split_clips(recipe, 2)
         assert len(split.judged) == 8
         assert {clip.extra["license"] for clip in split.groups[0]} == {"CC0"}
-        assert split.clips_per_epoch == (3,)
+        assert [draw.count for draw in draws(recipe, split)] == [3]
 
     def test_each_source_is_a_group(self, clips, tmp_path):
         quiet = toy.write_quiet(tmp_path, 1)
