@@ -70,12 +70,12 @@ def stored_stripes(rows: np.ndarray) -> list[Stripe]:
     return [Stripe({2: FRAME, 3: MEL}[axis], begin, width) for axis, begin, width in rows.tolist()]
 
 
-SLOW = [
-    pytest.param(*case, marks=pytest.mark.slow) for case in product(("mixup", "focal"), ("metro", "synth"))
-]
+FIRST, *OTHERS = product(("mixup", "focal"), ("r9", "metro", "synth"))
 
 
-@pytest.mark.parametrize(("weights", "clip"), [("mixup", "r9"), ("focal", "r9"), *SLOW])
+@pytest.mark.parametrize(
+    ("weights", "clip"), [FIRST, *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS)]
+)
 def test_thirty_passes_are_the_references(shared, weights, clip):
     golden = np.load(shared / "golden" / "sp4asc" / "sp4asc.npz")
     network = merged_and_rounded(load_file(shared / "golden" / "sp4asc" / f"cnn6_60k_{weights}.safetensors"))
