@@ -11,7 +11,8 @@ value that the network's first norm turns into zero, which is the same as zeros 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -20,7 +21,9 @@ from numpy.typing import NDArray
 
 from earmark.errors import ModelError
 from earmark.frontend import FrontEnd
+from earmark.model_file import read_model_file, read_weights
 from earmark.record import Record
+from earmark.tagger import Tagger
 
 Floats = NDArray[np.float32]
 MEL, FRAME = -2, -1
@@ -131,6 +134,44 @@ def mask_value(record: Record, weights: Mapping[str, Floats]) -> float | Floats:
     mean, bias, variance, gain = (weights[name].astype(np.float64).ravel() for name in names)
     safe = np.where(np.abs(gain) > 1e-8, gain, np.inf)  # a band without gain is the same whatever it holds
     return np.asarray(mean - bias * np.sqrt(variance + _EPSILON) / safe, np.float32)
+
+
+def augmented(
+    tagger: Tagger, file: Path, passes: int, widths: Mapping[str, int], seed: int = 0
+) -> tuple[Tagger, MaskedPasses]:
+    """The same model, each of whose windows is heard through several masks.
+
+    Args:
+        tagger: Around one model.
+        file: The model's file or checkpoint.
+        passes: How many, at least one.
+        widths: Fields of :class:`Masks` that are to be other than what the record says.
+        seed: Of all draws.
+
+    Returns:
+        The tagger, and what it runs: its ``restart`` gives the next clip draws of its own.
+
+    Raises:
+        ModelError: As :func:`mask_value` does.
+    """
+    record = tagger.record
+    fill, masks = mask_value(record, _first_norm(file)), replace(Masks.of(record), **widths)
+    wrapped: list[MaskedPasses] = []
+
+    def wrap(session: Any) -> MaskedPasses:
+        wrapped.append(MaskedPasses(session, record, passes, masks, fill, seed))
+        return wrapped[0]
+
+    return tagger.rewired(wrap), wrapped[0]
+
+
+def _first_norm(file: Path) -> dict[str, Floats]:
+    if file.suffix != ".safetensors":
+        return read_weights(read_model_file(file)[0], FIRST_NORM)
+    from earmark.models.checkpoint import load_checkpoint
+
+    state = load_checkpoint(file)[0].state_dict()
+    return {name: values.numpy() for name, values in state.items() if name.startswith(FIRST_NORM)}
 
 
 class MaskedPasses:

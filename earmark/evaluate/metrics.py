@@ -222,9 +222,11 @@ def reliability(targets: ArrayLike, scores: ArrayLike, bins: int = 15) -> Reliab
     confidence, right = values.max(1)[known], named[known] > 0
     place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     clips = np.bincount(place, minlength=bins)
-    sums = (np.bincount(place, weights, minlength=bins) for weights in (confidence, right))
-    means = (np.where(clips > 0, total / np.maximum(clips, 1), nan) for total in sums)
-    return Reliability(*means, clips)
+    means = [
+        np.where(clips > 0, np.bincount(place, weights, bins) / np.maximum(clips, 1), nan)
+        for weights in (confidence, right)
+    ]
+    return Reliability(means[0], means[1], clips)
 
 
 def expected_calibration_error(targets: ArrayLike, scores: ArrayLike, bins: int = 15) -> float:
