@@ -12,12 +12,17 @@ from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from earmark.errors import ModelError
 from earmark.record import Record
 
 RECORD_KEY = b"earmark.record"
 HASH_KEY = b"earmark.sha256"
 _METADATA_FIELD = 14  # ModelProto.metadata_props: StringStringEntryProto(key = 1, value = 2)
+_GRAPH_FIELD, _INITIALIZER_FIELD = 7, 5  # ModelProto.graph, GraphProto.initializer
+_TENSOR_NAME, _TENSOR_RAW = 8, 9  # of TensorProto
 _LENGTH_DELIMITED = 2
 _HASH_ENTRY_LENGTH = 84  # tag and length (2), key with its own (2 + 14), value with its own (2 + 64)
 
@@ -68,6 +73,29 @@ def read_model_file(path: str | PathLike[str]) -> tuple[bytes, Record]:
 def read_record(path: str | PathLike[str]) -> Record:
     """The record of a model file, checked like :func:`read_model_file` does."""
     return read_model_file(path)[1]
+
+
+def read_weights(content: bytes, prefix: str) -> dict[str, NDArray[np.float32]]:
+    """The float32 weights of a graph whose names begin in some way.
+
+    Args:
+        content: Of a model file, as :func:`read_model_file` gives it.
+        prefix: How the names begin.
+
+    Returns:
+        Name -> values in one row, shape (value,). Types are not looked at: check how many values there are.
+    """
+    found = {}
+    graph = next(value for field, value in _fields(memoryview(content)) if field == _GRAPH_FIELD)
+    for field, value in _fields(graph):
+        if field != _INITIALIZER_FIELD:
+            continue
+        parts = dict(_fields(value))
+        name = bytes(parts.get(_TENSOR_NAME, b"")).decode()
+        if name.startswith(prefix) and _TENSOR_RAW in parts:
+            raw = parts[_TENSOR_RAW]
+            found[name] = np.frombuffer(raw, "<f4", len(raw) // 4).astype(np.float32)
+    return found
 
 
 def _record_entry(body: bytes) -> bytes:

@@ -1,21 +1,25 @@
-"""Pictures of the table of published models: score against parameters, score against operations.
+"""Pictures: published models by score, size and cost; an evaluation by class, confusion and reliability.
 
 Conventions: matplotlib is the extra "plot"; nothing of it is touched but the figure that is drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from earmark.errors import ModelError
 from earmark.weights import Published
 
 SCORE = "mAP"
+MOST_NAMES = 100
+"""Of more classes the names are left out."""
 FORMATS = (".png", ".svg", ".pdf")
 AXES = (("params", 1e6, "parameters (millions)"), ("macs", 1e9, "multiply-accumulates, 10 s (billions)"))
 
@@ -66,3 +70,79 @@ def _front(points: dict[str, tuple[float, float]]) -> dict[str, tuple[float, flo
         if score > highest:
             front[name], highest = (cost, score), score
     return front
+
+
+def plot_classes(values: Mapping[str, float], metric: str, path: str | PathLike[str]) -> None:
+    """Draws a metric of each class as a bar, the highest on top.
+
+    Args:
+        values: Label -> value in [0, 1].
+        metric: Its name.
+        path: Of the picture.
+    """
+    ordered = sorted(values.items(), key=lambda item: item[1])
+    figure = Figure(figsize=(8, 1.2 + min(len(ordered), MOST_NAMES) * 0.22), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(range(len(ordered)), [value for _, value in ordered], height=0.8)
+    axes.set(xlim=(0, 1), xlabel=metric, ylim=(-0.6, len(ordered) - 0.4))
+    _name_classes(axes.set_yticks, [label for label, _ in ordered])
+    axes.grid(visible=True, axis="x", alpha=0.2)
+    figure.savefig(path)
+
+
+def plot_confusion(
+    table: NDArray[np.int64], rows: Sequence[str], columns: Sequence[str], path: str | PathLike[str]
+) -> None:
+    """Draws which class is taken for which, as shares of each row.
+
+    Args:
+        table: How often, shape (row, column).
+        rows: Labels of the true classes.
+        columns: Labels of the classes of the highest score.
+        path: Of the picture.
+    """
+    width, height = (2.5 + 0.28 * min(len(labels), MOST_NAMES) for labels in (columns, rows))
+    figure = Figure(figsize=(width + 1, height), layout="constrained")
+    axes = figure.subplots()
+    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+    image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    axes.set(xlabel="highest score", ylabel="truth")
+    _name_classes(axes.set_xticks, columns, rotation=90)
+    _name_classes(axes.set_yticks, rows)
+    figure.colorbar(image, label="share of the class's clips", shrink=0.7)
+    figure.savefig(path)
+
+
+def plot_reliability(
+    confidence: NDArray[np.float64],
+    accuracy: NDArray[np.float64],
+    clips: NDArray[np.int64],
+    *,
+    path: str | PathLike[str],
+) -> None:
+    """Draws how often a model was right where it was so sure, and how many clips it was so sure of.
+
+    Args:
+        confidence: Mean of the highest scores in each bin, shape (bin,).
+        accuracy: Share of clips named right, shape (bin,).
+        clips: Their number, shape (bin,); the other two mean nothing where it is 0.
+        path: Of the picture.
+    """
+    figure = Figure(figsize=(5, 6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    filled = clips > 0
+    upper.plot((0, 1), (0, 1), linewidth=0.8, color="0.6")
+    upper.plot(confidence[filled], accuracy[filled], marker="o", markersize=4, color="C0")
+    upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    lower.bar((np.arange(len(clips)) + 0.5) / len(clips), clips, width=0.9 / len(clips))
+    lower.set(xlabel="highest score", ylabel="clips")
+    for axes in (upper, lower):
+        axes.grid(visible=True, alpha=0.2)
+    figure.savefig(path)
+
+
+def _name_classes(ticks: Any, labels: Sequence[str], **style: Any) -> None:
+    if len(labels) <= MOST_NAMES:
+        ticks(range(len(labels)), labels, fontsize=7, **style)
+    else:  # unreadable
+        ticks([])

@@ -207,6 +207,25 @@ class Tagger:
         tagger._equip(session, record)
         return tagger
 
+    @classmethod
+    def together(cls, taggers: Sequence[Tagger]) -> Tagger:
+        """Several taggers as one, an ensemble: the mean of their logits.
+
+        Raises:
+            ModelError: If they do not agree on labels, task, window and padding.
+        """
+        sessions, records = zip(*((one._session, one.record) for one in taggers), strict=True)
+        session = JointSession(sessions, records) if len(sessions) > 1 else sessions[0]
+        return cls.around(session, joined(records))
+
+    def rewired(self, wrap: Callable[[Any], Any]) -> Tagger:
+        """The same around another session.
+
+        Args:
+            wrap: Takes the session that runs now, gives the one to run; both as for :meth:`around`.
+        """
+        return self.around(wrap(self._session), self.record)
+
     @property
     def labels(self) -> tuple[str, ...]:
         """One per class, in the order of the scores."""

@@ -35,21 +35,39 @@ def load(
     """Opens a model; a published one that is not on this machine yet is fetched and converted first.
 
     Args:
-        model: A name (``earmark models`` lists them), the path of a model file, several of these with "+"
-            between them (an ensemble: the mean of their logits), or None for the default.
-        threads: Of the network; None: as many as there are cores.
+        model: A name (``earmark models`` lists them), the path of a model file or of a checkpoint
+            (.safetensors, which runs in PyTorch), several of these with "+" between them (an ensemble: the
+            mean of their logits), or None for the default.
+        threads: Of the network; None: as many as there are cores. A checkpoint takes PyTorch's own number.
         report: Is told, while something is fetched, how many bytes have arrived, of how many.
 
     Raises:
         ModelError: If the model is unknown, cannot be fetched, or its file is damaged or too new; or if the
             members of an ensemble do not agree on labels, task, window and padding.
-        MissingExtraError: If it has to be converted and PyTorch is not installed.
+        MissingExtraError: If it has to be converted, or is a checkpoint, and PyTorch is not installed.
     """
-    for name in () if model is None else weights.members(model):
+    names = () if model is None else weights.members(model)
+    for name in names:
         known = None if weights.look(name) else weights.published().get(name)
         if known and known.labels:
             pull(known.name, report=report)
-    return Tagger(model, threads=threads)
+    if not any(map(_is_checkpoint, names)):
+        return Tagger(model, threads=threads)
+    return Tagger.together(
+        [_in_torch(name) if _is_checkpoint(name) else Tagger(name, threads=threads) for name in names]
+    )
+
+
+def _is_checkpoint(name: str) -> bool:
+    return Path(name).suffix == ".safetensors"
+
+
+def _in_torch(path: str) -> Tagger:
+    with extra("running a checkpoint", "train"):
+        from earmark.models.checkpoint import load_checkpoint
+        from earmark.models.session import NetworkSession
+    network, record = load_checkpoint(path)
+    return Tagger.around(NetworkSession(network), record)
 
 
 def pull(
@@ -166,7 +184,7 @@ def join(
 def _member(model: str, report: Report | None) -> tuple[Network, Record]:
     from earmark.models.checkpoint import load_checkpoint
 
-    if Path(model).suffix == ".safetensors":
+    if _is_checkpoint(model):
         return load_checkpoint(model)
     known = weights.published().get(model)
     if known is None or known.labels is None:

@@ -3,12 +3,13 @@
 import hashlib
 from types import SimpleNamespace
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
 from earmark.errors import ModelError
-from earmark.model_file import HASH_KEY, RECORD_KEY, read_model_file, read_record, seal
+from earmark.model_file import HASH_KEY, RECORD_KEY, read_model_file, read_record, read_weights, seal
 from earmark.record import RECORD_VERSION
 
 GRAPH = onnx.helper.make_model(
@@ -149,6 +150,20 @@ class TestARealModel:
         assert {entry.key: entry.value for entry in model.metadata_props} == wanted
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         assert session.get_modelmeta().custom_metadata_map == wanted
+
+    def test_its_weights_can_be_read(self, exported):
+        content, _ = read_model_file(exported[1])
+        stored = onnx.load(exported[1]).graph.initializer
+        wanted = {
+            entry.name: onnx.numpy_helper.to_array(entry)
+            for entry in stored
+            if entry.name.startswith("class")
+        }
+        found = read_weights(content, "class")
+        assert len(found) == len(wanted) > 1
+        for name, values in wanted.items():
+            np.testing.assert_array_equal(found[name], values.ravel())
+        assert not read_weights(content, "no such")
 
     def test_a_byte_changed_is_noticed(self, exported, path):
         content = exported[1].read_bytes()

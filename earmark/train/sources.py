@@ -131,7 +131,14 @@ def clips_to_judge(recipe: Recipe, clips: Sequence[Clip]) -> Iterator[tuple[int,
     front_end = recipe.front_end
     if recipe.data.is_images and isinstance(front_end, FrontEnd):
         return image_features(clips, front_end, front_end.num_frames(recipe.window_length))
-    return clip_windows(clips, front_end.sample_rate, recipe.window_length, recipe.padding)
+    return clip_windows(
+        clips,
+        front_end.sample_rate,
+        recipe.window_length,
+        recipe.padding,
+        hear=recipe.judge.hear,
+        shortest=front_end.min_samples,
+    )
 
 
 def hearing(recipe: Recipe, network: Network) -> tuple[nn.Module, Network]:

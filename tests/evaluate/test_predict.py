@@ -1,5 +1,6 @@
 """Scores of clips are those of their windows, put together as the tagger does."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from toy import FRONT_END
 
 from earmark.data.manifest import Clip
-from earmark.evaluate.predict import clip_windows, predict
+from earmark.evaluate.predict import clip_windows, cut, predict
 from earmark.models.log_mel import LogMel
 from earmark.zoo import load
 
@@ -55,6 +56,31 @@ def test_only_a_clip_shorter_than_a_window_is_repeated(paths, padding):
     np.testing.assert_array_equal(windows[3], np.concatenate([read(paths[2])[4000:], np.zeros(3999)]))
 
 
+def test_a_clip_can_be_heard_as_a_whole(paths):
+    windows = list(clip_windows(as_clips(paths), RATE, LENGTH, "repeat", hear="whole", shortest=2000))
+    assert [index for index, _ in windows] == [0, 1, 2, 3, 4]
+    np.testing.assert_array_equal(windows[0][1], np.resize(read(paths[0]), 2000))
+    for path, (_, window) in zip(paths[1:], windows[1:], strict=True):
+        np.testing.assert_array_equal(window, read(path))
+    assert len(next(clip_windows(as_clips(paths), RATE, LENGTH, "repeat", hear="whole"))[1]) == 1500
+
+
+def test_a_clip_can_be_heard_in_its_middle(paths):
+    windows = list(clip_windows(as_clips(paths), RATE, LENGTH, "zero", hear="center"))
+    assert [(index, len(window)) for index, window in windows] == [(index, LENGTH) for index in range(5)]
+    np.testing.assert_array_equal(windows[0][1], np.pad(read(paths[0]), (0, 2500)))
+    np.testing.assert_array_equal(windows[1][1], read(paths[1]))
+    np.testing.assert_array_equal(windows[2][1], read(paths[2])[:4000])
+    np.testing.assert_array_equal(windows[3][1], read(paths[3])[3000:7000])
+
+
+def test_pieces_are_those_of_the_reference():
+    """sound-clf-pytorch's clips of 7, 10, 23 and 31 frames in pieces of 10."""
+    golden = np.load(Path(__file__).parents[1] / "golden" / "sound_clf_metrics.npz")
+    pieces = [len(cut(np.ones(frames, np.float32), 10, "zero")) for frames in (7, 10, 23, 31)]
+    assert pieces == golden["split/raw_n_splits"].tolist()
+
+
 class Loudness(torch.nn.Module):
     """Answers with the mean of the first two bands: logits that are easily known."""
 
@@ -90,6 +116,20 @@ def test_windows_become_the_scores_of_their_clip(task, batch_size):
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, wanted, rtol=0, atol=1e-6)
     assert np.ptp(scores) > 0.05
+
+
+def test_windows_of_one_length_share_a_pass():
+    log_mel, network = LogMel(FRONT_END), Loudness()
+    lengths = (4000, 4000, 4000, 3000, 5000, 5000)
+    generator = np.random.default_rng(2)
+    windows = [
+        (clip, generator.standard_normal(length).astype(np.float32)) for clip, length in enumerate(lengths)
+    ]
+    scores = predict(network, log_mel, iter(windows), "multi_label", 2)
+    assert network.batches == [2, 1, 1, 2]
+    for (_, window), answered in zip(windows, scores, strict=True):
+        logits = log_mel(torch.from_numpy(window)[None])[:, :2].mean(-1)
+        np.testing.assert_allclose(answered, torch.sigmoid(logits)[0].numpy(), rtol=0, atol=1e-6)
 
 
 def test_the_tagger_says_the_same(exported, paths):
