@@ -147,7 +147,7 @@ def _open(
     names = weights.members(model)
     with download_bar(quiet) as report:
         members = [load(name, threads=threads, report=report) for name in names]
-    if threads is not None and "torch" in sys.modules:
+    if threads is not None and sys.modules.get("torch"):
         import torch
 
         torch.set_num_threads(threads)

@@ -136,7 +136,7 @@ def _hear(tagger: Tagger, clip: Clip, way: Way) -> Result:
     if way in ("tagger", "windows") and clip.member is None:
         return tagger.tag(clip.path, over_windows=pooling)
     rate = tagger.sample_rate
-    waveform = _waveform(clip, rate)
+    waveform = read_clip(clip, rate)
     if way in ("tagger", "windows"):
         return tagger.tag(waveform, rate, over_windows=pooling)
     if way == "center":
@@ -144,10 +144,3 @@ def _hear(tagger: Tagger, clip: Clip, way: Way) -> Result:
         return tagger.tag(waveform[max(0, (len(waveform) - length) // 2) :][:length], rate)
     shortest = tagger.record.front_end.min_samples
     return tagger.tag(waveform, rate, window_s=max(len(waveform), shortest) / rate)
-
-
-def _waveform(clip: Clip, sample_rate: int) -> Scores:
-    """The one place where a clip is read as a whole."""
-    if clip.member is not None:
-        raise DataError(f"{clip.path}: rows of HDF5 files cannot be judged yet")
-    return read_clip(clip, sample_rate)
