@@ -16,6 +16,10 @@ from earmark.train.folds import Judgement
 from earmark.train.recipe import Judge, Recipe
 from earmark.train.sources import split_clips
 
+MOST_CONFUSED = 64
+"""Classes of the largest confusion table of a card."""
+MOST_CREDITED = 10_000
+"""Clips that a card lists one by one; of more it says where their table is."""
 RECORDING = "recording"
 """Kind of a clip that somebody recorded, and is credited for, though it carries no label."""
 
@@ -23,11 +27,12 @@ RECORDING = "recording"
 def model_card(recipe: Recipe, judgement: Judgement) -> str:
     """The card of a network that :func:`~earmark.train.folds.cross_validate` trained and judged."""
     record = judgement.record
-    used = [clip for group in split_clips(recipe, None).groups for clip in group]
+    used = [clip for group in split_clips(recipe, recipe.runs[-1]).groups for clip in group]
     sections = [
         f"# {recipe.name}\n\n{recipe.description}\n",
         _facts(recipe, judgement, used),
-        _scores(judgement) if len(judgement.clips) else "",
+        _scores(judgement, recipe.judge) if len(judgement.clips) else "",
+        _confusion(judgement) if len(judgement.clips) else "",
         _quiet(recipe.judge, judgement) if judgement.quiet else "",
         f"## Labels\n\n{', '.join(record.labels)}\n",
         _attributions(used),
@@ -51,7 +56,7 @@ def _facts(recipe: Recipe, judgement: Judgement, used: Sequence[Clip]) -> str:
     )
 
 
-def _scores(judgement: Judgement) -> str:
+def _scores(judgement: Judgement, judge: Judge) -> str:
     record, truth, scores = judgement.record, judgement.targets, judgement.scores
     found = record.metrics
     precision = metrics.average_precision(truth, scores)
@@ -65,18 +70,33 @@ def _scores(judgement: Judgement) -> str:
     if record.threshold is not None:
         recalled = metrics.recall(truth, scores, record.threshold)
         columns[f"recall at threshold {record.threshold}"] = _decimals(recalled)
+    folds = ", ".join(map(str, found["folds"]))
+    method = (
+        f"Cross-validation over folds {folds}: each of {found['clips']} clips was judged once, by a network "
+        "that trained on the other folds; pooled."
+        if len(found["folds"]) > 1
+        else f"Judged on the {found['clips']} clips of fold {folds}, which were not trained on."
+    )
+    if judge.keep == "best":
+        method += " The epoch was chosen by the same clips, so the scores flatter."
     return (
-        f"## Scores\n\nCross-validation over folds {', '.join(map(str, found['folds']))}: each of "
-        f"{found['clips']} clips was judged once, by a network that trained on the other folds; pooled.\n\n"
+        f"## Scores\n\n{method}\n\n"
         f"accuracy {found['accuracy']:.4f}, macro mAP {found['map_macro']:.4f}, "
         f"log loss {found['log_loss']:.4f} nats (scores as shares), "
         f"{found['binary_log_loss']:.4f} nats (binary, mean over classes)\n\n"
         + _table(list(columns), zip(*columns.values(), strict=True))
-        + "\nConfusion (rows: truth, columns: highest score, in the order of the labels):\n\n"
-        + _table(
-            ("", *(str(number + 1) for number in range(len(table)))),
-            [(f"{index + 1} {label}", *table[index]) for index, label in enumerate(record.labels)],
-        )
+    )
+
+
+def _confusion(judgement: Judgement) -> str:
+    """Of clips with one class each, and no more classes than fit on a page."""
+    truth, labels = judgement.targets, judgement.record.labels
+    if len(labels) > MOST_CONFUSED or not (truth.sum(1) == 1).all():
+        return ""
+    table = metrics.confusion(truth, judgement.scores)
+    return "Confusion (rows: truth, columns: highest score, in the order of the labels):\n\n" + _table(
+        ("", *(str(number + 1) for number in range(len(table)))),
+        [(f"{index + 1} {label}", *table[index]) for index, label in enumerate(labels)],
     )
 
 
@@ -114,7 +134,11 @@ def _attributions(used: Sequence[Clip]) -> str:
         for clip in sorted(credited, key=lambda clip: clip.path.name)
     ]
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(generated.items()))
-    text = "## Recordings trained on\n\n" + _table(("clip", "title", "author", "licence", "source"), rows)
+    text = "## Recordings trained on\n\n"
+    if len(rows) > MOST_CREDITED:
+        text += f"{len(rows)} recordings, listed in the manifests or the corpus that the recipe names.\n"
+    else:
+        text += _table(("clip", "title", "author", "licence", "source"), rows)
     if recorded:
         text += "\nNot labelled, heard by a teacher, cut from:\n\n"
         text += _table(("source", "author", "licence", "titles"), _recordings(recorded))

@@ -34,7 +34,7 @@ class Judgement:
     """What cross-validation found, and the network to ship.
 
     Args:
-        network: Trained on all clips.
+        network: Trained on all clips, or where only one fold is judged on the others.
         record: Its record, with threshold and metrics, without a card.
         labels: One per class.
         clips: Those judged, in the order of ``targets`` and ``scores``.
@@ -57,7 +57,7 @@ def run_folder(folder: Path, fold: int | None) -> Path:
 
 
 def cross_validate(recipe: Recipe, folder: Path, report: Report = lambda facts: None) -> Judgement:
-    """Trains and judges every fold, trains on all clips, and chooses the threshold.
+    """Trains and judges every fold, trains on all clips if there are several, and chooses the threshold.
 
     Runs that are complete already are not repeated, so folds may be trained before, elsewhere or side by
     side.
@@ -72,16 +72,17 @@ def cross_validate(recipe: Recipe, folder: Path, report: Report = lambda facts: 
     """
     # Read first: a missing table or fold is to be found before hours of training.
     quiet_clips = _quiet_clips(recipe)
-    require_teachers(recipe.teacher, (*recipe.data.folds, None))
+    require_teachers(recipe.teacher, recipe.runs)
     clips = [clip for fold in recipe.data.folds for clip in split_clips(recipe, fold).judged]
     scores: list[Scores] = []
-    for fold in recipe.data.folds:
+    for fold in recipe.runs:
         report({"fold": fold})
         train(recipe, run_folder(folder, fold), fold, report)
-        scores.append(np.load(run_folder(folder, fold) / "scores.npy", allow_pickle=False))
-    report({"fold": None})
-    train(recipe, run_folder(folder, None), None, report)
-    network, record = load_checkpoint(run_folder(folder, None) / "last.safetensors")
+        if fold is not None:
+            scores.append(np.load(run_folder(folder, fold) / "scores.npy", allow_pickle=False))
+    last = recipe.runs[-1]
+    kept = "last" if last is None else recipe.judge.keep
+    network, record = load_checkpoint(run_folder(folder, last) / f"{kept}.safetensors")
     quiet = quiet_scores(recipe, network, quiet_clips)
     truth = targets(clips, record.labels) if clips else np.zeros((0, len(record.labels)), np.float32)
     answered = np.concatenate(scores) if scores else truth

@@ -89,7 +89,7 @@ def _claim(folder: Path, recipe: Recipe, fold: int | None) -> None:
     new training.
     """
     training = recipe.model_dump(mode="json", exclude_none=True, exclude=set(WORDS) | {"judge", "logging"})
-    resolved = json.dumps(training | {"fold": fold}, indent=1, sort_keys=True)
+    resolved = json.dumps(training | {"fold": fold, "keep": recipe.judge.keep}, indent=1, sort_keys=True)
     stored = folder / "recipe.json"
     if stored.exists() and stored.read_text(encoding="utf-8") != resolved:
         raise RecipeError(
@@ -299,12 +299,14 @@ class _Run:
         front_end, network = hearing(self.recipe, self.kept)
         scores = predict(network, front_end, self.judged_windows, self.recipe.task)
         truth = targets(self.split.judged, self.split.labels)
-        stored = io.BytesIO()
-        np.save(stored, scores)
-        write_atomically(self.folder / "scores.npy", stored.getvalue())
+        precision = metrics.macro(metrics.average_precision(truth, scores))
+        if self.recipe.judge.keep == "last" or precision > self.best:
+            stored = io.BytesIO()
+            np.save(stored, scores)
+            write_atomically(self.folder / "scores.npy", stored.getvalue())
         return {
             "accuracy": metrics.accuracy(truth, scores),
-            "map_macro": metrics.macro(metrics.average_precision(truth, scores)),
+            "map_macro": precision,
             "log_loss": metrics.log_loss(truth, scores),
         }
 

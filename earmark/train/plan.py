@@ -98,7 +98,7 @@ def plan(recipe: Recipe, fold: int | None = None) -> Plan:
     Raises:
         EarmarkError: As :func:`earmark.train.loop.train` does.
     """
-    folds = (*recipe.data.folds, None) if fold is None else (fold,)
+    folds = recipe.runs if fold is None else (fold,)
     splits = {one: split_clips(recipe, one) for one in folds}
     with torch.device("meta"):
         labels = splits[folds[-1]].labels

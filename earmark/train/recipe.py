@@ -143,7 +143,7 @@ class Data(Section):
     labels: Annotated[tuple[str, ...] | None, BeforeValidator(_label_set)] = None
     """Classes in the order of the logits, or a set such as "audioset"; by default all, from A to Z."""
     folds: tuple[Count, ...] = ()
-    """Folds to cross-validate over; none: train on everything only."""
+    """Judge a network on each of these, then train one on everything; only one: its network is the result."""
     cache: bool = False
     """Keep decoded clips in memory."""
     workers: Natural = 0
@@ -362,7 +362,7 @@ class Judge(Section):
     every: Count = 10
     """Judge after so many epochs, and after the last."""
     keep: Literal["last", "best"] = "last"
-    """The checkpoint that counts: the last, or the best by macro mAP on clips held out of the training."""
+    """The checkpoint that counts: the last, or the one of the best macro mAP on the clips judged by."""
     quiet_share: Share = 0.005
     """The default threshold lets at most this share of clips without labels, of each group, through."""
     lowest_threshold: Share = 0.3
@@ -463,6 +463,14 @@ class Recipe(Section):
             if samples < self.front_end.min_samples and (length_s or name == "window_s"):
                 raise ValueError(f"{name} is shorter than one frame of the front-end")
         return self
+
+    @property
+    def runs(self) -> tuple[int | None, ...]:
+        """The folds that are judged, one run each, and None for a run on all clips; the last one is kept.
+
+        A single fold is a published split, whose clips to judge by are never trained on.
+        """
+        return self.data.folds if len(self.data.folds) == 1 else (*self.data.folds, None)
 
     @property
     def window_length(self) -> int:
