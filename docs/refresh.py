@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 
+from earmark.data.corpora import CORPORA
 from earmark.frontend import AUDAX, EFFICIENTAT, FSDKAGGLE, SP4ASC, FrontEnd
 from earmark.record import Record
 from earmark.train import recipe
@@ -134,6 +135,20 @@ def recipe_table() -> str:
     return _table(("key", "default", "meaning"), rows)
 
 
+def corpora_table() -> str:
+    """Every corpus that a recipe may name, and the layout that it is read in."""
+    rows = []
+    for name, corpus in CORPORA.items():
+        what, layout, *_ = (corpus.read.__doc__ or "").split("\n\n")
+        splits = "any" if corpus.splits is None else ", ".join(f"`{split}`" for split in corpus.splits)
+        rows.append((f"`{name}`", _plain(what), splits, _plain(layout).removeprefix("Layout: ")))
+    return _table(("name", "what it is", "splits", "layout of its folder"), rows)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).replace("``", "`").removesuffix(".")
+
+
 def published_table() -> str:
     """Every published model."""
     rows = (
@@ -237,6 +252,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "front ends": front_end_table,
     "front end fields": field_table,
     "recipe": recipe_table,
+    "corpora": corpora_table,
     "published": published_table,
     "published summary": published_summary,
 }

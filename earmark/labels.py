@@ -7,6 +7,7 @@ that ships is made by recipes/audioset/ontology.py.
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -21,6 +22,7 @@ from earmark.errors import ModelError
 Floats = NDArray[np.float32]
 
 _AUDIOSET = Path(__file__).parent / "shipped" / "audioset.tsv"
+_CORPORA = Path(__file__).parent / "shipped" / "corpora.toml"
 _AUDIOSET_CLASSES = 527
 _TAU_SCENES = (
     "airport",
@@ -100,9 +102,18 @@ def _audioset_labels() -> tuple[str, ...]:
     return tuple(audioset_ontology().ids)[:_AUDIOSET_CLASSES]
 
 
+@cache
+def _corpus_labels() -> dict[str, tuple[str, ...]]:
+    tables = tomllib.loads(_CORPORA.read_text(encoding="utf-8"))
+    return {name: tuple(labels) for name, labels in tables.items()}
+
+
 _LABEL_SETS: dict[str, Callable[[], tuple[str, ...]]] = {
     "audioset": _audioset_labels,
     "tau_scenes": lambda: _TAU_SCENES,
+    "fsd50k": lambda: _corpus_labels()["fsd50k"],
+    "openmic": lambda: _corpus_labels()["openmic"],
+    "speech_commands": lambda: _corpus_labels()["speech_commands"],
 }
 
 
@@ -110,7 +121,9 @@ def label_set(name: str) -> tuple[str, ...]:
     """The labels of a published set, in the order of its models' classes.
 
     Args:
-        name: "audioset" (527 sounds) or "tau_scenes" (10 acoustic scenes of TAU Urban Acoustic Scenes).
+        name: "audioset" (527 sounds), "tau_scenes" (10 acoustic scenes of TAU Urban Acoustic Scenes),
+            "fsd50k" (200 sounds), "openmic" (20 instruments of OpenMIC-2018) or "speech_commands" (35 words
+            of its second version).
 
     Raises:
         ModelError: If there is no set of that name.

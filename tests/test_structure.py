@@ -52,7 +52,7 @@ PACKAGES = {
     "output": set(),
     "plots": {"matplotlib"},
     "config": {"pydantic"},
-    "data": {"numpy", "torch"},
+    "data": {"numpy", "torch", "h5py", "PIL"},
     "models": {"numpy", "torch", "safetensors"},
     "evaluate": {"numpy", "torch"},
     "train": {"numpy", "torch", "safetensors", "pydantic", "ai_edge_litert", "wandb"},

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from earmark.audio import load_audio, pad
+from earmark.audio import pad
 from earmark.data.manifest import Clip, targets
+from earmark.data.reading import read_clip
 from earmark.record import Padding
 
 Batch = tuple[Tensor, Tensor]
@@ -76,9 +77,9 @@ class ClipDataset(Dataset[Batch]):
 
     def _load(self, index: int) -> NDArray[np.float32]:
         if self._cache is None:
-            return load_audio(self.clips[index].path, self.sample_rate)[0]
+            return read_clip(self.clips[index], self.sample_rate)
         if index not in self._cache:
-            waveform = load_audio(self.clips[index].path, self.sample_rate)[0]
+            waveform = read_clip(self.clips[index], self.sample_rate)
             self._cache[index] = np.round(np.clip(waveform, -1, 1) * 32767).astype(np.int16)
         return self._cache[index].astype(np.float32) / np.float32(32767)
 

@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,13 +46,20 @@ class Clip:
         return self.extra.get("id") or self.path.stem
 
 
-def read_manifest(path: str | Path, audio: str | Path | None = None, labelled: bool = True) -> list[Clip]:
+def read_manifest(
+    path: str | Path,
+    audio: str | Path | None = None,
+    labelled: bool = True,
+    columns: Mapping[str, str] = MappingProxyType({}),
+) -> list[Clip]:
     """Reads the clips of a manifest, in the order of the file.
 
     Args:
         path: The CSV file.
         audio: Folder that relative paths start from; by default the manifest's own.
         labelled: Whether its labels say all that is heard; off, they are not looked at.
+        columns: What the table calls a column of a manifest where it is no manifest: {"path": "filename",
+            "labels": "category"}.
 
     Raises:
         DataError: If the file or a required column is missing, a fold is not a number, or no clip is listed.
@@ -65,12 +73,17 @@ def read_manifest(path: str | Path, audio: str | Path | None = None, labelled: b
         raise DataError(f"{file}: the manifest cannot be read ({error})") from None
     if not rows:
         raise DataError(f"{file}: the manifest lists no clip")
-    missing = {"path", "labels"} - set(rows[0])
+    wanted = {"path": "path", "labels": "labels"} | dict(columns)
+    missing = sorted(set(wanted.values()) - set(rows[0]))
     if missing:
         raise DataError(
-            f"{file}: the manifest lacks the column {', '.join(sorted(missing))}; it has {', '.join(rows[0])}"
+            f"{file}: the manifest lacks the column {', '.join(missing)}; it has {', '.join(rows[0])}"
         )
-    return [_clip(file, number, row, root, labelled) for number, row in enumerate(rows, start=2)]
+    names = {theirs: ours for ours, theirs in wanted.items()}
+    return [
+        _clip(file, number, {names.get(key, key): value for key, value in row.items()}, root, labelled)
+        for number, row in enumerate(rows, start=2)
+    ]
 
 
 def _clip(file: Path, number: int, row: dict[str, str], root: Path, labelled: bool) -> Clip:

@@ -7,29 +7,30 @@ maximum over its windows where labels may co-occur, the mean where classes exclu
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from earmark.audio import load_audio, pad, plan_windows
+from earmark.audio import pad, plan_windows
+from earmark.data.manifest import Clip
+from earmark.data.reading import read_clip
 from earmark.record import Padding, Task
 
 Scores = NDArray[np.float32]
 
 
 def clip_windows(
-    paths: Iterable[Path], sample_rate: int, length: int, padding: Padding
+    clips: Iterable[Clip], sample_rate: int, length: int, padding: Padding
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Reads clips and cuts them into windows, one after the other.
 
     Yields:
         Position of the clip, and a window (time,) of ``length`` samples.
     """
-    for index, path in enumerate(paths):
-        waveform = load_audio(path, sample_rate)[0]
+    for index, clip in enumerate(clips):
+        waveform = read_clip(clip, sample_rate)
         for start in plan_windows(len(waveform), length, length):
             mode: Padding = padding if len(waveform) < length else "zero"
             yield index, pad(waveform[start : start + length], length, mode)

@@ -91,8 +91,7 @@ def cross_validate(recipe: Recipe, folder: Path, report: Report = lambda facts: 
 
 def score_clips(recipe: Recipe, network: Network, clips: Sequence[Clip]) -> Scores:
     """Scores of clips from a network, windows and padding as the recipe says: (clip, class)."""
-    paths = [clip.path for clip in clips]
-    windows = clip_windows(paths, recipe.front_end.sample_rate, recipe.window_length, recipe.padding)
+    windows = clip_windows(clips, recipe.front_end.sample_rate, recipe.window_length, recipe.padding)
     front_end, network = apart(network, recipe.front_end)
     return predict(network, front_end, windows, recipe.task)
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from earmark.data.dataset import ClipDataset, Draw, epoch_batches, sampling_weights
-from earmark.data.manifest import Clip, file_hash, label_set, read_manifest, select, targets
+from earmark.data.manifest import Clip, file_hash, label_set, select, targets
 from earmark.errors import DataError, RecipeError
 from earmark.evaluate import metrics
 from earmark.evaluate.predict import clip_windows, predict
@@ -42,6 +42,7 @@ from earmark.train.provenance import provenance
 from earmark.train.recipe import Recipe
 from earmark.train.run_state import RunState
 from earmark.train.schedules import rate_factor
+from earmark.train.sources import source_clips
 from earmark.train.start import anneal, first_network, moving_average, parameter_groups
 from earmark.train.teacher import Probe, Teacher, open_teacher
 from earmark.version import __version__
@@ -73,26 +74,17 @@ def steps_per_epoch(recipe: Recipe, split: Split) -> int:
 
 
 def split_clips(recipe: Recipe, fold: int | None) -> Split:
-    """Reads the recipe's manifests and sets a fold apart.
+    """Reads the recipe's clips and sets a fold apart.
 
     Args:
-        recipe: Names the manifests and which clips may be trained on.
+        recipe: Names the manifests or corpora and which clips may be trained on.
         fold: Judged on every clip of this fold, trained on the others; None: train on all, judge nothing.
 
     Raises:
-        DataError: If a manifest is damaged, a label unknown, or nothing is left to train on or to judge.
+        DataError: If a manifest or corpus is damaged, a label unknown, or nothing is left to train on or
+            to judge.
     """
-    sources = [
-        (
-            source,
-            [
-                clip
-                for path in source.manifests
-                for clip in read_manifest(path, source.audio, source.labelled)
-            ],
-        )
-        for source in recipe.data.sources
-    ]
+    sources = [(source, source_clips(source)) for source in recipe.data.sources]
     everything = [clip for _, clips in sources for clip in clips]
     labels = recipe.data.labels or label_set(everything)
     targets(everything, labels)
@@ -375,8 +367,7 @@ class _Run:
 
     def _windows(self, clips: Sequence[Clip]) -> Any:
         recipe = self.recipe
-        paths = [clip.path for clip in clips]
-        return clip_windows(paths, recipe.front_end.sample_rate, recipe.window_length, recipe.padding)
+        return clip_windows(clips, recipe.front_end.sample_rate, recipe.window_length, recipe.padding)
 
     def _keep(self, facts: Mapping[str, Any], last: bool) -> None:
         if facts.get("map_macro", -math.inf) > self.best:

@@ -14,8 +14,10 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from earmark.config import Section, load
 from earmark.data.augment import Stripes
-from earmark.errors import ModelError
+from earmark.data.corpora import find_corpus
+from earmark.errors import DataError, ModelError
 from earmark.frontend import FrontEnd
+from earmark.labels import label_set
 from earmark.learned_frontend import LEAF, SINCNET, AnyFrontEnd, LearnedFrontEnd, front_end_from_dict
 from earmark.record import Padding, Task
 
@@ -39,6 +41,17 @@ def _front_end(values: Any) -> Any:
         raise ValueError(f"unknown key {unknown[0]!r}; allowed here: {', '.join(defaults)}")
     try:
         return front_end_from_dict(defaults | values)
+    except ModelError as error:
+        raise ValueError(str(error)) from None
+
+
+def _as_list(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _label_set(value: Any) -> Any:
+    try:
+        return label_set(value) if isinstance(value, str) else value
     except ModelError as error:
         raise ValueError(str(error)) from None
 
@@ -72,10 +85,22 @@ class Model(Section):
 class Source(Section):
     """Clips of one kind and how they are used."""
 
-    manifests: Annotated[tuple[Path, ...], Field(min_length=1)]
-    """CSV files with the columns path, labels, fold."""
+    manifests: tuple[Path, ...] = ()
+    """CSV files with the columns path, labels, fold; or else a corpus."""
     audio: Path | None = None
     """Folder that relative paths start from; by default each manifest's own."""
+    columns: Mapping[Literal["path", "labels", "fold", "unknown", "member", "id"], str] = {}
+    """What the tables call these columns, where it is something else."""
+    corpus: str | None = None
+    """A published corpus, in its own layout, instead of manifests."""
+    folder: Path | None = None
+    """Where the corpus lies."""
+    split: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    """One or several of the corpus's splits, where it has some."""
+    fold: Natural | None = None
+    """Put all of these clips into this fold; by default the manifest or corpus tells."""
+    deal_folds: Annotated[int, Field(ge=2)] | None = None
+    """Deal the clips into so many folds, each with its share of every class."""
     train_on: Mapping[str, tuple[str, ...]] = {}
     """Column -> values: train on such clips only. Judging uses every clip of the fold."""
     labelled: bool = True
@@ -85,20 +110,66 @@ class Source(Section):
     balanced: bool = False
     """Draw clips of rare labels more often, by the sum of 1000 / (100 + clips of a label) over labels."""
 
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> Source:
+        if bool(self.manifests) == bool(self.corpus):
+            raise ValueError("a source needs manifests or a corpus, and not both")
+        mine, others = ("corpus", ("audio", "columns")) if self.corpus else ("manifests", ("folder", "split"))
+        for name in others:
+            if getattr(self, name):
+                raise ValueError(f"{name} does not go with {mine}: leave it out")
+        if self.fold is not None and self.deal_folds:
+            raise ValueError("fold and deal_folds exclude each other: leave one out")
+        if self.corpus is not None:
+            self._check_corpus(self.corpus)
+        return self
+
+    def _check_corpus(self, name: str) -> None:
+        if self.folder is None:
+            raise ValueError("a corpus needs its folder")
+        try:
+            corpus = find_corpus(name)
+            for split in self.split or ("",):
+                corpus.check_split(split)
+        except DataError as error:
+            raise ValueError(str(error)) from None
+
 
 class Data(Section):
     """The clips."""
 
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     """Their clips are put together."""
-    labels: tuple[str, ...] | None = None
-    """Classes in the order of the logits; by default all labels of the sources, in alphabetical order."""
+    labels: Annotated[tuple[str, ...] | None, BeforeValidator(_label_set)] = None
+    """Classes in the order of the logits, or a set such as "audioset"; by default all, from A to Z."""
     folds: tuple[Count, ...] = ()
     """Folds to cross-validate over; none: train on everything only."""
     cache: bool = False
     """Keep decoded clips in memory."""
     workers: Natural = 0
     """Processes that load clips."""
+
+    @model_validator(mode="after")
+    def _is_all_sound_or_all_images(self) -> Data:
+        if len({_is_images(source) for source in self.sources}) > 1:
+            raise ValueError(
+                "sources of images do not go with sources of sound: train on one after the other"
+            )
+        return self
+
+    @property
+    def is_images(self) -> bool:
+        """Whether the clips are images, which take the place of log-mels, instead of recordings."""
+        return any(map(_is_images, self.sources))
+
+
+def _is_images(source: Source) -> bool:
+    return source.corpus is not None and find_corpus(source.corpus).is_images
+
+
+_OF_SOUND = ("crop_s", "roll_s", "shift_s", "speed", "gain_db", "impulses", "mix_probability", "equalize_db")
+_OF_SOUND += ("limit_probability", "f_min_range", "f_max_range")
+"""Augmentations that images, which take the place of log-mels, cannot have."""
 
 
 class Augment(Section):
@@ -332,6 +403,19 @@ class Recipe(Section):
                     raise ValueError(f"augment.{name} is for log-mels, the front-end learns: leave it out")
         if self.augment.limit_probability and getattr(self.front_end, "floor", 1) == 0:
             raise ValueError("augment.limit_probability needs a front-end with a floor")
+        return self
+
+    @model_validator(mode="after")
+    def _suits_images(self) -> Recipe:
+        if not self.data.is_images:
+            return self
+        if isinstance(self.front_end, LearnedFrontEnd) or not self.front_end.floor:
+            raise ValueError("images take the place of log-mels: front_end must be one, with a floor")
+        if self.teacher is not None:
+            raise ValueError("a teacher hears sound, and the clips are images: leave [teacher] out")
+        for name in _OF_SOUND:
+            if getattr(self.augment, name) != Augment.model_fields[name].default:
+                raise ValueError(f"augment.{name} is for sound, and the clips are images: leave it out")
         return self
 
     @model_validator(mode="after")

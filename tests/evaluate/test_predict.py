@@ -8,6 +8,7 @@ import soundfile
 import torch
 from toy import FRONT_END
 
+from earmark.data.manifest import Clip
 from earmark.evaluate.predict import clip_windows, predict
 from earmark.models.log_mel import LogMel
 from earmark.zoo import load
@@ -29,12 +30,16 @@ def paths(tmp_path_factory):
     return written
 
 
+def as_clips(paths) -> list[Clip]:
+    return [Clip(path, ()) for path in paths]
+
+
 def read(path) -> np.ndarray:
     return soundfile.read(path, dtype="float32")[0]
 
 
 def test_a_clip_is_cut_into_windows_with_its_tail(paths):
-    windows = list(clip_windows(paths, RATE, LENGTH, "repeat"))
+    windows = list(clip_windows(as_clips(paths), RATE, LENGTH, "repeat"))
     assert [index for index, _ in windows] == [0, 1, 2, 2, 3, 3, 3, 4, 4, 4]
     assert {(window.shape, window.dtype) for _, window in windows} == {((LENGTH,), np.dtype(np.float32))}
     np.testing.assert_array_equal(windows[1][1], read(paths[1]))
@@ -43,7 +48,7 @@ def test_a_clip_is_cut_into_windows_with_its_tail(paths):
 
 @pytest.mark.parametrize("padding", ["repeat", "zero"])
 def test_only_a_clip_shorter_than_a_window_is_repeated(paths, padding):
-    windows = [window for _, window in clip_windows(paths, RATE, LENGTH, padding)]
+    windows = [window for _, window in clip_windows(as_clips(paths), RATE, LENGTH, padding)]
     short = read(paths[0])
     rest = np.resize(short, LENGTH)[1500:] if padding == "repeat" else np.zeros(2500)
     np.testing.assert_array_equal(windows[0], np.concatenate([short, rest]))
@@ -89,7 +94,7 @@ def test_windows_become_the_scores_of_their_clip(task, batch_size):
 
 def test_the_tagger_says_the_same(exported, paths):
     network, model_file = exported
-    windows = clip_windows(paths, RATE, LENGTH, "repeat")
+    windows = clip_windows(as_clips(paths), RATE, LENGTH, "repeat")
     scores = predict(network, LogMel(FRONT_END), windows, "multi_label")
     tagger = load(model_file, threads=1)
     for path, wanted in zip(paths, scores, strict=True):

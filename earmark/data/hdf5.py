@@ -1,0 +1,120 @@
+"""HDF5 files that hold many recordings as mp3: their tables, and the bytes of one recording.
+
+Conventions: the layout is the one that PaSST and EfficientAT pack: ``audio_name`` (clip,) bytes, ``mp3``
+(clip,) uint8 of any length, ``target`` (clip, column). A file is opened where it is first read and stays open
+in that process, so each worker of a loader has a handle of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earmark.errors import DataError, extra
+
+_PARTS = ("audio_name", "mp3", "target")
+_ROWS_AT_ONCE = 1 << 14
+
+
+def read_table(path: Path, columns: int, dtype: str) -> tuple[list[str], NDArray[Any]]:
+    """Names and targets of every recording in a file, after a check of its layout.
+
+    Source: the files of EfficientAT (golden hdf5/index.json).
+
+    Args:
+        path: The HDF5 file.
+        columns: Width that its targets must have.
+        dtype: What the targets must be made of: "uint8" or "float32".
+
+    Returns:
+        Names (clip,) as they are stored, and targets (clip, column).
+
+    Raises:
+        DataError: If the file is missing or not of that layout.
+        MissingExtraError: If h5py is not installed.
+    """
+    file = _open(path)
+    missing = [part for part in _PARTS if part not in file]
+    if missing:
+        raise DataError(
+            f"{path}: lacks the data set {missing[0]!r}; expected are {', '.join(_PARTS)}, "
+            f"it has {', '.join(file) or 'none'}"
+        )
+    names, count = file["audio_name"], len(file["audio_name"])
+    if not len(file["mp3"]) == len(file["target"]) == count:
+        sizes = ", ".join(f"{len(file[part])} of {part}" for part in _PARTS)
+        raise DataError(f"{path}: its data sets should be equally long, but there are {sizes}")
+    target = file["target"]
+    if target.shape[1:] != (columns,) or target.dtype != dtype:
+        shape = " x ".join(map(str, target.shape))
+        raise DataError(
+            f"{path}: target is {target.dtype} of {shape}, expected is {dtype} of {count} x {columns}: "
+            "is it the file of another corpus?"
+        )
+    return [name.decode("utf-8") for name in names[:].tolist()], np.asarray(target[:])
+
+
+def unpack_labels(target: NDArray[np.uint8], classes: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Labels from targets whose bits were packed into bytes.
+
+    Args:
+        target: uint8, shape (clip, byte).
+        classes: One per bit.
+
+    Returns:
+        The labels of each clip, in the order of the classes.
+    """
+    found: list[tuple[str, ...]] = []
+    for first in range(0, len(target), _ROWS_AT_ONCE):
+        bits = np.unpackbits(target[first : first + _ROWS_AT_ONCE], axis=1, count=len(classes))
+        rows, columns = np.nonzero(bits)
+        ends = np.searchsorted(rows, np.arange(len(bits) + 1))
+        found += [
+            tuple(classes[column] for column in columns[begin:end]) for begin, end in pairwise(ends.tolist())
+        ]
+    return found
+
+
+def read_member(path: Path, member: int) -> bytes:
+    """The bytes of one recording.
+
+    Args:
+        path: The HDF5 file.
+        member: Its row.
+
+    Raises:
+        DataError: If there is no such row, or no such file.
+        MissingExtraError: If h5py is not installed.
+    """
+    file = _open(path)
+    if "mp3" not in file:
+        raise DataError(f"{path}: lacks the data set 'mp3'")
+    count = len(file["mp3"])
+    if not 0 <= member < count:
+        raise DataError(f"{path}: there is no row {member}: the file has {count}, counted from 0")
+    return bytes(file["mp3"][member].tobytes())
+
+
+def _open(path: Path) -> Any:
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError as error:
+        raise DataError(f"{path}: the HDF5 file cannot be read ({error.strerror})") from None
+    # A handle must not be shared with the process that this one was forked from.
+    return _opened(path, changed, os.getpid())
+
+
+@lru_cache(maxsize=16)
+def _opened(path: Path, changed: int, process: int) -> Any:
+    with extra("reading HDF5 files", "hdf5"):
+        import h5py
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise DataError(f"{path}: is no HDF5 file, or a damaged one ({error})") from None

@@ -1,0 +1,183 @@
+"""Recordings in HDF5 files are the reference's, in every worker, and a wrong row is refused."""
+
+import json
+import os
+from pathlib import Path
+
+import corpora_toys
+import h5py
+import numpy as np
+import pytest
+import soundfile
+from torch.utils.data import DataLoader
+
+from earmark.audio import load_audio
+from earmark.data.corpora import load_corpus
+from earmark.data.dataset import ClipDataset
+from earmark.data.hdf5 import _opened, read_member, read_table
+from earmark.data.manifest import Clip
+from earmark.data.reading import read_clip
+from earmark.errors import AudioError, DataError, MissingExtraError
+from earmark.evaluate.predict import clip_windows
+from earmark.labels import label_set
+
+RATE = 32000
+ROLL = 2000
+"""The reference's pipeline had rolled the waveforms by so much when their first samples were noted."""
+
+
+@pytest.fixture(scope="module")
+def golden(shared) -> Path:
+    return shared / "golden" / "efficientat" / "hdf5"
+
+
+@pytest.fixture(scope="module")
+def index(golden) -> dict:
+    return json.loads((golden / "index.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def train(golden) -> list[Clip]:
+    return [
+        clip
+        for split in ("balanced_train", "unbalanced_train")
+        for clip in load_corpus("audioset_hdf5", golden, split)
+    ]
+
+
+def positions(clip, name="audioset") -> list[int]:
+    return [label_set(name).index(label) for label in clip.labels]
+
+
+def test_ids_and_labels_are_the_references(index, golden, train):
+    assert [(clip.id, positions(clip)) for clip in train] == [
+        (item["name"], item["labels"]) for item in index["train_items"]
+    ]
+    judged = load_corpus("audioset_hdf5", golden, "eval")
+    assert [clip.id for clip in judged] == index["eval_names"]
+    assert [positions(clip) for clip in train + judged] == index["labels"]
+    clips = load_corpus("fsd50k_hdf5", golden, "eval")
+    wanted = [(item["name"], item["labels"]) for item in index["fsd50k"]]
+    assert [(f"{clip.id}.mp3", positions(clip, "fsd50k")) for clip in clips] == wanted
+
+
+def test_instruments_are_the_references(golden):
+    with h5py.File(golden / "openmic_test.csv_mp3.hdf") as file:
+        target = file["target"][:]
+    for clip, row in zip(load_corpus("openmic_hdf5", golden, "test"), target, strict=True):
+        known = np.flatnonzero(row[20:])
+        assert positions(clip, "openmic") == [column for column in known if row[column] > 0.5]
+        assert len(clip.unknown) == 20 - len(known)
+        assert not set(clip.unknown) & set(clip.labels)
+
+
+def test_decoded_samples_are_the_references(golden, index, train):
+    wanted = np.load(golden / "decoded_item0.npy")
+    np.testing.assert_allclose(read_clip(train[0], RATE), wanted, rtol=0, atol=2e-6)
+    for clip, item in zip(train, index["train_items"], strict=True):
+        waveform = read_clip(clip, RATE)
+        assert len(waveform) == item["decoded_len"]
+        assert waveform.sum(dtype=np.float64) == pytest.approx(item["sum"], abs=0.05)
+        assert np.square(waveform, dtype=np.float64).sum() == pytest.approx(item["energy"], rel=1e-5)
+        np.testing.assert_allclose(waveform[ROLL : ROLL + 6], item["first"], rtol=0, atol=2e-6)
+
+
+def test_ffmpeg_hears_the_same_also_in_stereo(tmp_path):
+    av = pytest.importorskip("av")
+    samples = np.stack([corpora_toys.waveform(number, RATE)[:9600] for number in (1, 5)], 1)
+    soundfile.write(tmp_path / "two.mp3", samples, RATE, format="MP3")
+    with av.open(tmp_path / "two.mp3") as container:
+        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
+    wanted = np.concatenate(frames, 1).mean(0)
+    np.testing.assert_allclose(load_audio((tmp_path / "two.mp3").read_bytes(), RATE)[0], wanted, atol=2e-6)
+    assert np.abs(wanted - samples.mean(1)).max() < 0.1
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("packed")
+    corpora_toys.make_fsd50k_hdf5(folder)
+    return folder
+
+
+def test_every_worker_opens_the_file_itself(packed):
+    clips = load_corpus("fsd50k_hdf5", packed, "train")
+    read_clip(clips[0], RATE)  # a handle in this process, which workers must not use
+    data = ClipDataset(clips, label_set("fsd50k"), sample_rate=RATE, length=RATE, padding="zero")
+    keys = [[(index, 0)] for index in range(4)] * 3
+    alone, shared = (
+        [waveform[0] for waveform, _ in DataLoader(data, batch_sampler=keys, num_workers=workers)]
+        for workers in (0, 2)
+    )
+    assert len(alone) == 12
+    for one, other in zip(alone, shared, strict=True):
+        assert one.equal(other)
+    assert alone[0].abs().max() > 0.2
+    assert not alone[0].equal(alone[1])
+
+
+def test_a_handle_belongs_to_a_process_and_a_state_of_the_file(packed, tmp_path):
+    path = tmp_path / "clips.hdf"
+    corpora_toys.write_hdf5(path, ["1.mp3"], np.zeros((1, 25), np.uint8))
+    assert read_member(path, 0) == corpora_toys.mp3(0).tobytes()
+    before = _opened.cache_info().currsize
+    read_member(path, 0)
+    assert _opened.cache_info().currsize == before
+    other = tmp_path / "other.hdf"
+    corpora_toys.write_hdf5(other, ["1.mp3", "2.mp3"], np.zeros((2, 25), np.uint8))
+    os.utime(other, (1, 1))
+    other.replace(path)
+    assert read_member(path, 1) == corpora_toys.mp3(1).tobytes()
+
+
+def test_rows_are_judged_as_files_are(packed, tmp_path):
+    clips = load_corpus("fsd50k_hdf5", packed, "train")
+    files = []
+    for clip in clips:
+        path = tmp_path / f"{clip.id}.mp3"
+        path.write_bytes(read_member(clip.path, clip.member))
+        files.append(Clip(path, clip.labels))
+    for one, other in zip(
+        clip_windows(clips, 16000, 8000, "zero"), clip_windows(files, 16000, 8000, "zero"), strict=True
+    ):
+        assert one[0] == other[0]
+        np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_a_row_that_is_not_there_is_refused(packed):
+    path = packed / "FSD50K.val_mp3.hdf"
+    for member in (-1, 4):
+        with pytest.raises(DataError, match=f"there is no row {member}: the file has 4, counted from 0"):
+            read_clip(Clip(path, (), member=member), RATE)
+
+
+def test_a_damaged_recording_is_named(packed, tmp_path):
+    path = tmp_path / "damaged.hdf"
+    path.write_bytes((packed / "FSD50K.val_mp3.hdf").read_bytes())
+    with h5py.File(path, "r+") as file:
+        file["mp3"][1] = np.zeros(0, np.uint8)
+        file["mp3"][2] = np.arange(200, dtype=np.uint8)
+    clip = Clip(path, (), extra={"id": "64761"}, member=1)
+    with pytest.raises(AudioError, match=r"damaged\.hdf, row 1 \(64761\): the file is empty"):
+        read_clip(clip, RATE)
+    with pytest.raises(AudioError, match=r"damaged\.hdf, row 2 \(damaged\)"):
+        read_clip(Clip(path, (), member=2), RATE)
+
+
+def test_what_is_no_hdf5_file_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"none\.hdf: the HDF5 file cannot be read \(No such file"):
+        read_table(tmp_path / "none.hdf", 25, "uint8")
+    (tmp_path / "text.hdf").write_text("audio")
+    with pytest.raises(DataError, match=r"text\.hdf: is no HDF5 file, or a damaged one"):
+        read_member(tmp_path / "text.hdf", 0)
+    with h5py.File(tmp_path / "empty.hdf", "w"):
+        pass
+    with pytest.raises(DataError, match="lacks the data set 'mp3'"):
+        read_member(tmp_path / "empty.hdf", 0)
+
+
+def test_without_h5py_the_extra_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.hdf").touch()
+    monkeypatch.setitem(__import__("sys").modules, "h5py", None)
+    with pytest.raises(MissingExtraError, match=r"earmark\[hdf5\]"):
+        read_member(tmp_path / "a.hdf", 0)
