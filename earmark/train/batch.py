@@ -62,7 +62,7 @@ class Augmentation:
         answers = waveforms.new_zeros(len(waveforms), 0) if teacher is None else teacher(waveforms)
         features = self._log_mels(waveforms, generator)
         features = self._mask(features, generator)
-        if settings.mixup_alpha:
+        if settings.mixup_alpha and epoch < settings.mixup_share * self.recipe.optimizer.epochs:
             both = torch.cat([wanted, answers], -1)
             features, both = augment.mixup(
                 features,
