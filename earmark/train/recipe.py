@@ -174,8 +174,19 @@ def _is_images(source: Source) -> bool:
     return source.corpus is not None and find_corpus(source.corpus).is_images
 
 
-_OF_SOUND = ("crop_s", "roll_s", "shift_s", "speed", "gain_db", "impulses", "mix_probability", "equalize_db")
-_OF_SOUND += ("limit_probability", "f_min_range", "f_max_range")
+_OF_SOUND: tuple[str, ...] = (
+    "crop_s",
+    "roll_s",
+    "shift_s",
+    "speed",
+    "gain_db",
+    "impulses",
+    "mix_probability",
+    "equalize_db",
+    "limit_probability",
+    "f_min_range",
+    "f_max_range",
+)
 """Augmentations that images, which take the place of log-mels, cannot have."""
 
 
