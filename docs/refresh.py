@@ -123,7 +123,7 @@ def recipe_table() -> str:
         "data.sources.": recipe.Source,
         "augment.": recipe.Augment,
         "optimizer.": recipe.Optimizer,
-        "teacher.": recipe.Imitation,
+        "teacher.": recipe.Teaching,
         "judge.": recipe.Judge,
         "logging.": recipe.Logging,
     }

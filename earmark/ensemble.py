@@ -115,24 +115,41 @@ class JointSession:
         return [answer[name] for name in names]
 
 
+def require_same_labels(name: str, labels: Sequence[str], other: str, others: Sequence[str]) -> None:
+    """Refuses two models that do not have the same labels in the same order.
+
+    Args:
+        name: Of a model.
+        labels: Its labels.
+        other: Name of another model.
+        others: The other's labels.
+
+    Raises:
+        ModelError: If they differ; the message says in what.
+    """
+    if tuple(labels) == tuple(others):
+        return
+    if len(labels) != len(others):
+        difference = f"they have {len(labels)} and {len(others)} labels"
+    else:
+        pairs = enumerate(zip(labels, others, strict=True), start=1)
+        number, (one, another) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
+        difference = f"label {number} is {one!r} of the first, {another!r} of the other"
+    raise ModelError(
+        f"{name} and {other} cannot answer together: {difference}: "
+        "take models with the same labels in the same order"
+    )
+
+
 def _require_agreement(first: Record, other: Record) -> None:
-    pair = f"{first.name} and {other.name} cannot answer together"
-    if first.labels != other.labels:
-        raise ModelError(
-            f"{pair}: {_label_difference(first, other)}: take models with the same labels in the same order"
-        )
+    require_same_labels(first.name, first.labels, other.name, other.labels)
     for name, mending in _MENDING.items():
         one, another = getattr(first, name), getattr(other, name)
         if one != another:
-            raise ModelError(f"{pair}: {name} is {one} of the first, {another} of the other: {mending}")
-
-
-def _label_difference(first: Record, other: Record) -> str:
-    if len(first.labels) != len(other.labels):
-        return f"they have {len(first.labels)} and {len(other.labels)} labels"
-    pairs = enumerate(zip(first.labels, other.labels, strict=True), start=1)
-    number, (one, another) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
-    return f"label {number} is {one!r} of the first, {another!r} of the other"
+            raise ModelError(
+                f"{first.name} and {other.name} cannot answer together: {name} is {one} of the first, "
+                f"{another} of the other: {mending}"
+            )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -182,7 +182,7 @@ class Tagger:
 
     def __init__(self, model: str | os.PathLike[str] | None = None, *, threads: int | None = None) -> None:
         names = (None,) if model is None else weights.members(model)
-        sessions, records = zip(*(_open(name, threads) for name in names), strict=True)
+        sessions, records = zip(*(open_session(weights.find(name), threads) for name in names), strict=True)
         session = JointSession(sessions, records) if len(sessions) > 1 else sessions[0]
         self._equip(session, joined(records))
 
@@ -412,8 +412,20 @@ class _Ear:
                 yield chunk.first_sample + start, one
 
 
-def _open(model: str | os.PathLike[str] | None, threads: int | None) -> tuple[Any, Record]:
-    path = weights.find(model)
+def open_session(path: os.PathLike[str], threads: int | None = None) -> tuple[Any, Record]:
+    """Opens a model file for those who hear by themselves.
+
+    Args:
+        path: The file.
+        threads: Of the network; None: as many as there are cores.
+
+    Returns:
+        An inference session of ONNX Runtime, from the record's ``graph_inputs`` to "logits" and "embedding",
+        and the record.
+
+    Raises:
+        ModelError: If the file is missing, damaged or too new.
+    """
     content, record = read_model_file(path)
     return _open_session(content, path, threads), record
 

@@ -55,7 +55,7 @@ PACKAGES = {
     "data": {"numpy", "torch", "h5py", "PIL"},
     "models": {"numpy", "torch", "safetensors"},
     "evaluate": {"numpy", "torch"},
-    "train": {"numpy", "torch", "safetensors", "pydantic", "ai_edge_litert", "wandb"},
+    "train": {"numpy", "torch", "safetensors", "pydantic", "ai_edge_litert", "transformers", "wandb"},
     "deploy": {"numpy", "torch", "onnx", "onnxscript", "onnxruntime"},
     "cli": {"typer", "rich", "torch"},
 }

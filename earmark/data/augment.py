@@ -348,16 +348,8 @@ def _share(alpha: float, size: int, generator: np.random.Generator, larger: bool
 
 
 def _mixed_targets(targets: Tensor, partner: Tensor, share: np.ndarray) -> Tensor:
-    """What of a label is unknown in one clip counts as its absence, in a clip of which nothing is known not.
-
-    The former is how EfficientAT mixes OpenMIC's clips, of whose labels most are unknown.
-    """
     weight = _column(share, targets)
-    other = targets[partner]
-    mixed = weight * targets.nan_to_num() + (1 - weight) * other.nan_to_num()
-    nothing = targets.isnan().all(-1, keepdim=True) | other.isnan().all(-1, keepdim=True)
-    unknown = nothing | (targets.isnan() & other.isnan())
-    return torch.where(weight == 1, targets, torch.where(unknown, torch.nan, mixed))
+    return weight * targets + (1 - weight) * targets[partner]
 
 
 def _column(values: np.ndarray, like: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,4 +161,17 @@ def select(clips: Iterable[Clip], keep: Mapping[str, Sequence[str]]) -> list[Cli
 
 def file_hash(path: str | Path) -> str:
     """SHA-256 of a file, in hexadecimal, to trace a score to the very table it came from."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def clips_hash(clips: Iterable[Clip]) -> str:
+    """SHA-256, in hexadecimal, of what is said about clips: for corpora what ``file_hash`` is for a table.
+
+    Where the clips lie does not count; their order, ids, labels and folds do.
+    """
+    digest = hashlib.sha256()
+    for clip in clips:
+        facts = (clip.id, clip.labels, clip.unknown, clip.labelled, clip.fold)
+        digest.update(json.dumps(facts).encode() + b"\n")
+    return digest.hexdigest()

@@ -42,41 +42,44 @@ class Augmentation:
         wanted: Tensor,
         generator: np.random.Generator,
         epoch: int = 0,
+        told: Tensor | None = None,
         teacher: Teacher | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """A training batch as the network sees it.
 
         Args:
             waveforms: (batch, time).
-            wanted: Targets, (batch, class).
+            wanted: Targets, (batch, class), NaN where nobody knows.
             generator: Of all draws.
             epoch: Counted from 0; decides whether pieces or whole windows are seen.
+            told: What is known of the clips before anything is mixed, (batch, column), mixed as they are.
             teacher: Hears the waveforms as they are when all that is done to waveforms is done.
 
         Returns:
-            Features (batch, mel, frame), targets (batch, class) and the teacher's answers (batch, output), of
-            no columns without a teacher; where log-mels are mixed, so are both.
+            Features (batch, mel, frame), targets (batch, class), and side by side what is told and what the
+            teacher hears, (batch, column).
         """
-        settings = self.recipe.augment
-        waveforms, wanted = self._waveforms(waveforms, wanted, generator, epoch)
-        answers = waveforms.new_zeros(len(waveforms), 0) if teacher is None else teacher(waveforms)
-        features = self._log_mels(waveforms, generator)
-        features = self._mask(features, generator)
+        settings, classes = self.recipe.augment, wanted.shape[-1]
+        told = waveforms.new_zeros(len(waveforms), 0) if told is None else told
+        rows = torch.cat([mixable(wanted), told], -1)
+        waveforms, rows = self._waveforms(waveforms, rows, generator, epoch)
+        if teacher is not None:
+            rows = torch.cat([rows, teacher(waveforms)], -1)
+        features = self._mask(self._log_mels(waveforms, generator), generator)
         if settings.mixup_alpha and epoch < settings.mixup_share * self.recipe.optimizer.epochs:
-            both = torch.cat([wanted, answers], -1)
-            features, both = augment.mixup(
+            features, rows = augment.mixup(
                 features,
-                both,
+                rows,
                 settings.mixup_alpha,
                 generator,
                 larger=settings.mixup_larger,
                 alike=settings.mixup_alike,
             )
-            wanted, answers = both[:, : wanted.shape[-1]], both[:, wanted.shape[-1] :]
-        return features, wanted, answers
+        own = 2 * classes + 1
+        return features, targets_of(rows[:, :own]), rows[:, own:]
 
     def _waveforms(
-        self, waveforms: Tensor, wanted: Tensor, generator: np.random.Generator, epoch: int
+        self, waveforms: Tensor, rows: Tensor, generator: np.random.Generator, epoch: int
     ) -> tuple[Tensor, Tensor]:
         settings, sample_rate = self.recipe.augment, self.recipe.front_end.sample_rate
         if settings.crop_s and epoch < settings.crop_share * self.recipe.optimizer.epochs:
@@ -94,10 +97,10 @@ class Augmentation:
                 waveforms, self.impulses, settings.impulse_probability, generator
             )
         if settings.mix_probability:
-            waveforms, wanted = augment.mix_waveforms(
-                waveforms, wanted, settings.mix_alpha, settings.mix_probability, generator
+            waveforms, rows = augment.mix_waveforms(
+                waveforms, rows, settings.mix_alpha, settings.mix_probability, generator
             )
-        return waveforms, wanted
+        return waveforms, rows
 
     def _log_mels(self, waveforms: Tensor, generator: np.random.Generator) -> Tensor:
         settings, fixed = self.recipe.augment, self.recipe.front_end
@@ -134,6 +137,31 @@ class Augmentation:
             count=settings.mask_count,
             stripes=settings.mask_stripes,
         )
+
+
+def mixable(targets: Tensor) -> Tensor:
+    """Targets in a form that is mixed by adding shares of rows.
+
+    Of a clip that somebody listened to, a label that is not known counts as absent where the clip is mixed
+    with one of which it is known, as EfficientAT mixes OpenMIC's clips, whose labels are mostly unknown. Of a
+    clip that nobody listened to nothing is made up.
+
+    Args:
+        targets: (batch, class); NaN where nobody knows.
+
+    Returns:
+        (batch, 2 class + 1), without NaN: targets, what is known, and whether nothing is.
+    """
+    known = ~targets.isnan()
+    nothing = ~known.any(-1, keepdim=True)
+    return torch.cat([targets.nan_to_num(), known.to(targets), nothing.to(targets)], -1)
+
+
+def targets_of(rows: Tensor) -> Tensor:
+    """Targets (batch, class) of rows as :func:`mixable` makes them, mixed or not."""
+    classes = rows.shape[-1] // 2
+    values, known, nothing = torch.split(rows, [classes, classes, 1], -1)
+    return torch.where((known > 0) & (nothing == 0), values, torch.nan)
 
 
 def _impulses(recipe: Recipe) -> list[Tensor]:

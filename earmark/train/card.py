@@ -13,8 +13,8 @@ import numpy as np
 from earmark.data.manifest import Clip
 from earmark.evaluate import metrics
 from earmark.train.folds import Judgement
-from earmark.train.loop import split_clips
 from earmark.train.recipe import Judge, Recipe
+from earmark.train.sources import split_clips
 
 RECORDING = "recording"
 """Kind of a clip that somebody recorded, and is credited for, though it carries no label."""

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from earmark.data.manifest import Clip, read_manifest, select, targets
 from earmark.errors import RecipeError
 from earmark.evaluate import metrics
-from earmark.evaluate.predict import clip_windows, predict
+from earmark.evaluate.predict import predict
 from earmark.models.checkpoint import load_checkpoint
-from earmark.models.hearing import apart
 from earmark.models.network import Network
 from earmark.record import Record
-from earmark.train.loop import Report, split_clips, train
+from earmark.train.loop import Report, train
 from earmark.train.recipe import Recipe
+from earmark.train.sources import clips_to_judge, hearing, split_clips
+from earmark.train.teacher import require_teachers
 
 Scores = NDArray[np.float32]
 
@@ -71,6 +72,7 @@ def cross_validate(recipe: Recipe, folder: Path, report: Report = lambda facts: 
     """
     # Read first: a missing table or fold is to be found before hours of training.
     quiet_clips = _quiet_clips(recipe)
+    require_teachers(recipe.teacher, (*recipe.data.folds, None))
     clips = [clip for fold in recipe.data.folds for clip in split_clips(recipe, fold).judged]
     scores: list[Scores] = []
     for fold in recipe.data.folds:
@@ -91,9 +93,8 @@ def cross_validate(recipe: Recipe, folder: Path, report: Report = lambda facts: 
 
 def score_clips(recipe: Recipe, network: Network, clips: Sequence[Clip]) -> Scores:
     """Scores of clips from a network, windows and padding as the recipe says: (clip, class)."""
-    windows = clip_windows(clips, recipe.front_end.sample_rate, recipe.window_length, recipe.padding)
-    front_end, network = apart(network, recipe.front_end)
-    return predict(network, front_end, windows, recipe.task)
+    front_end, behind = hearing(recipe, network)
+    return predict(behind, front_end, clips_to_judge(recipe, clips), recipe.task)
 
 
 def _quiet_clips(recipe: Recipe) -> list[Clip]:

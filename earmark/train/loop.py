@@ -14,8 +14,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,26 +25,25 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from earmark.data.dataset import ClipDataset, Draw, epoch_batches, sampling_weights
-from earmark.data.manifest import Clip, file_hash, label_set, select, targets
-from earmark.errors import DataError, RecipeError
+from earmark.data.dataset import epoch_batches
+from earmark.data.manifest import targets
+from earmark.errors import RecipeError
 from earmark.evaluate import metrics
-from earmark.evaluate.predict import clip_windows, predict
+from earmark.evaluate.predict import predict
 from earmark.files import remove_partial, write_atomically
 from earmark.models.checkpoint import save_checkpoint
 from earmark.models.dymn import DyMN
-from earmark.models.hearing import apart
 from earmark.models.network import Network, Output
 from earmark.record import Record
 from earmark.train.batch import Augmentation
-from earmark.train.losses import balanced_weights, imitation_loss, label_loss
+from earmark.train.losses import balanced_weights, label_loss
 from earmark.train.provenance import provenance
 from earmark.train.recipe import Recipe
 from earmark.train.run_state import RunState
 from earmark.train.schedules import rate_factor
-from earmark.train.sources import source_clips
+from earmark.train.sources import Split, clips_to_judge, clips_to_train, draws, hearing, split_clips
 from earmark.train.start import anneal, first_network, moving_average, parameter_groups
-from earmark.train.teacher import Probe, Teacher, open_teacher
+from earmark.train.teacher import open_lessons
 from earmark.version import __version__
 
 WORDS = ("description", "source", "command", "cost", "expected", "license")
@@ -55,51 +54,6 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 Report = Callable[[Mapping[str, Any]], None]
 
 
-@dataclass(frozen=True)
-class Split:
-    """The clips of one run: groups to train on, and those to judge by."""
-
-    labels: tuple[str, ...]
-    groups: tuple[tuple[Clip, ...], ...]
-    judged: tuple[Clip, ...] = ()
-    clips_per_epoch: tuple[int | None, ...] = field(default=())
-
-
-def steps_per_epoch(recipe: Recipe, split: Split) -> int:
-    """Batches that an epoch of a run has."""
-    draws = [
-        Draw(len(group), count) for group, count in zip(split.groups, split.clips_per_epoch, strict=True)
-    ]
-    return len(list(epoch_batches(draws, recipe.optimizer.batch_size, (0,))))
-
-
-def split_clips(recipe: Recipe, fold: int | None) -> Split:
-    """Reads the recipe's clips and sets a fold apart.
-
-    Args:
-        recipe: Names the manifests or corpora and which clips may be trained on.
-        fold: Judged on every clip of this fold, trained on the others; None: train on all, judge nothing.
-
-    Raises:
-        DataError: If a manifest or corpus is damaged, a label unknown, or nothing is left to train on or
-            to judge.
-    """
-    sources = [(source, source_clips(source)) for source in recipe.data.sources]
-    everything = [clip for _, clips in sources for clip in clips]
-    labels = recipe.data.labels or label_set(everything)
-    targets(everything, labels)
-    groups = tuple(
-        tuple(clip for clip in select(clips, source.train_on) if fold is None or clip.fold != fold)
-        for source, clips in sources
-    )
-    judged = tuple(clip for clip in everything if fold is not None and clip.fold == fold and clip.labelled)
-    if fold is not None and not judged:
-        raise DataError(f"recipe {recipe.name!r}: no clip has fold {fold} to judge by")
-    if not any(groups):
-        raise DataError(f"recipe {recipe.name!r}: no clip is left to train on")
-    return Split(labels, groups, judged, tuple(source.clips_per_epoch for source, _ in sources))
-
-
 def train(
     recipe: Recipe, folder: Path, fold: int | None = None, report: Report = lambda facts: None
 ) -> Record:
@@ -108,7 +62,7 @@ def train(
     Args:
         recipe: What to do.
         folder: Of the run; made where it is missing.
-        fold: See :func:`split_clips`.
+        fold: See :func:`earmark.train.sources.split_clips`.
         report: Called with the facts of each step and each epoch, to show progress.
 
     Returns:
@@ -122,7 +76,7 @@ def train(
     """
     split = split_clips(recipe, fold)
     _claim(folder, recipe, fold, split)
-    run = _Run(recipe, split, folder, report)
+    run = _Run(recipe, split, folder, fold, report)
     for epoch in range(run.resume(), recipe.optimizer.epochs):
         run.epoch(epoch)
     return run.record
@@ -151,16 +105,25 @@ def _claim(folder: Path, recipe: Recipe, fold: int | None, split: Split) -> None
 class _Run:
     """One training: what stays the same over its epochs, and the parts with a state."""
 
-    def __init__(self, recipe: Recipe, split: Split, folder: Path, report: Report) -> None:
+    def __init__(self, recipe: Recipe, split: Split, folder: Path, fold: int | None, report: Report) -> None:
         self.recipe, self.split, self.folder, self.report = recipe, split, folder, report
         torch.manual_seed(recipe.seed)
         self.network = first_network(recipe, split.labels)
         if recipe.optimizer.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.front_end, self.behind = apart(self.network, recipe.front_end)
+        self.front_end, self.behind = hearing(recipe, self.network)
         self.augmentation = Augmentation(recipe, self.front_end)
         self.embedding_size = self._embedding_size()
-        self.teacher, self.imitation = self._open_teacher()
+        self.lessons = open_lessons(
+            recipe.teacher,
+            ids=[clip.id for group in split.groups for clip in group],
+            labels=split.labels,
+            task=recipe.task,
+            sample_rate=recipe.front_end.sample_rate,
+            embedding_size=self.embedding_size,
+            fold=fold,
+            report=report,
+        )
         self.average = moving_average(self.network, recipe.optimizer.average_decay)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(recipe, self.trained, self.network),
@@ -168,19 +131,11 @@ class _Run:
             fused=True,
         )
         self.scaler = torch.amp.GradScaler("cpu", enabled=recipe.optimizer.precision == "fp16")
-        clips = [clip for group in split.groups for clip in group]
-        self.data = ClipDataset(
-            clips,
-            split.labels,
-            sample_rate=recipe.front_end.sample_rate,
-            length=recipe.window_length,
-            padding=recipe.padding,
-            cache=recipe.data.cache,
-        )
-        self.groups = _draws(recipe, split)
+        self.data = clips_to_train(recipe, split)
+        self.draws = draws(recipe, split)
         self.class_weights = self._class_weights()
-        self.steps = steps_per_epoch(recipe, split)
-        self.probe = self._fit_probe()
+        self.steps = len(list(epoch_batches(self.draws, recipe.optimizer.batch_size, (0,))))
+        self.lessons.fit_probes(folder, self._labelled_passes)
         self.best = -math.inf
         self.judged_windows: list[tuple[int, NDArray[np.float32]]] | None = None
 
@@ -190,50 +145,46 @@ class _Run:
         answer: Output = self.behind.eval()(torch.zeros(1, self.recipe.front_end.n_mels, frames))
         return answer.embedding.shape[1]
 
-    def _open_teacher(self) -> tuple[Teacher | None, nn.Module | None]:
-        """The teacher, and the layer through which the network imitates it."""
-        if self.recipe.teacher is None:
-            return None, None
-        teacher = open_teacher(self.recipe.teacher, self.recipe.front_end.sample_rate)
-        return teacher, nn.Linear(self.embedding_size, teacher.num_outputs)
-
     def _class_weights(self) -> Tensor | None:
         if self.recipe.loss.class_weights == "none":
             return None
         return balanced_weights(self.data.targets.nan_to_num().sum(0))
 
-    def _fit_probe(self) -> Probe | None:
-        """What the teacher's answers say of the run's own classes; fitted once, kept for a resumed run."""
-        settings = self.recipe.teacher
-        if settings is None or self.teacher is None or not settings.probe_weight:
-            return None
-        path = self.folder / "probe.safetensors"
-        if path.exists():
-            return Probe.load(path)
-        recipe, answers, targets = self.recipe, [], []
-        for number in range(settings.probe_passes):
+    def _labelled_passes(self, passes: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Targets and lessons of augmented batches of the labelled clips, whole windows of them."""
+        recipe = self.recipe
+        labelled = [
+            draw if group and group[0].labelled else replace(draw, count=0)
+            for group, draw in zip(self.split.groups, self.draws, strict=True)
+        ]
+        for number in range(passes):
             seed = (recipe.seed, number, 1)
-            groups = [
-                draw if group and group[0].labelled else replace(draw, count=0)
-                for group, draw in zip(self.split.groups, self.groups, strict=True)
-            ]
-            batches = list(epoch_batches(groups, recipe.optimizer.batch_size, seed))
-            loader = DataLoader(self.data, batch_sampler=batches, num_workers=recipe.data.workers)
-            for step, (waveforms, wanted) in enumerate(loader):
+            batches = list(epoch_batches(labelled, recipe.optimizer.batch_size, seed))
+            for step, (waveforms, wanted) in enumerate(self._loader(batches)):
                 generator = np.random.default_rng([*seed, step])
                 last = recipe.optimizer.epochs
-                _, wanted, taught = self.augmentation(waveforms, wanted, generator, last, self.teacher)
-                answers.append(taught)
-                targets.append(wanted)
-        probe = Probe.fit(torch.cat(answers), torch.cat(targets))
-        probe.save(path)
-        return probe
+                _, wanted, tables = self._augmented(waveforms, wanted, batches[step], generator, last)
+                yield wanted, tables
+
+    def _loader(self, batches: list[list[tuple[int, int]]]) -> DataLoader[tuple[Tensor, Tensor]]:
+        return DataLoader(self.data, batch_sampler=batches, num_workers=self.recipe.data.workers)
+
+    def _augmented(
+        self,
+        waveforms: Tensor,
+        wanted: Tensor,
+        keys: Sequence[tuple[int, int]],
+        generator: np.random.Generator,
+        epoch: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Features, targets and lessons of a batch."""
+        told = self.lessons.told([clip for clip, _ in keys])
+        return self.augmentation(waveforms, wanted, generator, epoch, told, self.lessons.heard)
 
     @property
     def trained(self) -> nn.Module:
         """All that learns; only the network is judged and kept."""
-        parts = {"network": self.network, "imitation": self.imitation}
-        return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
+        return nn.ModuleDict({"network": self.network, "imitation": self.lessons.layers})
 
     @property
     def state(self) -> RunState:
@@ -286,13 +237,12 @@ class _Run:
     def _train_epoch(self, epoch: int) -> list[float]:
         recipe, losses = self.recipe, []
         torch.manual_seed(_seed(recipe.seed, epoch))
-        batches = list(epoch_batches(self.groups, recipe.optimizer.batch_size, (recipe.seed, epoch)))
-        loader = DataLoader(self.data, batch_sampler=batches, num_workers=recipe.data.workers)
+        batches = list(epoch_batches(self.draws, recipe.optimizer.batch_size, (recipe.seed, epoch)))
         self.network.train()
         anneal(recipe, self._annealed, epoch)
         began = time.monotonic()
-        for step, (waveforms, wanted) in enumerate(loader):
-            loss = self._step(epoch, step, waveforms, wanted)
+        for step, (waveforms, wanted) in enumerate(self._loader(batches)):
+            loss = self._step(epoch, step, waveforms, wanted, batches[step])
             if not math.isfinite(loss):
                 raise RecipeError(
                     f"{self.folder}: the loss is {loss} in epoch {epoch + 1}, step {step + 1}: lower "
@@ -314,31 +264,24 @@ class _Run:
             "left_min": to_do * elapsed_s / (step + 1) / 60,
         }
 
-    def _step(self, epoch: int, step: int, waveforms: Tensor, wanted: Tensor) -> float:
+    def _step(
+        self, epoch: int, step: int, waveforms: Tensor, wanted: Tensor, keys: Sequence[tuple[int, int]]
+    ) -> float:
         settings = self.recipe.optimizer
         factor = rate_factor(self.recipe.schedule, epoch + step / self.steps, settings.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * group["factor"] * factor
         generator = np.random.default_rng([self.recipe.seed, epoch, step])
-        features, wanted, taught = self.augmentation(waveforms, wanted, generator, epoch, self.teacher)
+        features, wanted, tables = self._augmented(waveforms, wanted, keys, generator, epoch)
         with torch.autocast("cpu", PRECISIONS[settings.precision], enabled=settings.precision != "fp32"):
             answer: Output = self.behind(features)
-        loss = self._loss(answer, wanted, taught)
+        logits = answer.logits.float()
+        loss = label_loss(logits, wanted, self.recipe.task, self.recipe.loss, self.class_weights)
+        loss = self.lessons.label_weight * loss + self.lessons.loss(answer, tables)
         self.scaler.scale(loss / settings.accumulate).backward()  # type: ignore[no-untyped-call]
         if (step + 1) % settings.accumulate == 0 or step + 1 == self.steps:
             self._move()
         return loss.item()
-
-    def _loss(self, answer: Output, wanted: Tensor, taught: Tensor) -> Tensor:
-        task, logits = self.recipe.task, answer.logits.float()
-        loss = label_loss(logits, wanted, task, self.recipe.loss, self.class_weights)
-        if self.imitation is not None and self.recipe.teacher is not None:
-            imitated = self.imitation(answer.embedding.float())
-            loss = loss + self.recipe.teacher.weight * imitation_loss(imitated, taught)
-            if self.probe is not None:
-                told = label_loss(logits, self.probe(taught), task)
-                loss = loss + self.recipe.teacher.probe_weight * told
-        return loss
 
     def _move(self) -> None:
         """One step of the optimizer, along the gradients gathered so far."""
@@ -353,8 +296,8 @@ class _Run:
 
     def _judge(self) -> dict[str, Any]:
         if self.judged_windows is None:
-            self.judged_windows = list(self._windows(self.split.judged))
-        front_end, network = apart(self.kept, self.recipe.front_end)
+            self.judged_windows = list(clips_to_judge(self.recipe, self.split.judged))
+        front_end, network = hearing(self.recipe, self.kept)
         scores = predict(network, front_end, self.judged_windows, self.recipe.task)
         truth = targets(self.split.judged, self.split.labels)
         stored = io.BytesIO()
@@ -365,10 +308,6 @@ class _Run:
             "map_macro": metrics.macro(metrics.average_precision(truth, scores)),
             "log_loss": metrics.log_loss(truth, scores),
         }
-
-    def _windows(self, clips: Sequence[Clip]) -> Any:
-        recipe = self.recipe
-        return clip_windows(clips, recipe.front_end.sample_rate, recipe.window_length, recipe.padding)
 
     def _keep(self, facts: Mapping[str, Any], last: bool) -> None:
         if facts.get("map_macro", -math.inf) > self.best:
@@ -388,7 +327,7 @@ class _Run:
     @property
     def record(self) -> Record:
         recipe = self.recipe
-        teacher = {"teacher": file_hash(recipe.teacher.path)} if recipe.teacher else {}
+        teachers = {"teachers": self.lessons.teachers} if recipe.teacher else {}
         return Record(
             name=recipe.name,
             labels=self.split.labels,
@@ -410,17 +349,8 @@ class _Run:
                 "clips": sum(len(group) for group in self.split.groups),
                 "command": recipe.command,
             }
-            | teacher,
+            | teachers,
         )
-
-
-def _draws(recipe: Recipe, split: Split) -> list[Draw]:
-    """What an epoch takes of each source."""
-    draws = []
-    for source, group, count in zip(recipe.data.sources, split.groups, split.clips_per_epoch, strict=True):
-        weights = sampling_weights(targets(group, split.labels)) if source.balanced and group else None
-        draws.append(Draw(len(group), count, weights))
-    return draws
 
 
 def _seed(*numbers: int) -> int:

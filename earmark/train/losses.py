@@ -90,8 +90,3 @@ def balanced_weights(counts: Tensor) -> Tensor:
     """
     present = counts.clamp(min=1)
     return torch.where(counts > 0, counts.sum() / (len(counts) * present), 1.0)
-
-
-def imitation_loss(answers: Tensor, taught: Tensor) -> Tensor:
-    """Mean squared difference from a teacher's answers, both (batch, output)."""
-    return functional.mse_loss(answers, taught)

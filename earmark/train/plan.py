@@ -21,8 +21,9 @@ import torch
 
 from earmark.evaluate.complexity import Cost, measure
 from earmark.models.registry import create_model
-from earmark.train.loop import Split, split_clips, steps_per_epoch, train
+from earmark.train.loop import train
 from earmark.train.recipe import Recipe
+from earmark.train.sources import Split, split_clips, steps_per_epoch
 
 STEPS = 4
 """So many really run; the first, which warms everything up, is not timed."""
@@ -120,9 +121,9 @@ class _EnoughError(Exception):
 
 def _timed(recipe: Recipe, fold: int | None) -> float:
     """Median of the steps that ran, in seconds."""
-    if recipe.teacher is not None:  # its probe would take far longer to fit than the steps
-        teacher = recipe.teacher.model_copy(update={"probe_weight": 0.0})
-        recipe = recipe.model_copy(update={"teacher": teacher})
+    # A probe would take far longer to fit than the steps.
+    teachers = tuple(teacher.model_copy(update={"probe_weight": 0.0}) for teacher in recipe.teacher)
+    recipe = recipe.model_copy(update={"teacher": teachers})
     moments = [time.monotonic()]
 
     def report(facts: Mapping[str, Any]) -> None:

@@ -7,19 +7,17 @@ elsewhere, or with other versions.
 from __future__ import annotations
 
 import datetime
-import hashlib
-import json
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from earmark.data.manifest import Clip, file_hash
+from earmark.data.manifest import Clip, clips_hash, file_hash
 from earmark.train.recipe import Recipe
 from earmark.version import __version__
 
@@ -68,17 +66,8 @@ def _files(recipe: Recipe) -> Iterator[Path]:
     yield from recipe.judge.quiet_manifests
     if recipe.model.base and Path(recipe.model.base).suffix == ".safetensors":  # else a published name
         yield Path(recipe.model.base)
-    if recipe.teacher:
-        yield recipe.teacher.path
-
-
-def clips_hash(clips: Iterable[Clip]) -> str:
-    """SHA-256 of what a training learns from a list of clips: ids, labels, what is unknown, and folds."""
-    digest = hashlib.sha256()
-    for clip in clips:
-        said = [clip.id, clip.labels, clip.unknown, clip.labelled, clip.fold]
-        digest.update(json.dumps(said).encode() + b"\n")
-    return digest.hexdigest()
+    for teacher in recipe.teacher:
+        yield from filter(Path.is_file, map(Path, teacher.path))
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

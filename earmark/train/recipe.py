@@ -174,19 +174,8 @@ def _is_images(source: Source) -> bool:
     return source.corpus is not None and find_corpus(source.corpus).is_images
 
 
-_OF_SOUND: tuple[str, ...] = (
-    "crop_s",
-    "roll_s",
-    "shift_s",
-    "speed",
-    "gain_db",
-    "impulses",
-    "mix_probability",
-    "equalize_db",
-    "limit_probability",
-    "f_min_range",
-    "f_max_range",
-)
+_OF_WAVEFORMS = ("crop_s", "roll_s", "shift_s", "speed", "gain_db", "impulses", "mix_probability")
+_OF_SOUND = (*_OF_WAVEFORMS, "equalize_db", "limit_probability", "f_min_range", "f_max_range")
 """Augmentations that images, which take the place of log-mels, cannot have."""
 
 
@@ -319,29 +308,58 @@ class Optimizer(Section):
     """Memory layout of activations; same results, often faster."""
 
 
-class Imitation(Section):
-    """A trained network that the student learns to answer like, besides learning the labels.
+def _as_texts(values: Any) -> Any:
+    return [str(values)] if isinstance(values, str | Path) else values
 
-    It hears what the student hears, augmented and mixed. The student's answer comes from a linear layer on
-    its embedding that is dropped at the end, so the teacher may know any classes.
+
+class Teaching(Section):
+    """A teacher: where its answers come from, and what is learned from them besides the labels.
+
+    Answers are stored, by clip, or those of a network that hears what the student hears, augmented and mixed.
+    With labels of its own it is imitated through a linear layer on the embedding that is dropped at the end;
+    with the run's labels the network's own head can learn from it.
     """
 
-    path: Path
-    """LiteRT file: float32 samples in, one row of numbers out."""
-    sample_rate: Count
-    """That it expects, in Hz."""
+    path: Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_as_texts)]
+    """Stored answers (.npz, folder, .npy), or a network, or several: an ensemble; {fold}: fold1, ..., all."""
+    index: Path | None = None
+    """Of an .npy file: which row a clip has (pickle, JSON or CSV)."""
+    labels: str | None = None
+    """Of an .npy or LiteRT file: a label set's name, or a file of names."""
+    kind: Literal["logits", "scores"] | None = None
+    """Of an .npy or LiteRT file: what its numbers are."""
+    sample_rate: Count | None = None
+    """Of a LiteRT file: the rate that it expects, in Hz."""
     output: str | None = None
-    """Name of the tensor to imitate; by default its output."""
+    """Of a LiteRT file: name of the tensor to learn from; by default its output."""
+    distill_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Of the cross-entropy between the network's own head and the teacher's scores, for the run's labels."""
+    temperature: Positive = 1.0
+    """Divides the teacher's logits before they become scores."""
+    label_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Of the labels' own loss."""
+    weight: Annotated[float, Field(ge=0)] = 0.0
+    """Of the mean squared difference from its answers, through a layer of its own; any labels."""
     center: float = 0.0
-    """Taken off its answers."""
+    """Taken off its answers for that."""
     spread: Positive = 1.0
     """Divides them then."""
-    weight: Positive
-    """Of the mean squared difference, beside the label's loss."""
     probe_weight: Annotated[float, Field(ge=0)] = 0.0
     """Of imitating, with the network's own head, what a linear probe on its answers says of the classes."""
     probe_passes: Count = 4
     """Over the labelled training clips, augmented, to fit the probe before the run."""
+
+    @model_validator(mode="after")
+    def _teaches(self) -> Teaching:
+        if not (self.weight or self.probe_weight or self.distill_weight):
+            raise ValueError(
+                "nothing is learned from this teacher: give distill_weight, weight or probe_weight"
+            )
+        return self
+
+
+def _as_tables(values: Any) -> Any:
+    return [values] if isinstance(values, dict | Teaching) else values
 
 
 class Judge(Section):
@@ -399,7 +417,8 @@ class Recipe(Section):
     loss: Loss = Loss()
     schedule: Schedule = Schedule()
     optimizer: Optimizer
-    teacher: Imitation | None = None
+    teacher: Annotated[tuple[Teaching, ...], BeforeValidator(_as_tables)] = ()
+    """One table, or several."""
     judge: Judge = Judge()
     logging: Logging = Logging()
 
@@ -409,10 +428,6 @@ class Recipe(Section):
             low, high = getattr(self.augment, name) or (0, 0)
             if low > high:
                 raise ValueError(f"augment.{name} must be [lowest, highest]")
-        if self.teacher is None and not all(source.labelled for source in self.data.sources):
-            raise ValueError(
-                "data.sources with labelled = false need a [teacher]: nothing else learns from them"
-            )
         if self.loss.ranking_weight and self.task == "single_label":
             raise ValueError("loss.ranking_weight is for task multi_label: cross-entropy ranks already")
         if self.model.base is None and (self.model.new_head or self.optimizer.base_factor != 1):
@@ -426,12 +441,22 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _is_taught(self) -> Recipe:
+        if not self.teacher and not all(source.labelled for source in self.data.sources):
+            raise ValueError(
+                "data.sources with labelled = false need a [teacher]: nothing else learns from them"
+            )
+        if sum(teacher.label_weight != 1 for teacher in self.teacher) > 1:
+            raise ValueError("teacher.label_weight stands for the whole run: give it with one teacher only")
+        return self
+
+    @model_validator(mode="after")
     def _suits_images(self) -> Recipe:
         if not self.data.is_images:
             return self
         if isinstance(self.front_end, LearnedFrontEnd) or not self.front_end.floor:
             raise ValueError("images take the place of log-mels: front_end must be one, with a floor")
-        if self.teacher is not None:
+        if self.teacher:
             raise ValueError("a teacher hears sound, and the clips are images: leave [teacher] out")
         for name in _OF_SOUND:
             if getattr(self.augment, name) != Augment.model_fields[name].default:

@@ -1,16 +1,29 @@
-"""The clips of a recipe's sources: from manifests or from a published corpus.
+"""The clips of a recipe's sources, from manifests or from a published corpus, and how a run takes them.
 
-Conventions: clips come in the order of the tables, one manifest or split after the other.
+Conventions: clips come in the order of the tables, one manifest or split after the other. Images are in the
+place of log-mels, so they have no front-end.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
 
 from earmark.data.corpora import load_corpus
-from earmark.data.manifest import Clip, read_manifest
+from earmark.data.dataset import ClipDataset, Draw, epoch_batches, sampling_weights
+from earmark.data.images import ImageDataset, image_features
+from earmark.data.manifest import Clip, label_set, read_manifest, select, targets
 from earmark.data.stratify import deal
-from earmark.train.recipe import Source
+from earmark.errors import DataError
+from earmark.evaluate.predict import clip_windows
+from earmark.frontend import FrontEnd
+from earmark.models.hearing import apart
+from earmark.models.network import Network
+from earmark.train.recipe import Recipe, Source
 
 
 def source_clips(source: Source) -> list[Clip]:
@@ -40,3 +53,88 @@ def source_clips(source: Source) -> list[Clip]:
     if source.fold is not None:
         clips = [replace(clip, fold=source.fold) for clip in clips]
     return clips
+
+
+@dataclass(frozen=True)
+class Split:
+    """The clips of one run: to train on, a group for each source, and to judge by."""
+
+    labels: tuple[str, ...]
+    groups: tuple[tuple[Clip, ...], ...]
+    judged: tuple[Clip, ...] = ()
+
+
+def split_clips(recipe: Recipe, fold: int | None) -> Split:
+    """Reads the recipe's clips and sets a fold apart.
+
+    Args:
+        recipe: Names the manifests or corpora and which clips may be trained on.
+        fold: Judged on every clip of this fold, trained on the others; None: train on all, judge nothing.
+
+    Raises:
+        DataError: If a manifest or corpus is damaged, a label unknown, or nothing is left to train on or
+            to judge.
+    """
+    sources = [(source, source_clips(source)) for source in recipe.data.sources]
+    everything = [clip for _, clips in sources for clip in clips]
+    labels = recipe.data.labels or label_set(everything)
+    targets(everything, labels)
+    groups = tuple(
+        tuple(clip for clip in select(clips, source.train_on) if fold is None or clip.fold != fold)
+        for source, clips in sources
+    )
+    judged = tuple(clip for clip in everything if fold is not None and clip.fold == fold and clip.labelled)
+    if fold is not None and not judged:
+        raise DataError(f"recipe {recipe.name!r}: no clip has fold {fold} to judge by")
+    if not any(groups):
+        raise DataError(f"recipe {recipe.name!r}: no clip is left to train on")
+    return Split(labels, groups, judged)
+
+
+def draws(recipe: Recipe, split: Split) -> list[Draw]:
+    """What an epoch takes of each group."""
+    found = []
+    for source, group in zip(recipe.data.sources, split.groups, strict=True):
+        weights = sampling_weights(targets(group, split.labels)) if source.balanced and group else None
+        found.append(Draw(len(group), source.clips_per_epoch, weights))
+    return found
+
+
+def steps_per_epoch(recipe: Recipe, split: Split) -> int:
+    """Batches that an epoch of a run has."""
+    sizes = [
+        Draw(len(group), source.clips_per_epoch)
+        for source, group in zip(recipe.data.sources, split.groups, strict=True)
+    ]
+    return len(list(epoch_batches(sizes, recipe.optimizer.batch_size, (0,))))
+
+
+def clips_to_train(recipe: Recipe, split: Split) -> ClipDataset | ImageDataset:
+    """All clips of the groups, one group after the other, cut at random."""
+    clips = [clip for group in split.groups for clip in group]
+    front_end = recipe.front_end
+    if recipe.data.is_images and isinstance(front_end, FrontEnd):
+        frames = front_end.num_frames(recipe.window_length)
+        return ImageDataset(clips, split.labels, front_end=front_end, frames=frames)
+    return ClipDataset(
+        clips,
+        split.labels,
+        sample_rate=front_end.sample_rate,
+        length=recipe.window_length,
+        padding=recipe.padding,
+        cache=recipe.data.cache,
+    )
+
+
+def clips_to_judge(recipe: Recipe, clips: Sequence[Clip]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Position and windows of clips, as :func:`earmark.evaluate.predict.predict` wants them."""
+    front_end = recipe.front_end
+    if recipe.data.is_images and isinstance(front_end, FrontEnd):
+        return image_features(clips, front_end, front_end.num_frames(recipe.window_length))
+    return clip_windows(clips, front_end.sample_rate, recipe.window_length, recipe.padding)
+
+
+def hearing(recipe: Recipe, network: Network) -> tuple[nn.Module, Network]:
+    """What turns a clip into features, and the network behind it."""
+    front_end, behind = apart(network, recipe.front_end)
+    return nn.Identity() if recipe.data.is_images else front_end, behind

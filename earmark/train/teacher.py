@@ -1,99 +1,44 @@
-"""Teachers: trained networks that say what they make of the very audio that a student hears.
+"""What a run learns from its teachers, besides the labels.
 
-Conventions: a teacher answers waveforms (batch, time) at the student's rate, augmented and mixed as they are,
-with (batch, output): the mean over its own windows. It has other classes than the student, so the student
-imitates it through a linear layer of its own, which is dropped when training ends.
+Conventions: a lesson is a table (batch, column) of what one teacher says of a batch, in the form of
+:func:`~earmark.train.distillation.weighted`, so that it is mixed wherever targets are mixed. What is stored
+is looked up before the waveforms are mixed, and mixed with them; a network hears the waveforms as they are
+when all that is done to waveforms is done. Lessons stand side by side: the stored ones, then the heard ones.
 """
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
-from earmark.audio import pad
-from earmark.audio.resample import resample
-from earmark.errors import MissingExtraError, RecipeError
+from earmark import weights
+from earmark.errors import DataError, RecipeError
 from earmark.files import write_atomically
-from earmark.train.recipe import Imitation
+from earmark.models.network import Output
+from earmark.record import Task
+from earmark.train.answers import Heading, StoredAnswers, order_of
+from earmark.train.distillation import (
+    answers_of,
+    as_logits,
+    as_scores,
+    distillation_loss,
+    imitation_loss,
+    weighted,
+)
+from earmark.train.listener import HUGGING_FACE, Listener, open_listener
+from earmark.train.losses import label_loss
+from earmark.train.recipe import Teaching
 
-Floats = NDArray[np.float32]
+Teacher = Callable[[Tensor], Tensor]
+"""Gives what is to be learned of waveforms (batch, time): (batch, column), as :meth:`Lessons.heard` does."""
 
-
-class Teacher(Protocol):
-    """What the loop asks of a teacher."""
-
-    num_outputs: int
-
-    def __call__(self, waveforms: Tensor) -> Tensor:
-        """Answers waveforms (batch, time) with (batch, output)."""
-
-
-class LiteRTTeacher:
-    """A LiteRT (TensorFlow Lite) network from a window of samples to one row of numbers, such as YAMNet.
-
-    Args:
-        settings: Its file, rate, output and scaling.
-        sample_rate: Of the waveforms that it is given, in Hz.
-
-    Raises:
-        MissingExtraError: If LiteRT is not installed.
-        RecipeError: If the file cannot be used, or has no such output.
-    """
-
-    def __init__(self, settings: Imitation, sample_rate: int) -> None:
-        self.settings, self.sample_rate = settings, sample_rate
-        self._interpreter = _open(settings.path, inner=settings.output is not None)
-        inputs = self._interpreter.get_input_details()
-        if len(inputs) != 1 or inputs[0]["dtype"] is not np.float32 or inputs[0]["shape"].size != 1:
-            raise RecipeError(f"{settings.path}: a teacher takes one input, float32 of shape (time,)")
-        self._input, self.window_length = inputs[0]["index"], int(inputs[0]["shape"][0])
-        self._output, (self._step, self._zero) = self._find_output()
-        self.num_outputs = self._answer(np.zeros(self.window_length, np.float32)).size
-
-    def _find_output(self) -> tuple[int, tuple[float, int]]:
-        wanted = self.settings.output
-        details = self._interpreter.get_output_details()
-        if wanted is not None:
-            details = [one for one in self._interpreter.get_tensor_details() if one["name"] == wanted]
-        if not details:
-            raise RecipeError(f"{self.settings.path}: has no tensor named {wanted!r}")
-        step, zero = details[0]["quantization"]
-        return details[0]["index"], (step or 1.0, zero)  # a step of 0 says: not quantized
-
-    def _answer(self, window: Floats) -> Floats:
-        self._interpreter.set_tensor(self._input, window)
-        self._interpreter.invoke()
-        raw = self._interpreter.get_tensor(self._output).ravel().astype(np.float32)
-        value = (raw - self._zero) * self._step
-        return np.asarray((value - self.settings.center) / self.settings.spread, np.float32)
-
-    def __call__(self, waveforms: Tensor) -> Tensor:
-        """Answers each waveform by the mean over windows that cover it evenly.
-
-        Args:
-            waveforms: float32 (batch, time), clipped here to [-1, 1].
-
-        Returns:
-            float32 (batch, output), less ``settings.center``, divided by ``settings.spread``.
-        """
-        return torch.from_numpy(np.stack([self._mean(row) for row in waveforms.numpy()]))
-
-    def _mean(self, waveform: Floats) -> Floats:
-        heard = np.clip(resample(waveform, self.sample_rate, self.settings.sample_rate), -1, 1)
-        heard = pad(heard, max(len(heard), self.window_length), "repeat")
-        count = max(1, round(len(heard) / self.window_length))
-        starts = np.linspace(0, len(heard) - self.window_length, count).round().astype(int)
-        return np.asarray(
-            np.mean([self._answer(heard[start : start + self.window_length]) for start in starts], 0)
-        )
+_STORED = (".npz", ".npy")
 
 
 class Probe:
@@ -102,22 +47,24 @@ class Probe:
     Args:
         weight: (class, output).
         bias: (class,).
+        task: How its logits become scores.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self.weight, self.bias = weight, bias
+    def __init__(self, weight: Tensor, bias: Tensor, task: Task = "multi_label") -> None:
+        self.weight, self.bias, self.task = weight, bias, task
 
     def __call__(self, answers: Tensor) -> Tensor:
         """Scores (batch, class) in [0, 1] of answers (batch, output)."""
-        return torch.sigmoid(answers @ self.weight.T + self.bias)
+        return as_scores(answers @ self.weight.T + self.bias, self.task)
 
     @classmethod
-    def fit(cls, answers: Tensor, targets: Tensor, decay: float = 0.03) -> Probe:
-        """Fits by binary cross-entropy, summed over the classes, with a penalty on standardised weights.
+    def fit(cls, answers: Tensor, targets: Tensor, task: Task = "multi_label", decay: float = 0.03) -> Probe:
+        """Fits by (binary) cross-entropy, summed over the classes, with a penalty on standardised weights.
 
         Args:
             answers: (clip, output).
             targets: (clip, class) in [0, 1]; rows with NaN are left out.
+            task: Whether classes exclude each other.
             decay: Of half the squared weights.
         """
         known = ~targets.isnan().any(-1)
@@ -127,58 +74,282 @@ class Probe:
         weight = torch.zeros(targets.shape[1], answers.shape[1], dtype=torch.float64, requires_grad=True)
         bias = torch.zeros(targets.shape[1], dtype=torch.float64, requires_grad=True)
         optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+        terms = targets.shape[1] if task == "multi_label" else 1  # which the loss is a mean over
 
         def loss() -> Tensor:
             optimizer.zero_grad()
-            error = functional.binary_cross_entropy_with_logits(standard @ weight.T + bias, targets)
-            total = error * targets.shape[1] + decay / 2 * weight.square().sum()
+            error = label_loss(standard @ weight.T + bias, targets, task)
+            total = error * terms + decay / 2 * weight.square().sum()
             total.backward()  # type: ignore[no-untyped-call]
             return total
 
         optimizer.step(loss)  # type: ignore[no-untyped-call]
         with torch.no_grad():
             scaled = weight / spread
-            return cls(scaled.float(), (bias - scaled @ mean).float())
+            return cls(scaled.float(), (bias - scaled @ mean).float(), task)
 
     def save(self, path: Path) -> None:
         """Writes a safetensors file."""
         write_atomically(path, save({"weight": self.weight, "bias": self.bias}))
 
     @classmethod
-    def load(cls, path: Path) -> Probe:
-        """Reads what :meth:`save` wrote."""
-        return cls(**load_file(path))
+    def load(cls, path: Path, task: Task, shape: tuple[int, int]) -> Probe:
+        """Reads what :meth:`save` wrote, for so many (classes, outputs).
 
-
-def _open(path: Path, inner: bool) -> Any:
-    """The interpreter of a file; with ``inner`` its tensors between input and output can be read too."""
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ModuleNotFoundError:
-        raise MissingExtraError("a LiteRT teacher", "litert") from None
-    try:
-        content = path.read_bytes()
-        with warnings.catch_warnings():
-            # Keeping all tensors is announced as meant for debugging, for the memory it takes: here, little.
-            warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
-            interpreter = Interpreter(
-                model_content=content, num_threads=1, experimental_preserve_all_tensors=inner
+        Raises:
+            DataError: If the file is damaged, or another teacher's.
+        """
+        try:
+            stored = load_file(path)
+            weight, bias = stored["weight"], stored["bias"]
+        except (SafetensorError, OSError, KeyError) as error:
+            raise DataError(f"{path}: the probe cannot be read ({error}): remove it to fit it anew") from None
+        if weight.shape != shape or bias.shape != shape[:1]:
+            raise DataError(
+                f"{path}: is a probe of other classes or another teacher: remove it to fit it anew"
             )
-        interpreter.allocate_tensors()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise RecipeError(f"{path}: is no LiteRT file that can be read ({error})") from None
-    return interpreter
+        return cls(weight, bias, task)
 
 
-def open_teacher(settings: Imitation, sample_rate: int) -> Teacher:
-    """Opens the teacher that a recipe names.
+class _Lesson:
+    """One teacher of a run: its answers as a table, and the loss that they are learned by.
 
     Args:
-        settings: The recipe's section.
-        sample_rate: Of the waveforms that it will be given, in Hz.
+        settings: What is learned.
+        heading: Of its answers.
+        labels: Of the run.
+        task: Of the run.
+        embedding_size: Of the student.
+    """
+
+    def __init__(
+        self, settings: Teaching, heading: Heading, labels: Sequence[str], task: Task, embedding_size: int
+    ) -> None:
+        self.settings, self.heading, self.task = settings, heading, task
+        self.outputs, self.classes = len(heading.labels), len(labels)
+        self.order = _order(heading, labels, task) if settings.distill_weight else []
+        self.imitated = self.outputs if settings.weight or settings.probe_weight else 0
+        self.layer = nn.Linear(embedding_size, self.outputs) if settings.weight else None
+        self.probe: Probe | None = None
+
+    @property
+    def width(self) -> int:
+        """Columns of the table."""
+        return self.imitated + len(self.order) + 1
+
+    def table(self, answers: Tensor) -> Tensor:
+        """What is learned of answers (batch, output); NaN where the teacher was not asked."""
+        blocks = []
+        if self.imitated:
+            blocks.append((answers - self.settings.center) / self.settings.spread)
+        if self.order:
+            logits = as_logits(answers[:, self.order], self.heading.kind, self.task)
+            blocks.append(as_scores(logits / self.settings.temperature, self.task))
+        return weighted(torch.cat(blocks, -1))
+
+    def loss(self, output: Output, table: Tensor) -> Tensor:
+        """What the student is told, from its answer (in float32) and the table, mixed as the batch is."""
+        answers, weight = answers_of(table)
+        taught, soft = answers[:, : self.imitated], answers[:, self.imitated :]
+        total = output.logits.new_zeros(())
+        if self.layer is not None:
+            total = total + self.settings.weight * imitation_loss(
+                self.layer(output.embedding), taught, weight
+            )
+        if self.order:
+            told = distillation_loss(output.logits, soft, weight, self.task)
+            total = total + self.settings.distill_weight * told
+        if self.probe is not None:
+            told = distillation_loss(output.logits, self.probe(taught), weight, self.task)
+            total = total + self.settings.probe_weight * told
+        return total
+
+    def fit_probe(self, path: Path, passes: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Fits the probe to targets and tables of batches, or takes the one that was fitted before."""
+        if path.exists():
+            self.probe = Probe.load(path, self.task, (self.classes, self.outputs))
+            return
+        targets, tables = map(torch.cat, zip(*passes, strict=True))
+        answers, weight = answers_of(tables)
+        told = weight > 0
+        self.probe = Probe.fit(answers[told, : self.imitated], targets[told], self.task)
+        self.probe.save(path)
+
+
+class Lessons:
+    """All that the teachers of a run say, and what is learned from it; of a run without teachers, nothing.
+
+    Args:
+        stored: Lessons with their answers, and the row of each of the run's clips in them.
+        heard: Lessons with the networks that give the answers.
+        sample_rate: Of the waveforms that are heard, in Hz.
+        label_weight: Of the labels' own loss.
+    """
+
+    def __init__(
+        self,
+        stored: Sequence[tuple[_Lesson, Callable[[Sequence[int]], Tensor]]],
+        heard: Sequence[tuple[_Lesson, Listener]],
+        sample_rate: int,
+        label_weight: float,
+    ) -> None:
+        self._stored, self._heard, self._sample_rate = stored, heard, sample_rate
+        self._lessons = [lesson for lesson, _ in stored] + [lesson for lesson, _ in heard]
+        self.label_weight = label_weight
+        self.layers = nn.ModuleList(lesson.layer for lesson in self._lessons if lesson.layer is not None)
+        """Learn with the network, and are left behind."""
+
+    def told(self, clips: Sequence[int]) -> Tensor:
+        """What is stored of clips, by their positions in the run: (batch, column of the stored lessons)."""
+        tables = [lesson.table(look_up(clips)) for lesson, look_up in self._stored]
+        return torch.cat([torch.zeros(len(clips), 0), *tables], -1)
+
+    def heard(self, waveforms: Tensor) -> Tensor:
+        """What the networks say of waveforms (batch, time): (batch, column of the heard lessons)."""
+        tables = [lesson.table(listener(waveforms, self._sample_rate)) for lesson, listener in self._heard]
+        return torch.cat([waveforms.new_zeros(len(waveforms), 0), *tables], -1)
+
+    def loss(self, output: Output, tables: Tensor) -> Tensor:
+        """The sum of all lessons' losses, each by its weight.
+
+        Args:
+            output: The student's.
+            tables: What :meth:`told` and then :meth:`heard` gave, side by side, mixed as the batch is.
+        """
+        answer = Output(output.logits.float(), output.embedding.float())
+        if not self._lessons:
+            return answer.logits.new_zeros(())
+        parts = torch.split(tables, [lesson.width for lesson in self._lessons], -1)
+        losses = [lesson.loss(answer, part) for lesson, part in zip(self._lessons, parts, strict=True)]
+        return torch.stack(losses).sum()
+
+    def fit_probes(self, folder: Path, passes: Callable[[int], Iterable[tuple[Tensor, Tensor]]]) -> None:
+        """Fits what the recipe asks for; it is kept in the folder for a resumed run.
+
+        Args:
+            folder: Of the run.
+            passes: Gives targets and tables of the batches of so many passes over the labelled clips.
+        """
+        first = 0
+        for number, lesson in enumerate(self._lessons):
+            columns = slice(first, first + lesson.width)
+            first += lesson.width
+            if lesson.settings.probe_weight:
+                path = folder / f"probe{number or ''}.safetensors"
+                heard = passes(lesson.settings.probe_passes)
+                lesson.fit_probe(path, ((targets, tables[:, columns]) for targets, tables in heard))
+
+    @property
+    def teachers(self) -> list[Mapping[str, str]]:
+        """Name and SHA-256 of each."""
+        return [teacher for lesson in self._lessons for teacher in lesson.heading.teachers]
+
+
+def open_lessons(
+    teachers: Sequence[Teaching],
+    *,
+    ids: Sequence[str],
+    labels: Sequence[str],
+    task: Task,
+    sample_rate: int,
+    embedding_size: int,
+    fold: int | None = None,
+    report: Callable[[Mapping[str, Any]], None] = lambda facts: None,
+) -> Lessons:
+    """Opens the teachers of a run.
+
+    Args:
+        teachers: The recipe's.
+        ids: Of the clips that are trained on.
+        labels: Of the run.
+        task: Of the run.
+        sample_rate: Of its waveforms, in Hz.
+        embedding_size: Of the student.
+        fold: That is judged, in place of ``{fold}`` in the teachers' paths.
+        report: Is told of clips that a file of answers says nothing of.
 
     Raises:
-        MissingExtraError: If the package that runs it is not installed.
-        RecipeError: If the file cannot be used.
+        MissingExtraError: If the package that runs one is not installed.
+        DataError: If stored answers cannot be used, are about other clips, or labels differ.
+        ModelError: If a network cannot be used.
+        RecipeError: If a key does not fit the kind of teacher.
     """
-    return LiteRTTeacher(settings, sample_rate)
+    stored, heard = [], []
+    for settings in teachers:
+        paths = paths_of(settings, fold)
+        if _is_stored(paths):
+            answers = _stored_answers(settings, paths)
+            rows, missing = answers.require_some(ids)
+            if missing:
+                report({"teacher": str(answers.path), "clips": len(ids), "without_answer": missing})
+            lesson = _Lesson(settings, answers.heading, labels, task, embedding_size)
+            stored.append((lesson, _look_up(answers, torch.from_numpy(rows))))
+        else:
+            listener = _listener(settings, paths)
+            named = {"name": listener.name, "sha256": listener.sha256}
+            heading = Heading(listener.labels, listener.kind or "logits", listener.task, (named,))
+            heard.append((_Lesson(settings, heading, labels, task, embedding_size), listener))
+    said = [settings.label_weight for settings in teachers if settings.label_weight != 1]
+    return Lessons(stored, heard, sample_rate, said[0] if said else 1.0)
+
+
+def paths_of(settings: Teaching, fold: int | None) -> list[str]:
+    """Where a teacher of a fold is found; None: of the network that is trained on all clips."""
+    name = "all" if fold is None else f"fold{fold}"
+    return [path.replace("{fold}", name) for path in settings.path]
+
+
+def require_teachers(teachers: Sequence[Teaching], folds: Iterable[int | None]) -> None:
+    """Refuses a recipe of which a teacher is missing, before the first of several folds is trained.
+
+    Raises:
+        RecipeError: If a file is missing.
+    """
+    for fold in folds:
+        for settings in teachers:
+            for path in paths_of(settings, fold):
+                file = Path(path.removeprefix(HUGGING_FACE))
+                if not file.exists() and path not in weights.names():
+                    raise RecipeError(f"{file}: there is no such teacher")
+
+
+def _is_stored(paths: Sequence[str]) -> bool:
+    return any(Path(path).suffix in _STORED or Path(path).is_dir() for path in paths)
+
+
+def _stored_answers(settings: Teaching, paths: Sequence[str]) -> StoredAnswers:
+    if len(paths) > 1:
+        raise RecipeError(f"{paths[0]}: stored answers stand alone; several networks make an ensemble")
+    for name in ("sample_rate", "output"):
+        if getattr(settings, name) is not None:
+            raise RecipeError(f"{paths[0]}: holds stored answers: leave teacher.{name} out")
+    return StoredAnswers(Path(paths[0]), index=settings.index, labels=settings.labels, kind=settings.kind)
+
+
+def _look_up(answers: StoredAnswers, rows: Tensor) -> Callable[[Sequence[int]], Tensor]:
+    return lambda clips: torch.from_numpy(answers.read(rows[list(clips)].numpy()))
+
+
+def _listener(settings: Teaching, paths: Sequence[str]) -> Listener:
+    if settings.index is not None:
+        raise RecipeError(f"{paths[0]}: is a network: leave teacher.index out")
+    with torch.random.fork_rng(devices=[]):  # opening a network must change no one's chance
+        listener = open_listener(
+            paths,
+            sample_rate=settings.sample_rate,
+            tensor=settings.output,
+            labels=settings.labels,
+            kind=settings.kind,
+        )
+    if settings.distill_weight and listener.kind is None:
+        raise RecipeError(f"{paths[0]}: a LiteRT file does not say what it answers with: give teacher.kind")
+    return listener
+
+
+def _order(heading: Heading, labels: Sequence[str], task: Task) -> list[int]:
+    """Which of the teacher's columns is each of the run's labels."""
+    name = "+".join(teacher["name"] for teacher in heading.teachers)
+    order = order_of(heading.labels, labels, name)
+    if heading.kind == "logits" and heading.task not in (None, task):
+        raise DataError(f"{name}: its logits are of task {heading.task}, the run's is {task}: store scores")
+    return order

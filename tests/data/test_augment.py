@@ -209,18 +209,6 @@ def test_one_share_for_the_batch_is_one():
     assert each.diagonal().min() < 0.5
 
 
-def test_mixing_keeps_what_is_not_known_unknown():
-    """A label unknown in one clip is absent there; of a clip of which nothing is known nothing is made up."""
-    targets = torch.tensor([[1.0, torch.nan], [torch.nan, 1.0], [torch.nan, torch.nan], [0.0, 1.0]])
-    drawn = Drawn([0.75, 0.75, 0.75, 1.0], [1, 3, 0, 2])
-    _, mixed = augment.mixup(log_mels(4), targets, 0.3, drawn)
-    nan = np.nan
-    np.testing.assert_allclose(mixed, [[0.75, 0.25], [0, 1], [nan, nan], [0, 1]])
-    swapped = Drawn([0.75, 0.75, 0.75, 0.75], [2, 1, 0, 3])
-    _, mixed = augment.mixup(log_mels(4), targets, 0.3, swapped)
-    np.testing.assert_allclose(mixed, [[nan, nan], [nan, 1], [nan, nan], [0, 1]])
-
-
 def test_style_is_mixed_as_efficientat_does(shared):
     golden = np.load(shared / "golden/efficientat/pipeline/mixstyle_toy.npz")
     given = torch.from_numpy(golden["x"])[:, 0]

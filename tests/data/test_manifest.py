@@ -1,12 +1,13 @@
 """A manifest is read row by row, and a damaged one is refused with its place."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from earmark.data.manifest import Clip, file_hash, label_set, read_manifest, select, targets
+from earmark.data.manifest import Clip, clips_hash, file_hash, label_set, read_manifest, select, targets
 from earmark.errors import DataError
 
 
@@ -132,3 +133,11 @@ def test_to_choose_by_a_missing_column_is_refused():
 def test_a_hash_tells_tables_apart(write):
     path = write("path,labels\n")
     assert file_hash(path) == hashlib.sha256(b"path,labels\n").hexdigest()
+
+
+def test_a_hash_of_clips_is_of_what_is_said_about_them():
+    clips = [clip("a.wav", "dog"), clip("b.wav")]
+    elsewhere = [clip("x/a.flac", "dog"), clip("y/b.wav", license="CC0")]
+    assert clips_hash(clips) == clips_hash(elsewhere)
+    others = [clips[::-1], clips[:1], [clip("a.wav", "cat"), clips[1]], [replace(clips[0], fold=1), clips[1]]]
+    assert len({clips_hash(clips), *map(clips_hash, others)}) == 5

@@ -13,8 +13,9 @@ from earmark import zoo
 from earmark.labels import label_set
 from earmark.models import create_model
 from earmark.record import Record
-from earmark.train.loop import split_clips, train
+from earmark.train.loop import train
 from earmark.train.recipe import Recipe, Source, load_recipe
+from earmark.train.sources import split_clips
 from earmark.weights import published
 
 ROOT = Path(__file__).parents[2]
@@ -76,8 +77,8 @@ def place(tmp_path, monkeypatch, corpus) -> Callable[[Recipe], None]:
             base = Path(recipe.model.base)
             base.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / "recipes" / "esc18" / "mn04_textures.safetensors", base)
-        for teacher in (recipe.teacher,) if recipe.teacher else ():
-            place_teacher(Path(teacher.path))
+        for teacher in recipe.teacher:
+            place_teacher(Path(teacher.path[0]))
 
     return place
 

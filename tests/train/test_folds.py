@@ -9,7 +9,7 @@ from earmark.errors import DataError, RecipeError
 from earmark.evaluate import metrics
 from earmark.models.checkpoint import load_checkpoint
 from earmark.train.folds import cross_validate, quiet_threshold, run_folder, score_clips, summary
-from earmark.train.loop import split_clips
+from earmark.train.sources import split_clips
 
 
 def test_each_clip_is_judged_once_by_a_network_that_did_not_hear_it(judged_recipe, judged_folder, judgement):

@@ -10,8 +10,9 @@ from earmark.deploy.export import export_model
 from earmark.learned_frontend import LearnedFrontEnd
 from earmark.models.checkpoint import load_checkpoint
 from earmark.train.folds import score_clips
-from earmark.train.loop import split_clips, train
+from earmark.train.loop import train
 from earmark.train.recipe import Recipe
+from earmark.train.sources import split_clips
 
 FRONT_END = {"sample_rate": 8000, "n_mels": 32, "win_length": 129, "hop_length": 80, "f_max": 3500}
 

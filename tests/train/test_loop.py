@@ -23,9 +23,10 @@ from earmark.models.log_mel import LogMel
 from earmark.train import loop
 from earmark.train.batch import Augmentation
 from earmark.train.folds import score_clips
-from earmark.train.loop import split_clips, train
+from earmark.train.loop import train
 from earmark.train.run_state import RunState
 from earmark.train.schedules import cosine
+from earmark.train.sources import split_clips
 
 VARIANTS = {
     "plain": {},

@@ -3,16 +3,16 @@
 import hashlib
 import json
 import subprocess
-from dataclasses import replace
 
 import pytest
 import torch
 import toy
 
-from earmark.data.manifest import Clip
+from earmark.data.manifest import clips_hash
 from earmark.errors import RecipeError
-from earmark.train.loop import split_clips, train
-from earmark.train.provenance import clips_hash, git_state, provenance
+from earmark.train.loop import train
+from earmark.train.provenance import git_state, provenance
+from earmark.train.sources import split_clips
 from earmark.version import __version__
 
 ONE_EPOCH = {"optimizer": {"epochs": 1, "average_decay": 0.0}}
@@ -97,21 +97,3 @@ def test_without_a_checkout_or_git_nothing_is_said(tmp_path, checkout, monkeypat
     assert git_state(tmp_path) is None
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_state(checkout) is None
-
-
-def test_clips_are_told_apart_by_what_is_learned_from_them(tmp_path):
-    clip = Clip(tmp_path / "a.wav", ("dog",))
-    hashes = {clips_hash([replace(clip, **change)]) for change in DIFFERENT}
-    assert len(hashes) == len(DIFFERENT)
-    assert clips_hash([replace(clip, path=tmp_path / "elsewhere" / "a.wav")]) == clips_hash([clip])
-    assert clips_hash([clip, clip]) not in hashes
-
-
-DIFFERENT = (
-    {},
-    {"labels": ("cat",)},
-    {"unknown": ("cat",)},
-    {"labelled": False},
-    {"fold": 1},
-    {"extra": {"id": "b"}},
-)

@@ -14,9 +14,9 @@ from earmark.data.corpora import load_corpus
 from earmark.data.manifest import read_manifest
 from earmark.errors import DataError
 from earmark.labels import label_set
-from earmark.train.loop import split_clips, train
+from earmark.train.loop import train
 from earmark.train.recipe import Data, Recipe, Source
-from earmark.train.sources import source_clips
+from earmark.train.sources import source_clips, split_clips
 
 
 @pytest.fixture(scope="module")
