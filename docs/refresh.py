@@ -30,6 +30,8 @@ from earmark.weights import FRONT_ENDS, Published, published
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^```([a-z]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 GENERATED = re.compile(r"(<!-- generated: ([a-z ]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+NOT_RECIPES = {"esc18/sentences.toml"}
+"""Data that a recipe's script reads."""
 REFERENCES = {
     "EfficientAT": EFFICIENTAT,
     "SP4ASC": SP4ASC,
@@ -149,6 +151,23 @@ def _plain(text: str) -> str:
     return " ".join(text.split()).replace("``", "`").removesuffix(".")
 
 
+def recipes() -> dict[str, Path]:
+    """Every recipe that ships, by its path within recipes/."""
+    folder = ROOT / "recipes"
+    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.toml"))}
+    return {name: path for name, path in found.items() if name not in NOT_RECIPES}
+
+
+def shipped_recipes_table() -> str:
+    """Every recipe that ships."""
+    rows = []
+    for name, path in recipes().items():
+        own = recipe.load_recipe(path)
+        link = f"[{name.removesuffix('.toml')}](../recipes/{name})"
+        rows.append((link, own.description, own.source, own.expected, f"`{own.command}`"))
+    return _table(("recipe", "what it makes", "source", "score", "command"), rows)
+
+
 def published_table() -> str:
     """Every published model."""
     rows = (
@@ -252,6 +271,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "front ends": front_end_table,
     "front end fields": field_table,
     "recipe": recipe_table,
+    "shipped recipes": shipped_recipes_table,
     "corpora": corpora_table,
     "published": published_table,
     "published summary": published_summary,

@@ -20,6 +20,8 @@ from earmark.errors import RecipeError
 
 EXTENDS = "extends"
 """The key by which a file names another that it builds on."""
+WITHOUT = "without"
+"""The key by which such a file lists what it does not take over."""
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -36,7 +38,8 @@ def load(model: type[SectionT], path: str | Path, overrides: Sequence[str] = ())
     """Reads a TOML file into a model.
 
     A file may say ``extends = "other.toml"``, relative to itself: it then takes over what that file says,
-    key by key, except for what it says itself. Lists, and arrays of tables, are replaced whole.
+    key by key, except for what it says itself and what ``without = ["table.key"]`` lists. Lists, and arrays
+    of tables, are replaced whole.
 
     Args:
         model: What the file must fit.
@@ -72,7 +75,7 @@ def to_toml(values: Mapping[str, Any], within: str = "") -> str:
         name = f"{within}.{_key(key)}" if within else _key(key)
         if isinstance(value, Mapping) and not within:
             tables.append(f"\n[{name}]\n{to_toml(value, name)}")
-        elif within and isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+        elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
             tables += [f"\n[[{name}]]\n{to_toml(entry, name)}" for entry in value]
         elif value is not None:
             lines.append(f"{_key(key)} = {_inline(value)}\n")
@@ -97,26 +100,47 @@ class _Layer(NamedTuple):
 
     path: Path
     values: dict[str, Any]
+    without: Any
 
 
 def _layers(path: Path) -> list[_Layer]:
-    """The file and those that it extends, the file itself first."""
+    """The file and those that it extends, the file itself first, less what others leave out of them."""
     layers: list[_Layer] = []
     seen: list[Path] = []
     named_by = ""
     while True:
         seen.append(path.resolve())
         values = _read(path, named_by)
-        base = values.pop(EXTENDS, None)
-        layers.append(_Layer(path, values))
+        base, without = values.pop(EXTENDS, None), values.pop(WITHOUT, [])
+        layers.append(_Layer(path, values, without))
         if base is None:
-            return layers
+            break
         if not isinstance(base, str) or not base:
             raise RecipeError(f"{path}: {EXTENDS} must be the path of another recipe (got {base!r})")
         named_by = f" ({path} extends it)"
         path = path.parent / base
         if path.resolve() in seen:
             raise RecipeError(f"{layers[-1].path}: {EXTENDS} = {base!r} leads round in a circle")
+    for number, layer in enumerate(layers):
+        _leave_out(layer, layers[number + 1 :])
+    return layers
+
+
+def _leave_out(layer: _Layer, below: Sequence[_Layer]) -> None:
+    """Removes what a file does not take over from those that it extends."""
+    if not isinstance(layer.without, list) or not all(isinstance(name, str) for name in layer.without):
+        raise RecipeError(f"{layer.path}: {WITHOUT} must be a list of keys (got {layer.without!r})")
+    for name in layer.without:
+        if not sum(_remove(other.values, name.split(".")) for other in below):
+            raise RecipeError(f"{layer.path}: {WITHOUT} lists {name!r}, which is in no file that it extends")
+
+
+def _remove(values: dict[str, Any], keys: Sequence[str]) -> bool:
+    for key in keys[:-1]:
+        values = values.get(key, {})
+        if not isinstance(values, dict):
+            return False
+    return values.pop(keys[-1], None) is not None
 
 
 def _read(path: Path, named_by: str) -> dict[str, Any]:
@@ -142,7 +166,7 @@ def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 def _named_by(layers: Sequence[_Layer], location: Sequence[int | str]) -> Path:
     """The file of the chain that the value at a location comes from; the first where none says it."""
-    holding: list[tuple[Path, Any]] = list(layers)
+    holding: list[tuple[Path, Any]] = [(layer.path, layer.values) for layer in layers]
     for key in location:
         if not isinstance(holding[0][1], dict):  # a list hides what the files below it say
             break

@@ -205,6 +205,28 @@ class TestExtends:
         with pytest.raises(RecipeError, match=r"oak\.toml: branch\.leaves\.0"):
             load(Tree, path)
 
+    def test_what_is_left_out_is_not_taken_over(self, chain):
+        path = chain(
+            oak='without = ["branch.maybe", "height_m", "branch.first.colour"]\nbranch.first.width = 4',
+            tree='branch.maybe.width = 8\nbranch.first.colour = "red"',
+            plant='name = "plant"\nheight_m = 7\nbranch.maybe.colour = "red"',
+        )
+        assert load(Tree, path) == Tree(name="plant", branch=Branch(first=Leaf(width=4)))
+
+    @pytest.mark.parametrize(
+        ("texts", "said"),
+        [
+            ({"oak": 'without = ["height"]', "tree": 'name = "a"'}, "lists 'height', which is in no file"),
+            ({"oak": 'without = ["name.a"]', "tree": 'name = "a"'}, "lists 'name.a', which is in no file"),
+            ({"oak": 'without = ["name"]'}, "lists 'name', which is in no file"),
+            ({"oak": 'without = "name"', "tree": 'name = "a"'}, "without must be a list of keys"),
+            ({"oak": 'without = ["name"]', "tree": 'name = "a"'}, "key 'name' is missing"),
+        ],
+    )
+    def test_what_cannot_be_left_out_is_one_clear_line(self, chain, texts, said):
+        with pytest.raises(RecipeError, match=rf"oak\.toml: .*{said}"):
+            load(Tree, chain(**texts))
+
     @pytest.mark.parametrize("texts", [{"a": "a"}, {"a": "b", "b": "a"}, {"a": "b", "b": "c", "c": "b"}])
     def test_a_circle_is_one_clear_line(self, tmp_path, texts):
         for name, base in texts.items():
@@ -234,6 +256,7 @@ def test_what_is_written_reads_back():
         "none": None,
         "list": [1, 2.5, True],
         "empty": {},
+        "tables": [{"a": 1, "b": [{"c": 2}]}, {"d": {"e": 3}}],
         "table": {"a b": "x", "inner": {"deep": {}, "list": [], "gone": None}, "rows": [{"k": {"w": 1}}, {}]},
     }
     read = tomllib.loads(to_toml(values))

@@ -161,7 +161,8 @@ def select(clips: Iterable[Clip], keep: Mapping[str, Sequence[str]]) -> list[Cli
 
 def file_hash(path: str | Path) -> str:
     """SHA-256 of a file, in hexadecimal, to trace a score to the very table it came from."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def clips_hash(clips: Iterable[Clip]) -> str:

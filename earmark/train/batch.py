@@ -66,7 +66,7 @@ class Augmentation:
         if teacher is not None:
             rows = torch.cat([rows, teacher(waveforms)], -1)
         features = self._mask(self._log_mels(waveforms, generator), generator)
-        if settings.mixup_alpha:
+        if settings.mixup_alpha and epoch < settings.mixup_share * self.recipe.optimizer.epochs:
             features, rows = augment.mixup(
                 features,
                 rows,

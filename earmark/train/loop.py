@@ -75,14 +75,14 @@ def train(
         ModelError: If the network cannot be built as asked.
     """
     split = split_clips(recipe, fold)
-    _claim(folder, recipe, fold)
+    _claim(folder, recipe, fold, split)
     run = _Run(recipe, split, folder, fold, report)
     for epoch in range(run.resume(), recipe.optimizer.epochs):
         run.epoch(epoch)
     return run.record
 
 
-def _claim(folder: Path, recipe: Recipe, fold: int | None) -> None:
+def _claim(folder: Path, recipe: Recipe, fold: int | None, split: Split) -> None:
     """Makes the folder this run's own, or checks that it is already.
 
     What is said about a recipe, how its result is judged and where its numbers are shown may change without a
@@ -96,7 +96,8 @@ def _claim(folder: Path, recipe: Recipe, fold: int | None) -> None:
             f"{folder}: holds a run of another recipe: choose another folder or remove this one"
         )
     if not stored.exists():
-        write_atomically(folder / "run.json", json.dumps(provenance(recipe), indent=1))
+        noted = provenance(recipe, split.groups, split.judged)
+        write_atomically(folder / "run.json", json.dumps(noted, indent=1))
     write_atomically(stored, resolved)
     remove_partial(folder)
 

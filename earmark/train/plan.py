@@ -64,10 +64,9 @@ class Plan:
         more = len(split.labels) - _LABELS_SHOWN
         lines = [f"{len(split.labels)} labels: {shown}" + (f" and {more} more" if more > 0 else "")]
         for source, group in zip(self.recipe.data.sources, split.groups, strict=True):
-            named = ", ".join(map(str, source.manifests))
             folds = sorted(Counter(clip.fold for clip in group).items())
             by_fold = ", ".join(f"fold {fold}: {count}" for fold, count in folds)
-            lines.append(f"{named}: {len(group)} clips to train on ({by_fold or 'none'})")
+            lines.append(f"{source.title}: {len(group)} clips to train on ({by_fold or 'none'})")
         return lines
 
     def _steps_in_words(self) -> list[str]:

@@ -10,26 +10,35 @@ import datetime
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from earmark.data.manifest import file_hash
+from earmark.data.manifest import Clip, clips_hash, file_hash
 from earmark.train.recipe import Recipe
 from earmark.version import __version__
 
 
-def provenance(recipe: Recipe) -> dict[str, Any]:
+def provenance(
+    recipe: Recipe, groups: Sequence[Sequence[Clip]], judged: Sequence[Clip] = ()
+) -> dict[str, Any]:
     """What holds now, when a run of this recipe starts.
+
+    Args:
+        recipe: Of the run.
+        groups: Clips that it trains on, by source.
+        judged: Clips that it is judged by.
 
     Returns:
         ``started`` (UTC), ``command``, ``versions``, ``platform``, ``threads``, ``files`` (SHA-256 of each
-        that the recipe names; None for one that is not there), ``front_end`` and ``git`` (commit, and whether
-        anything differs from it; None outside a checkout).
+        that the recipe names; None for one that is not there), ``clips`` (of each source and of those to
+        judge by: number and SHA-256 of ids, labels and folds, wherever they were read from), ``front_end``
+        and ``git`` (commit, and whether anything differs from it; None outside a checkout).
     """
+    named = [(source.title, group) for source, group in zip(recipe.data.sources, groups, strict=True)]
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -42,6 +51,10 @@ def provenance(recipe: Recipe) -> dict[str, Any]:
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "files": {str(path): file_hash(path) if path.is_file() else None for path in _files(recipe)},
+        "clips": [
+            {"of": name, "number": len(clips), "sha256": clips_hash(clips)}
+            for name, clips in [*named, ("judged", judged)]
+        ],
         "front_end": recipe.front_end.to_dict(),
         "git": git_state(Path.cwd()),
     }

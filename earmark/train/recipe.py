@@ -110,6 +110,13 @@ class Source(Section):
     balanced: bool = False
     """Draw clips of rare labels more often, by the sum of 1000 / (100 + clips of a label) over labels."""
 
+    @property
+    def title(self) -> str:
+        """What to call it: its corpus and splits, or its manifests."""
+        if self.corpus is None:
+            return ", ".join(map(str, self.manifests))
+        return " ".join([self.corpus, "+".join(self.split)]).strip() + f" in {self.folder}"
+
     @model_validator(mode="after")
     def _is_one_thing(self) -> Source:
         if bool(self.manifests) == bool(self.corpus):
@@ -223,6 +230,8 @@ class Augment(Section):
     """How they are drawn: as EfficientAT and torchaudio ("independent") or audax ("linked") do it."""
     mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
     """Beta distribution of the mixing weight of log-mels."""
+    mixup_share: Share = 1.0
+    """Of the epochs, from the first on, that mix log-mels."""
     mixup_larger: bool = True
     """A clip's own share is the larger one."""
     mixup_alike: bool = False

@@ -514,6 +514,17 @@ class TestAugmented:
             lengths.append(features.shape[2])
         assert lengths == [log_mel(torch.zeros(1, 2000)).shape[2]] * 2 + [log_mel(waveforms).shape[2]] * 2
 
+    def test_log_mels_are_mixed_first_and_pure_then(self, clips):
+        tables = {**OFF, "mixup_alpha": 0.3, "mixup_share": 0.75}
+        recipe = toy.toy_recipe(clips, augment=tables, optimizer={"epochs": 4})
+        augmentation, waveforms = Augmentation(recipe, LogMel(recipe.front_end)), torch.randn(2, 4000)
+        plain = augmentation.front_end(waveforms)
+        mixed = [
+            augmentation(waveforms, torch.zeros(2, 2), np.random.default_rng(2), epoch)[0]
+            for epoch in range(4)
+        ]
+        assert [torch.equal(features, plain) for features in mixed] == [False, False, False, True]
+
     def test_a_mask_is_as_wide_as_was_said(self, clips):
         found, plain = self.batch(clips, {"mask_s": 0.2})
         changed = (found[0] != plain[0]).any(1).sum(1)

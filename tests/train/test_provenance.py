@@ -8,9 +8,11 @@ import pytest
 import torch
 import toy
 
+from earmark.data.manifest import clips_hash
 from earmark.errors import RecipeError
 from earmark.train.loop import train
 from earmark.train.provenance import git_state, provenance
+from earmark.train.sources import split_clips
 from earmark.version import __version__
 
 ONE_EPOCH = {"optimizer": {"epochs": 1, "average_decay": 0.0}}
@@ -42,6 +44,11 @@ def test_it_is_noted_when_a_run_starts(clips, tmp_path, checkout, monkeypatch):
     assert noted["versions"]["earmark"] == __version__
     assert noted["versions"]["torch"] == torch.__version__
     assert noted["files"] == {str(clips): hashlib.sha256(clips.read_bytes()).hexdigest(), "none.csv": None}
+    split = split_clips(recipe, 1)
+    assert noted["clips"] == [
+        {"of": str(clips), "number": 12, "sha256": clips_hash(split.groups[0])},
+        {"of": "judged", "number": 8, "sha256": clips_hash(split.judged)},
+    ]
     assert noted["front_end"] == recipe.front_end.to_dict()
     assert noted["git"] == {"commit": git(checkout, "rev-parse", "HEAD"), "dirty": False}
     assert noted["started"].endswith("+00:00")
@@ -72,9 +79,9 @@ def test_the_base_and_the_teacher_are_noted(clips, tmp_path):
         model={"base": str(tmp_path / "base.safetensors")},
         teacher={"path": str(tmp_path / "teacher"), "sample_rate": 8000, "weight": 1},
     )
-    files = provenance(recipe)["files"]
+    files = provenance(recipe, [[]])["files"]
     published = toy.toy_recipe(clips, model={"base": "mn01_as", "new_head": True})
-    assert list(provenance(published)["files"]) == [str(clips)]
+    assert list(provenance(published, [[]])["files"]) == [str(clips)]
     assert [files[str(tmp_path / name)] for name in ("base.safetensors", "teacher")] == [
         hashlib.sha256(name.encode()).hexdigest() for name in ("base.safetensors", "teacher")
     ]

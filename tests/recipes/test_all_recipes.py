@@ -1,0 +1,165 @@
+"""Every recipe that ships loads and takes two steps, on toy data in the layout of its own corpora."""
+
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import corpora_toys
+import numpy as np
+import pytest
+
+from earmark import zoo
+from earmark.labels import label_set
+from earmark.models import create_model
+from earmark.record import Record
+from earmark.train.loop import train
+from earmark.train.recipe import Recipe, Source, load_recipe
+from earmark.train.sources import split_clips
+from earmark.weights import published
+
+ROOT = Path(__file__).parents[2]
+NOT_RECIPES = {"esc18/sentences.toml"}
+"""Data that a recipe's script reads."""
+RECIPES = {
+    name: path
+    for path in sorted((ROOT / "recipes").rglob("*.toml"))
+    if (name := path.relative_to(ROOT / "recipes").as_posix()) not in NOT_RECIPES
+}
+SLOW = {
+    "audioset/convnext_tiny.toml",
+    "audioset/convnext_tiny_leaf.toml",
+    "fsdkaggle2018/alexnet.toml",
+    "fsdkaggle2018/vggish.toml",
+}
+"""Networks of so many weights that two steps take long."""
+QUICK = ("optimizer.batch_size=2", "optimizer.accumulate=1", "data.workers=0")
+ESC18 = load_recipe(RECIPES["esc18/pretrain.toml"]).data.labels or ()
+
+
+class EnoughError(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Callable[[str], Path]:
+    """A toy copy of a corpus, made once."""
+    made: dict[str, Path] = {}
+
+    def corpus(name: str) -> Path:
+        if name.endswith("_hdf5"):
+            pytest.importorskip("h5py")
+        if name == "images":
+            pytest.importorskip("PIL")
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(name)
+            getattr(corpora_toys, f"make_{name}")(made[name])
+        return made[name]
+
+    return corpus
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, corpus) -> Callable[[Recipe], None]:
+    """Puts all that a recipe names into the folder that the test runs in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(zoo, "pretrained", random_weights)
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+
+    def place(recipe: Recipe) -> None:
+        for source in recipe.data.sources:
+            if source.corpus is None:
+                write_esc18(source)
+            elif source.folder is not None and not source.folder.exists():
+                source.folder.parent.mkdir(parents=True, exist_ok=True)
+                source.folder.symlink_to(corpus(source.corpus))
+        if recipe.model.base and recipe.model.base.startswith("runs/"):
+            base = Path(recipe.model.base)
+            base.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / "recipes" / "esc18" / "mn04_textures.safetensors", base)
+        for teacher in recipe.teacher:
+            place_teacher(Path(teacher.path[0]))
+
+    return place
+
+
+def random_weights(name: str):
+    """In the place of published weights: those of a fresh network, so that nothing is fetched."""
+    known = published()[name]
+    network = create_model(known.architecture, num_classes=known.num_classes, **known.arguments)
+    record = Record(
+        name=name,
+        labels=label_set(known.labels) if known.labels else tuple(map(str, range(known.num_classes))),
+        front_end=known.front_end,
+        task=known.task,
+        architecture=known.architecture,
+        arguments=known.arguments,
+        window_s=known.window_s,
+        padding=known.padding,
+        embedding_size=960,
+    )
+    return network.eval(), record
+
+
+def write_esc18(source: Source) -> None:
+    """Manifests with a clip of each of the 18 labels, and of each kind that the source trains on."""
+    kinds = source.train_on.get("kind", ("",))
+    for path in source.manifests:
+        rows = [("path", "labels", "fold", "license", "kind")]
+        labels = ESC18 if path.name == "clips.csv" else [""] * len(kinds)
+        for number, label in enumerate(labels):
+            corpora_toys.write_clip(path.parent / f"{number}.wav", number)
+            rows.append((f"{number}.wav", label, 1 + number % 4, "CC0", kinds[number % len(kinds)]))
+        corpora_toys.write_table(path, rows)
+
+
+def place_teacher(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".tflite":
+        pytest.importorskip("ai_edge_litert")
+        yamnet = ROOT.parent / "shared" / "teachers" / path.name
+        if not yamnet.is_file():
+            pytest.skip("YAMNet's file is not committed")
+        shutil.copy(yamnet, path)
+        return
+    ids = corpora_toys.YOUTUBE_IDS
+    np.save(path, np.random.default_rng(0).normal(size=(len(ids), 527)).astype(np.float16))
+    with (path.parent / "fname_to_index.pkl").open("wb") as file:
+        pickle.dump({name: index for index, name in enumerate(ids)}, file)
+
+
+def quick(path: Path) -> Recipe:
+    """A recipe for batches of two, and windows of no more than 2 s."""
+    window_s = min(2.0, load_recipe(path).window_s)
+    return load_recipe(path, [*QUICK, f"window_s={window_s}"])
+
+
+def test_they_are_all_here():
+    assert len(RECIPES) == 28
+    assert set(RECIPES) >= SLOW
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=name.removesuffix(".toml"), marks=pytest.mark.slow if name in SLOW else ())
+        for name, path in RECIPES.items()
+    ],
+)
+def test_it_takes_two_steps(path, place, tmp_path):
+    recipe = quick(path)
+    place(recipe)
+    fold = recipe.data.folds[0] if recipe.data.folds else None
+    split = split_clips(recipe, fold)
+    assert bool(split.judged) == (fold is not None)
+    losses = []
+
+    def report(facts):
+        losses.append(facts["loss"])
+        if len(losses) == 2:
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        train(recipe, tmp_path / "run", fold, report)
+    assert np.isfinite(losses).all()
+    assert min(losses) > 0
