@@ -1,12 +1,14 @@
-"""``earmark teach``: what it stores, how it goes on when it was interrupted, what its mistakes look like."""
+"""``earmark teach``: what it stores, how it goes on after an interruption, and what mistakes look like."""
 
 import csv
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import refresh
 import soundfile
 import toy
 
@@ -15,6 +17,7 @@ from earmark.record import Record
 from earmark.tagger import Tagger
 from earmark.train import teach as teaching
 from earmark.train.answers import StoredAnswers
+from earmark.train.recipe import Teaching
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -181,3 +184,11 @@ def test_without_pytorch_the_extra_is_named(teach: Run, monkeypatch: pytest.Monk
     assert (code, said) == (
         2, "earmark: earmark teach needs an optional part of earmark: pip install 'earmark[train]'\n"
     )  # fmt: skip
+
+
+def test_the_sections_of_the_page_are_valid() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "teach.md").read_text(encoding="utf-8")
+    sections = [tomllib.loads(text)["teacher"] for text in refresh.fences(page, "toml")]
+    assert len(sections) == 4
+    for section in sections:
+        Teaching.model_validate(section)

@@ -39,7 +39,8 @@ def test_what_is_short_is_filled_up(padding, expected):
 
 class TestOwnNetworks:
     @pytest.fixture(scope="class")
-    def checkpoint(self, exported, record, tmp_path_factory):
+    @classmethod
+    def checkpoint(cls, exported, record, tmp_path_factory):
         path = tmp_path_factory.mktemp("checkpoint") / "toy.safetensors"
         save_checkpoint(path, exported[0], record)
         return path
@@ -161,7 +162,8 @@ class TestHuggingFace:
     """A small AST of random weights, in the layout of the published ones."""
 
     @pytest.fixture(scope="class")
-    def folder(self, tmp_path_factory):
+    @classmethod
+    def folder(cls, tmp_path_factory):
         pytest.importorskip("transformers", reason="earmark[hf] is not installed")
         from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
 
