@@ -24,7 +24,7 @@ from pathlib import Path
 from earmark.data.corpora import CORPORA
 from earmark.frontend import AUDAX, EFFICIENTAT, FSDKAGGLE, SP4ASC, FrontEnd
 from earmark.record import Record
-from earmark.train import recipe
+from earmark.train import recipe, sections
 from earmark.weights import FRONT_ENDS, Published, published
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,20 +116,23 @@ def field_table() -> str:
 
 def recipe_table() -> str:
     """Every key that a recipe may have."""
-    sections = {
+    keys = {
         "": recipe.Recipe,
-        "model.": recipe.Model,
-        "data.": recipe.Data,
-        "data.sources.": recipe.Source,
-        "augment.": recipe.Augment,
-        "optimizer.": recipe.Optimizer,
-        "teacher.": recipe.Teaching,
-        "judge.": recipe.Judge,
-        "logging.": recipe.Logging,
+        "model.": sections.Model,
+        "model.annealing.": sections.Annealing,
+        "data.": sections.Data,
+        "data.sources.": sections.Source,
+        "augment.": sections.Augment,
+        "loss.": sections.Loss,
+        "schedule.": sections.Schedule,
+        "optimizer.": sections.Optimizer,
+        "teacher.": sections.Teaching,
+        "judge.": sections.Judge,
+        "logging.": sections.Logging,
     }
-    tables = {prefix.split(".")[0] for prefix in sections}
+    tables = {prefix.split(".")[0] for prefix in keys}
     rows = []
-    for prefix, section in sections.items():
+    for prefix, section in keys.items():
         for name, entry in section.model_fields.items():
             if prefix or name not in tables | {"front_end"}:
                 default = "required" if entry.is_required() else f"`{_toml(entry.default)}`"

@@ -17,7 +17,7 @@ from earmark.record import Record
 from earmark.tagger import Tagger
 from earmark.train import teach as teaching
 from earmark.train.answers import StoredAnswers
-from earmark.train.recipe import Teaching
+from earmark.train.sections import Teaching
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -13,7 +13,8 @@ import numpy as np
 from earmark.data.manifest import Clip
 from earmark.evaluate import metrics
 from earmark.train.folds import Judgement
-from earmark.train.recipe import Judge, Recipe
+from earmark.train.recipe import Recipe
+from earmark.train.sections import Judge
 from earmark.train.sources import split_clips
 
 MOST_CONFUSED = 64

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from earmark.record import Task
-from earmark.train.recipe import Loss
+from earmark.train.sections import Loss
 
 
 def label_loss(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from earmark.train.recipe import Schedule
+from earmark.train.sections import Schedule
 
 
 def rate_factor(schedule: Schedule, epoch: float, epochs: float) -> float:

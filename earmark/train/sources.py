@@ -23,7 +23,8 @@ from earmark.evaluate.predict import clip_windows
 from earmark.frontend import FrontEnd
 from earmark.models.hearing import apart
 from earmark.models.network import Network
-from earmark.train.recipe import Recipe, Source
+from earmark.train.recipe import Recipe
+from earmark.train.sections import Source
 
 
 def source_clips(source: Source) -> list[Clip]:

@@ -33,7 +33,7 @@ from earmark.train.distillation import (
 )
 from earmark.train.listener import HUGGING_FACE, Listener, open_listener
 from earmark.train.losses import label_loss
-from earmark.train.recipe import Teaching
+from earmark.train.sections import Teaching
 
 Teacher = Callable[[Tensor], Tensor]
 """Gives what is to be learned of waveforms (batch, time): (batch, column), as :meth:`Lessons.heard` does."""

@@ -14,7 +14,8 @@ from earmark.labels import label_set
 from earmark.models import create_model
 from earmark.record import Record
 from earmark.train.loop import train
-from earmark.train.recipe import Recipe, Source, load_recipe
+from earmark.train.recipe import Recipe, load_recipe
+from earmark.train.sections import Source
 from earmark.train.sources import split_clips
 from earmark.weights import published
 

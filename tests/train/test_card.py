@@ -8,7 +8,7 @@ import pytest
 from earmark.data.manifest import read_manifest
 from earmark.evaluate import metrics
 from earmark.train.card import model_card
-from earmark.train.recipe import Source
+from earmark.train.sections import Source
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 from earmark.train.losses import balanced_weights, label_loss, ranking_loss
-from earmark.train.recipe import Loss
+from earmark.train.sections import Loss
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from earmark.train.recipe import Schedule
 from earmark.train.schedules import cosine, rate_factor
+from earmark.train.sections import Schedule
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -15,7 +15,8 @@ from earmark.data.manifest import read_manifest
 from earmark.errors import DataError
 from earmark.labels import label_set
 from earmark.train.loop import train
-from earmark.train.recipe import Data, Recipe, Source
+from earmark.train.recipe import Recipe
+from earmark.train.sections import Data, Source
 from earmark.train.sources import source_clips, split_clips
 
 

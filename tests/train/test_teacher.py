@@ -20,7 +20,7 @@ from earmark.train.distillation import answers_of
 from earmark.train.folds import cross_validate
 from earmark.train.listener import NetworkListener
 from earmark.train.loop import train
-from earmark.train.recipe import Teaching
+from earmark.train.sections import Teaching
 from earmark.train.sources import split_clips
 from earmark.train.teacher import Probe, open_lessons
 
