@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -147,7 +146,7 @@ def _open(
     names = weights.members(model)
     with download_bar(quiet) as report:
         members = [load(name, threads=threads, report=report) for name in names]
-    if threads is not None and "torch" in sys.modules:
+    if threads is not None and any(Path(name).suffix == ".safetensors" for name in names):
         import torch
 
         torch.set_num_threads(threads)
