@@ -197,9 +197,9 @@ def test_the_challenge_has_its_files(run: Run, checkpoint: Path, manifest: Path,
     unlabelled = table(
         tmp_path / "u.csv", ("path", "labels"), *((clip.path, "") for clip in read_manifest(manifest))
     )
-    code, out, _ = run("evaluate", checkpoint, unlabelled, "--dcase", "none", "--out", tmp_path)
+    code, out, err = run("evaluate", checkpoint, unlabelled, "--dcase", "none", "--out", tmp_path)
     assert code == 0
-    assert numbers(out) == {"clips": 16}
+    assert (numbers(out), err) == ({"clips": 16}, "")
     assert (tmp_path / "none.output.csv").read_text() == (tmp_path / "King_XY_1.output.csv").read_text()
 
 
@@ -212,6 +212,9 @@ def test_a_model_file_is_judged_without_pytorch(
     code, out, err = run("evaluate", toy_model, manifest, "--tta", 2, "--out", tmp_path, "--threads", 1)
     assert (code, err) == (0, "")
     assert numbers(out)["clips"] == 16
+    settings = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["settings"]
+    assert settings["masks"] == [{"frames": 128, "frame_stripes": 2, "mels": 32, "mel_stripes": 2}]
+    assert (settings["tta"], settings["seed"]) == (2, 0)
     code, _, err = run("evaluate", toy_model, manifest, "--dcase", "x")
     assert code == 2
     assert "co-occur" in err

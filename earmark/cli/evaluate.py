@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,11 +95,12 @@ def evaluate(
         raise typer.Exit(2)
     print(f"{tagger.record.name}, judged by {manifest}\n\n{in_words(found)}")
     if out is not None:
-        settings = {"way": way, "fold": fold, "limit": limit, "by": by, "tta": tta, **masks}
+        settings: dict[str, Any] = {"way": way, "fold": fold, "limit": limit, "by": by, "tta": tta}
+        if passes:
+            settings |= {"seed": seed, "masks": [asdict(masked.masks) for masked in passes]}
         files = [weights.find(name) for name in weights.members(model)]
-        traced = traces(tagger.record, files, manifest, settings | ({"seed": seed} if tta else {}))
-        written = write_report(found, traced, out)
-        if not quiet and not any(path.suffix == ".png" for path in written):
+        written = write_report(found, traces(tagger.record, files, manifest, settings), out)
+        if not quiet and found.by_class and not any(path.suffix == ".png" for path in written):
             complain("plots need an optional part of earmark: pip install 'earmark[plot]'")
     if challenge is not None:
         challenge(found, tta, author or [], out or Path())
@@ -147,7 +148,7 @@ def _open(
     names = weights.members(model)
     with download_bar(quiet) as report:
         members = [load(name, threads=threads, report=report) for name in names]
-    if threads is not None and sys.modules.get("torch"):
+    if threads is not None and any(Path(name).suffix == ".safetensors" for name in names):
         import torch
 
         torch.set_num_threads(threads)

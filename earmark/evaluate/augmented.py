@@ -190,7 +190,7 @@ class MaskedPasses:
         self, session: Any, record: Record, passes: int, masks: Masks, fill: float | Floats, seed: int = 0
     ) -> None:
         self._session, self._single_label = session, record.task == "single_label"
-        self._passes, self._masks, self._fill, self._seed = passes, masks, fill, seed
+        self._passes, self.masks, self._fill, self._seed = passes, masks, fill, seed
         self.restart("")
 
     def restart(self, clip: str) -> None:
@@ -213,7 +213,7 @@ class MaskedPasses:
         """
         [(graph_input, log_mel)] = inputs.items()
         shape = (log_mel.shape[MEL], log_mel.shape[FRAME])
-        drawn = [draw_stripes(shape, self._masks, self._generator) for _ in range(self._passes)]
+        drawn = [draw_stripes(shape, self.masks, self._generator) for _ in range(self._passes)]
         answers = [
             self._session.run(names, {graph_input: mask_stripes(log_mel, stripes, self._fill)})
             for stripes in drawn
