@@ -295,10 +295,11 @@ class _Run:
             self.average.update_parameters(self.network)
 
     def _judge(self) -> dict[str, Any]:
-        if self.judged_windows is None:
-            self.judged_windows = list(clips_to_judge(self.recipe, self.split.judged))
+        windows = self.judged_windows or clips_to_judge(self.recipe, self.split.judged)
+        if self.recipe.data.cache:
+            windows = self.judged_windows = list(windows)
         front_end, network = hearing(self.recipe, self.kept)
-        scores = predict(network, front_end, self.judged_windows, self.recipe.task)
+        scores = predict(network, front_end, windows, self.recipe.task)
         truth = targets(self.split.judged, self.split.labels)
         precision = metrics.macro(metrics.average_precision(truth, scores))
         if self.recipe.judge.keep == "last" or precision > self.best:
