@@ -12,6 +12,7 @@ import refresh
 import soundfile
 import toy
 
+from earmark.data.manifest import Clip
 from earmark.models.checkpoint import save_checkpoint
 from earmark.record import Record
 from earmark.tagger import Tagger
@@ -105,15 +106,15 @@ def test_an_interrupted_run_over_shards_goes_on(
     manifest = with_a_bad_clip(clips, tmp_path / "bad")
     folder, arguments = tmp_path / "teacher", ("--shard-clips", 2, "--quiet", "--out")
     heard: list[str] = []
-    read = teaching.load_audio
+    read = teaching.read_clip
 
-    def interrupted(path: Path, rate: int) -> tuple:
-        heard.append(path.stem)
+    def interrupted(clip: Clip, rate: int) -> np.ndarray:
+        heard.append(clip.id)
         if len(heard) == 4:
             raise KeyboardInterrupt
-        return read(path, rate)
+        return read(clip, rate)
 
-    monkeypatch.setattr(teaching, "load_audio", interrupted)
+    monkeypatch.setattr(teaching, "read_clip", interrupted)
     assert teach(*arguments, folder, manifest=manifest)[0] == 130
     assert [path.name for path in folder.iterdir()] == ["shard_00000.npz"]
     begun = (folder / "shard_00000.npz").read_bytes()
@@ -125,6 +126,24 @@ def test_an_interrupted_run_over_shards_goes_on(
     # all is there: nothing is heard again, and the clip that is left out still counts
     assert teach(*arguments, folder, manifest=manifest)[0] == 1
     assert len(heard) == 7
+
+
+def test_rows_of_an_hdf5_file_are_heard_too(teach: Run, clips: Path, tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="earmark[hdf5] is not installed")
+    sounds = [clips.parent / f"{name}.wav" for name in ids_of(clips)[:2]]
+    with h5py.File(tmp_path / "c.hdf", "w") as file:
+        kind = h5py.special_dtype(vlen=np.dtype("uint8"))
+        rows = file.create_dataset("mp3", (2,), kind)
+        for row, sound in enumerate(sounds):
+            rows[row] = np.frombuffer(sound.read_bytes(), np.uint8)
+    manifest = tmp_path / "rows.csv"
+    manifest.write_text("path,labels,member,id\nc.hdf,,0,first\nc.hdf,,1,second\n", encoding="utf-8")
+    assert teach("--out", tmp_path / "a.npz", "--quiet")[0] == 0
+    assert teach("--out", tmp_path / "b.npz", "--quiet", manifest=manifest)[0] == 0
+    files, members = (StoredAnswers(tmp_path / name) for name in ("a.npz", "b.npz"))
+    np.testing.assert_array_equal(
+        members.read(members.find(["first", "second"])), files.read(files.find(ids_of(clips)[:2]))
+    )
 
 
 def test_answers_of_another_run_are_not_mixed_in(teach: Run, clips: Path, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from earmark.audio import load_audio
 from earmark.data.manifest import Clip
+from earmark.data.reading import read_clip
 from earmark.errors import DataError, EarmarkError, ModelError
 from earmark.files import remove_partial, write_atomically
 from earmark.train.answers import SHARDS, Heading, packed, read_file
@@ -145,7 +145,7 @@ def _ask(
 
 
 def _answer(listener: Listener, clip: Clip, kind: Kind) -> NDArray[np.float32]:
-    waveform = load_audio(clip.path, listener.sample_rate)[0]
+    waveform = read_clip(clip, listener.sample_rate)
     answer = listener(torch.from_numpy(waveform)[None], listener.sample_rate)
     if kind == "scores" and listener.kind == "logits" and listener.task is not None:
         answer = as_scores(answer, listener.task)
