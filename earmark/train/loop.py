@@ -75,15 +75,16 @@ def train(
         ModelError: If the network cannot be built as asked.
     """
     split = split_clips(recipe, fold)
-    _claim(folder, recipe, fold, split)
+    resolved = _resolved(folder, recipe, fold)
     run = _Run(recipe, split, folder, fold, report)
+    _claim(folder, recipe, split, resolved)
     for epoch in range(run.resume(), recipe.optimizer.epochs):
         run.epoch(epoch)
     return run.record
 
 
-def _claim(folder: Path, recipe: Recipe, fold: int | None, split: Split) -> None:
-    """Makes the folder this run's own, or checks that it is already.
+def _resolved(folder: Path, recipe: Recipe, fold: int | None) -> str:
+    """The recipe as the folder of its run keeps it; refused where the folder holds a run of another one.
 
     What is said about a recipe, how its result is judged and where its numbers are shown may change without a
     new training.
@@ -95,6 +96,12 @@ def _claim(folder: Path, recipe: Recipe, fold: int | None, split: Split) -> None
         raise RecipeError(
             f"{folder}: holds a run of another recipe: choose another folder or remove this one"
         )
+    return resolved
+
+
+def _claim(folder: Path, recipe: Recipe, split: Split, resolved: str) -> None:
+    """Makes the folder the run's own, once all that the run needs is there."""
+    stored = folder / "recipe.json"
     if not stored.exists():
         noted = provenance(recipe, split.groups, split.judged)
         write_atomically(folder / "run.json", json.dumps(noted, indent=1))
