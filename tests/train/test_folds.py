@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 import toy
 
 from earmark.data.manifest import read_manifest, targets
@@ -133,3 +134,13 @@ def test_a_summary_of_nothing_is_empty(judgement):
     assert "recall_at_threshold_macro" not in summary(
         judgement.record.changed(threshold=None), judgement.clips, judgement.targets, judgement.scores
     )
+
+
+def test_a_single_fold_is_a_fixed_split(clips, tmp_path):
+    options = {"optimizer": {"epochs": 6, "learning_rate": 2e-2, "average_decay": 0.0}}
+    recipe = toy.toy_recipe(clips, data={"folds": [1]}, judge={"every": 1, "keep": "best"}, **options)
+    judgement = cross_validate(recipe, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["fold1"]
+    assert {clip.fold for clip in judgement.clips} == {1}
+    kept = load_checkpoint(tmp_path / "fold1" / "best.safetensors")[0].state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in judgement.network.state_dict().items())

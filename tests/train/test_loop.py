@@ -377,6 +377,48 @@ def test_the_rate_follows_its_schedule(clips, tmp_path, monkeypatch):
     assert max(wanted) == 1.0
 
 
+def gradients(clips, folder, monkeypatch, **optimizer) -> list[float]:
+    """Length of the gradient at each step of an epoch of three batches."""
+    found = []
+    step = torch.optim.AdamW.step
+
+    def watched(self, *arguments):
+        every = [weight.grad for group in self.param_groups for weight in group["params"]]
+        found.append(float(torch.stack([gradient.square().sum() for gradient in every]).sum().sqrt()))
+        return step(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.optim.AdamW, "step", watched)
+        train(toy.toy_recipe(clips, optimizer={"epochs": 1, **optimizer}), folder, 1)
+    return found
+
+
+def test_gradients_of_several_batches_make_one_step(clips, tmp_path, monkeypatch):
+    alone = gradients(clips, tmp_path / "1", monkeypatch)
+    together = gradients(clips, tmp_path / "2", monkeypatch, accumulate=2)
+    assert (len(alone), len(together)) == (3, 2)  # what is left at the end of an epoch is a step too
+    assert together[0] < alone[0] + alone[1]
+
+
+def test_a_gradient_is_no_longer_than_allowed(clips, tmp_path, monkeypatch):
+    free = gradients(clips, tmp_path / "1", monkeypatch)
+    held = gradients(clips, tmp_path / "2", monkeypatch, clip_norm=min(free) / 2)
+    assert held == pytest.approx([min(free) / 2] * 3, rel=1e-4)
+
+
+def test_the_scores_kept_are_those_of_the_epoch_kept(clips, tmp_path):
+    options = {"optimizer": {"epochs": 8, "learning_rate": 2e-2, "average_decay": 0.0}}
+    for keep in ("last", "best"):
+        recipe = toy.toy_recipe(clips, judge={"every": 1, "keep": keep}, **options)
+        train(recipe, tmp_path / keep, 1)
+        network, _ = load_checkpoint(tmp_path / keep / f"{keep}.safetensors")
+        scores = score_clips(recipe, network, split_clips(recipe, 1).judged)
+        np.testing.assert_array_equal(scores, np.load(tmp_path / keep / "scores.npy"))
+    lines = log_of(tmp_path / "best")
+    best = max(lines, key=lambda line: line["map_macro"])
+    assert best["epoch"] < 8, "the last epoch is the best: this test says nothing"
+
+
 class TestSplit:
     def test_a_fold_is_set_apart(self, clips):
         split = split_clips(toy.toy_recipe(clips), 1)
