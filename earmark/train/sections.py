@@ -28,11 +28,13 @@ def _as_list(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-def _label_set(value: Any) -> Any:
-    try:
-        return label_set(value) if isinstance(value, str) else value
-    except ModelError as error:
-        raise ValueError(str(error)) from None
+def _known_set(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            label_set(value)
+        except ModelError as error:
+            raise ValueError(str(error)) from None
+    return value
 
 
 class Annealing(Section):
@@ -126,7 +128,7 @@ class Data(Section):
 
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     """Their clips are put together."""
-    labels: Annotated[tuple[str, ...] | None, BeforeValidator(_label_set)] = None
+    labels: Annotated[str | tuple[str, ...] | None, BeforeValidator(_known_set)] = None
     """Classes in the order of the logits, or a set such as "audioset"; by default all, from A to Z."""
     folds: tuple[Count, ...] = ()
     """Judge a network on each of these, then train one on everything; only one: its network is the result."""

@@ -21,6 +21,7 @@ from earmark.data.stratify import deal
 from earmark.errors import DataError
 from earmark.evaluate.predict import clip_windows
 from earmark.frontend import FrontEnd
+from earmark.labels import label_set as named_labels
 from earmark.models.hearing import apart
 from earmark.models.network import Network
 from earmark.train.recipe import Recipe
@@ -78,7 +79,7 @@ def split_clips(recipe: Recipe, fold: int | None) -> Split:
     """
     sources = [(source, source_clips(source)) for source in recipe.data.sources]
     everything = [clip for _, clips in sources for clip in clips]
-    labels = recipe.data.labels or label_set(everything)
+    labels = _labels(recipe, everything)
     targets(everything, labels)
     groups = tuple(
         tuple(clip for clip in select(clips, source.train_on) if fold is None or clip.fold != fold)
@@ -90,6 +91,21 @@ def split_clips(recipe: Recipe, fold: int | None) -> Split:
     if not any(groups):
         raise DataError(f"recipe {recipe.name!r}: no clip is left to train on")
     return Split(labels, groups, judged)
+
+
+def _labels(recipe: Recipe, clips: Sequence[Clip]) -> tuple[str, ...]:
+    """The recipe's classes; of a list of its own, none may be on no clip, unless no clip has a label."""
+    wanted = recipe.data.labels
+    if isinstance(wanted, str):
+        return named_labels(wanted)
+    found = label_set(clips)
+    idle = [label for label in wanted or () if label not in found]
+    if found and idle:
+        listed = ", ".join(idle[:5]) + (", ..." if len(idle) > 5 else "")
+        raise DataError(
+            f"recipe {recipe.name!r}: no clip has the label {listed}: leave it out of data.labels"
+        )
+    return wanted or found
 
 
 def draws(recipe: Recipe, split: Split) -> list[Draw]:
