@@ -100,6 +100,7 @@ def packed(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
 def test_every_worker_opens_the_file_itself(packed):
     clips = load_corpus("fsd50k_hdf5", packed, "train")
     read_clip(clips[0], RATE)  # a handle in this process, which workers must not use

@@ -94,6 +94,7 @@ def test_a_network_trains_on_one_split_and_is_judged_on_another(tau, tmp_path):
     assert record.labels == label_set("tau_scenes")
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
 def test_a_network_trains_on_rows_of_hdf5_files(tmp_path):
     corpora_toys.make_fsd50k_hdf5(tmp_path / "corpus")
     sources = [{"corpus": "fsd50k_hdf5", "folder": str(tmp_path / "corpus"), "split": ["train", "val"]}]
