@@ -29,7 +29,7 @@ FRONT_ENDS = {
 }
 
 
-@pytest.fixture(scope="module", params=FRONT_ENDS)
+@pytest.fixture(scope="module", params=["leaf", pytest.param("sincnet", marks=pytest.mark.slow)])
 def heard(request, record) -> tuple[Network, Record]:
     """A network with a front-end that learns, and its record."""
     record = record.changed(front_end=FRONT_ENDS[request.param])

@@ -23,7 +23,7 @@ def recipe_of(clips, kind: str, **tables) -> Recipe:
     return Recipe.model_validate(values)
 
 
-@pytest.mark.parametrize("kind", ["leaf", "sincnet"])
+@pytest.mark.parametrize("kind", ["leaf", pytest.param("sincnet", marks=pytest.mark.slow)])
 def test_it_trains_with_its_network_and_the_model_file_needs_nothing_else(clips, tmp_path, kind):
     recipe = recipe_of(clips, kind)
     assert recipe.front_end == LearnedFrontEnd(kind, f_min=60 if kind == "leaf" else 50, **FRONT_END)
