@@ -5,13 +5,12 @@ Conventions: the file is written when all is done, whole or not at all.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from earmark.cli.program import ModelOption, app, complain, download_bar, progress
+from earmark.cli.program import ModelOption, app, complain, download_bar, one_matrix_thread, progress
 from earmark.errors import EarmarkError
 
 if TYPE_CHECKING:
@@ -50,8 +49,7 @@ def embed(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no warnings.")] = False,
 ) -> None:
     """Writes what a model makes of recordings before it names sounds, one vector each."""
-    # NumPy's matrix library reads this when it is loaded; the front-end's products are too small to share
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    one_matrix_thread()
     from earmark.audio.find import find_recordings
     from earmark.embeddings import file_writer
     from earmark.zoo import load

@@ -6,7 +6,6 @@ Conventions: numbers go to standard output; a clip that cannot be judged is name
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from earmark import weights
-from earmark.cli.program import app, complain, download_bar, progress
+from earmark.cli.program import app, complain, download_bar, one_matrix_thread, progress
 from earmark.errors import extra
 from earmark.files import write_atomically
 
@@ -76,8 +75,7 @@ def evaluate(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no warnings.")] = False,
 ) -> None:
     """Judges a model by the clips of a manifest."""
-    # NumPy's matrix library reads this when it is loaded; the front-end's products are too small to share
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    one_matrix_thread()
     from earmark.evaluate.evaluation import evaluate as judge
     from earmark.evaluate.report import in_words, traces, write_report
 

@@ -79,6 +79,11 @@ def earmark(
     """Says what is heard in recordings."""
 
 
+def one_matrix_thread() -> None:
+    """Before NumPy is loaded: its matrix library takes one thread, as a front-end's products are small."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 @contextmanager
 def progress(quiet: bool) -> Iterator[Callable[[str], None]]:
     """Shows which file is being worked on, on a terminal only."""

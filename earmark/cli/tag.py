@@ -5,7 +5,6 @@ Conventions: results go to standard output as they come, or to a file when all i
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from earmark.cli.program import ModelOption, app, complain, download_bar, progress
+from earmark.cli.program import ModelOption, app, complain, download_bar, one_matrix_thread, progress
 from earmark.errors import EarmarkError
 from earmark.files import write_atomically
 from earmark.output import Format
@@ -59,8 +58,7 @@ def tag(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no warnings.")] = False,
 ) -> None:
     """Says what is heard in recordings."""
-    # NumPy's matrix library reads this when it is loaded; the front-end's products are too small to share
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    one_matrix_thread()
     from earmark.audio.find import find_recordings
     from earmark.output import layout
     from earmark.zoo import load

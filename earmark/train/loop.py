@@ -41,7 +41,15 @@ from earmark.train.provenance import provenance
 from earmark.train.recipe import Recipe
 from earmark.train.run_state import RunState
 from earmark.train.schedules import rate_factor
-from earmark.train.sources import Split, clips_to_judge, clips_to_train, draws, hearing, split_clips
+from earmark.train.sources import (
+    Split,
+    clips_to_judge,
+    clips_to_train,
+    draws,
+    hearing,
+    split_clips,
+    steps_per_epoch,
+)
 from earmark.train.start import anneal, first_network, moving_average, parameter_groups
 from earmark.train.teacher import open_lessons
 from earmark.version import __version__
@@ -141,7 +149,7 @@ class _Run:
         self.data = clips_to_train(recipe, split)
         self.draws = draws(recipe, split)
         self.class_weights = self._class_weights()
-        self.steps = len(list(epoch_batches(self.draws, recipe.optimizer.batch_size, (0,))))
+        self.steps = steps_per_epoch(recipe, split)
         self.lessons.fit_probes(folder, self._labelled_passes)
         self.best = -math.inf
         self.judged_windows: list[tuple[int, NDArray[np.float32]]] | None = None
