@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from earmark.errors import ModelError
 from earmark.models.layers import StripeMask, lengthen
@@ -73,9 +74,20 @@ class SeparableConv(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Maps (batch, channel, frame, mel) to (batch, channel, frame // 2, mel // 2)."""
-        mixed = self.ch_conv1(features)
-        pooled: Tensor = self.pool(self.bn(self.sp_conv1(mixed) + self.sp_conv2(mixed)).relu())
+        pooled: Tensor = self.pool(self.bn(self._filtered(features)).relu())
         return pooled
+
+    def _filtered(self, features: Tensor) -> Tensor:
+        """Both filters' sum; where one channel learns, by the product of the kernels, in half the time."""
+        filters = (self.sp_conv1, self.sp_conv2)
+        if not self.training or features.shape[1] > 1:
+            mixed = self.ch_conv1(features)
+            return filters[0](mixed) + filters[1](mixed)
+        along_frame, along_mel = (
+            conv2d(features, self.ch_conv1.weight * each.weight, padding=each.padding, dilation=each.dilation)
+            for each in filters
+        )
+        return along_frame + along_mel
 
 
 @register(Cnn6Config, {"cnn6_60k": {}})

@@ -14,6 +14,7 @@ from earmark.deploy.export import TOLERANCE, export_model
 from earmark.errors import ModelError
 from earmark.frontend import SP4ASC
 from earmark.models import Network, create_model
+from earmark.models.cnn6 import SeparableConv
 from earmark.models.layers import StripeMask, zero_stripes
 from earmark.models.log_mel import LogMel
 from earmark.record import Record
@@ -34,6 +35,22 @@ def golden(shared: Path) -> Path:
 @pytest.fixture(scope="module")
 def numbers(golden: Path) -> dict[str, np.ndarray]:
     return dict(np.load(golden / "sp4asc.npz"))
+
+
+def test_the_first_block_learns_what_it_answers() -> None:
+    block = SeparableConv((1, 8)).train()
+    block.bn.eval()  # its statistics stay, so that the two forms differ by the convolutions alone
+    heard = torch.randn(2, 1, 20, 24, generator=torch.Generator().manual_seed(0))
+    sums, gradients = [], []
+    for learning in (True, False):
+        block.training = learning
+        block.zero_grad()
+        answer = block(heard)
+        answer.square().sum().backward()
+        sums.append(answer.detach())
+        gradients.append([weight.grad.clone() for weight in block.parameters()])
+    torch.testing.assert_close(*sums, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
 def trained(golden: Path, weights: str) -> Network:
