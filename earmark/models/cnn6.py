@@ -82,12 +82,15 @@ class SeparableConv(nn.Module):
         filters = (self.sp_conv1, self.sp_conv2)
         if not self.training or features.shape[1] > 1:
             mixed = self.ch_conv1(features)
-            return filters[0](mixed) + filters[1](mixed)
-        along_frame, along_mel = (
-            conv2d(features, self.ch_conv1.weight * each.weight, padding=each.padding, dilation=each.dilation)
-            for each in filters
-        )
-        return along_frame + along_mel
+            along_frame, along_mel = (each(mixed) for each in filters)
+        else:
+            kernels = [self.ch_conv1.weight * each.weight for each in filters]
+            along_frame, along_mel = (
+                conv2d(features, kernel, padding=each.padding, dilation=each.dilation)
+                for kernel, each in zip(kernels, filters, strict=True)
+            )
+        summed: Tensor = along_frame + along_mel
+        return summed
 
 
 @register(Cnn6Config, {"cnn6_60k": {}})
