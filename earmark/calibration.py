@@ -19,9 +19,10 @@ from earmark.errors import ModelError
 
 Floats = NDArray[np.float32]
 Task = Literal["multi_label", "single_label"]
-Method = Literal["temperature", "platt", "isotonic"]
+Method = Literal["temperature", "platt", "shared", "isotonic"]
+"""Ways to fit one; "shared" is a Platt sigmoid that all classes have in common."""
 METHODS: Mapping[Task, tuple[Method, ...]] = {
-    "multi_label": ("platt", "isotonic"),
+    "multi_label": ("platt", "shared", "isotonic"),
     "single_label": ("temperature",),
 }
 """What suits a task, the default first."""

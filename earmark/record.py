@@ -13,13 +13,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from types import UnionType
 from typing import Any, Literal
 
-from earmark.calibration import (
-    Calibration,
-    Task,
-    calibration_from_dict,
-    calibration_problem,
-    calibration_to_dict,
-)
+from earmark.calibration import Calibration, calibration_from_dict, calibration_problem, calibration_to_dict
+from earmark.calibration import Task as Task
 from earmark.errors import ModelError
 from earmark.frontend import FrontEnd
 from earmark.learned_frontend import AnyFrontEnd, LearnedFrontEnd, front_end_from_dict

@@ -315,7 +315,8 @@ class Tagger:
         pooling = over_windows or ("max" if self.record.task == "multi_label" else "mean")
         if pooling not in ("max", "mean"):
             raise ModelError(f"over_windows must be 'max' or 'mean', not {pooling!r}")
-        warnings, path = (), None
+        warnings: tuple[str, ...] = ()
+        path = None
         if isinstance(source, (str, os.PathLike)):
             if sample_rate is not None:
                 raise AudioError(f"{os.fspath(source)}: a file knows its sample rate: leave sample_rate out")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -39,8 +38,10 @@ def calibrate(
     ] = None,
     fold: Annotated[int | None, typer.Option(help="Fit to this fold only.")] = None,
     method: Annotated[
-        Literal["temperature", "platt", "isotonic"] | None,
-        typer.Option(help="Of exclusive classes temperature; else platt, the default, or isotonic."),
+        Literal["temperature", "platt", "shared", "isotonic"] | None,
+        typer.Option(
+            help="temperature where classes exclude each other; else platt (default), shared, isotonic."
+        ),
     ] = None,
     target: Annotated[
         str | None,
@@ -83,9 +84,8 @@ def calibrate(
     judged_heard, judged = hear(others) if others else (None, None)
     parts = None if judged else parts_of(heard.clips)
     found = fit_and_measure(evidence, method, wanted, parts=parts, judged=judged)
-    fitted_on = {"clips": len(heard.clips), "manifest": manifest.name, "sha256": file_hash(manifest)}
-    fitted_on |= {} if fold is None else {"fold": fold}
-    found = replace(found, calibration=replace(found.calibration, fitted_on=fitted_on))
+    origin = {"clips": len(heard.clips), "manifest": manifest.name, "sha256": file_hash(manifest)}
+    found = found.said_of(origin if fold is None else {**origin, "fold": fold})
     print(f"{record.name}: {method}, fitted to {len(heard.clips)} clips of {manifest}\n")
     print(words.in_words(found))
     if not quiet:

@@ -109,7 +109,7 @@ def require_classes(labels: Sequence[str], targets: Scores) -> None:
     without = ~(targets > 0).any(0)
     always = ~without & ~(known & (targets == 0)).any(0)
     for classes, what in ((without, "no clip has"), (always, "every clip has")):
-        missed = [label for label, wrong in zip(labels, classes, strict=True) if wrong]
+        missed = [labels[index] for index in np.flatnonzero(classes)]
         if missed:
             named = ", ".join(map(repr, missed[:FEW])) + (", ..." if len(missed) > FEW else "")
             raise DataError(
@@ -123,7 +123,8 @@ def fit(method: Method, evidence: Evidence) -> Calibration:
 
     Temperature: the least log loss of the clips' scores. Platt: the least log loss of each class, with slopes
     of at least 0, as a score that falls where a class is heard is worth nothing. Isotonic: the least squares
-    of each class among functions that never fall.
+    of each class among functions that never fall. Shared: as Platt, but one sigmoid for all pairs of clip and
+    class, for few clips: it leaves the order of the classes as it is.
 
     Args:
         method: One that suits the task.
@@ -138,9 +139,11 @@ def fit(method: Method, evidence: Evidence) -> Calibration:
     if method == "temperature":
         return Temperature(_temperature(evidence))
     logits, truth = logit(evidence.scores().astype(np.float64)), evidence.targets
-    columns = [
-        (logits[known, c], _softened(truth[known, c] > 0)) for c, known in enumerate(~np.isnan(truth).T)
-    ]
+    columns = [_known(logits[:, c], truth[:, c]) for c in range(truth.shape[1])]
+    if method == "shared":
+        slope, intercept = _platt(*map(np.concatenate, zip(*columns, strict=True)))
+        several = len(columns)
+        return Platt((slope,) * several, (intercept,) * several, {"sigmoids": "one for all labels"})
     if method == "platt":
         slopes, intercepts = zip(*(_platt(*column) for column in columns), strict=True)
         return Platt(slopes, intercepts)
@@ -148,10 +151,16 @@ def fit(method: Method, evidence: Evidence) -> Calibration:
     return Isotonic(places, levels)
 
 
+def _known(logits: Floats, truth: Scores) -> tuple[Floats, Floats]:
+    """Logits and softened truth of the clips of which it is known whether they belong to a class."""
+    known = ~np.isnan(truth)
+    return logits[known], _softened(truth[known] > 0)
+
+
 def _softened(positive: NDArray[np.bool_]) -> Floats:
     """Platt's targets: of n positive clips each is one with (n + 1) / (n + 2), of n others 1 / (n + 2)."""
     count = positive.sum()
-    return np.where(positive, (count + 1) / (count + 2), 1 / (len(positive) - count + 2))
+    return np.asarray(np.where(positive, (count + 1) / (count + 2), 1 / (len(positive) - count + 2)))
 
 
 def _temperature(evidence: Evidence) -> float:
@@ -161,7 +170,7 @@ def _temperature(evidence: Evidence) -> float:
         raise DataError(
             "a temperature is fitted to clips that have exactly one label each, and these have not"
         )
-    counted, classes = truth.any(1), truth.shape[1]
+    counted, classes = np.asarray(truth.any(1)), truth.shape[1]
     further = 1 / (counted.sum() + 1)  # the weight of one further clip of all classes in equal parts
     wanted = (1 - further) * truth[counted] + further / classes
     chosen = evidence.chosen(counted)

@@ -57,7 +57,7 @@ def in_markdown(found: Calibrated) -> str:
     )
     if found.thresholds is None:
         return text
-    rows = [("label", "threshold", "precision", "recall", "F1")]
+    rows: list[tuple[str, ...]] = [("label", "threshold", "precision", "recall", "F1")]
     for label, threshold in zip(found.labels, found.thresholds.values, strict=True):
         own = found.measured.decisions[label]
         cells = (f"{own[name]:.3f}" if name in own else "" for name in ("precision", "recall", "f1"))
@@ -73,14 +73,10 @@ def entered(record: Record, found: Calibrated) -> Record:
     softmax, nor for scores of an earlier calibration; then there are none.
     """
     before, threshold = record.thresholds, None
-    if found.thresholds is not None:
-        threshold = tuple(found.thresholds.values.tolist())
-    elif before is not None and record.calibration is None and record.task == "multi_label":
+    if before is not None and record.calibration is None and record.task == "multi_label":
         limits = found.calibration.probabilities(logit(np.array(before)))
         threshold = tuple(limits.astype(float).tolist())
-    return record.changed(
-        calibration=found.calibration,
-        threshold=threshold,
+    return found.applied_to(record.changed(calibration=None, threshold=threshold)).changed(
         metrics={**record.metrics, "calibration": found.summary},
         card=with_section(record.card, in_markdown(found)),
     )

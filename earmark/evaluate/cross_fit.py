@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from earmark.evaluate import metrics
 from earmark.evaluate.calibrate import Evidence, fit, require_classes
 from earmark.evaluate.evaluation import Values, one_class_a_clip
 from earmark.evaluate.thresholds import Target, Thresholds, thresholds_for
-from earmark.record import Task
+from earmark.record import Record, Task
 
 Floats = NDArray[np.float64]
 Scores = NDArray[np.float32]
@@ -88,6 +88,17 @@ class Calibrated:
         missed = () if self.thresholds is None else self.thresholds.missed
         return tuple(label for label, wrong in zip(self.labels, missed, strict=False) if wrong)
 
+    def said_of(self, origin: Mapping[str, object]) -> Calibrated:
+        """The same, whose calibration says which clips it was fitted to."""
+        fitted_on = {**self.calibration.fitted_on, **origin}
+        return replace(self, calibration=replace(self.calibration, fitted_on=fitted_on))
+
+    def applied_to(self, record: Record) -> Record:
+        """A record with this calibration and, where there are some, its thresholds."""
+        own = self.thresholds
+        threshold = record.threshold if own is None else tuple(own.values.tolist())
+        return record.changed(calibration=self.calibration, threshold=threshold)
+
     @property
     def summary(self) -> dict[str, object]:
         """What a record keeps of it."""
@@ -105,6 +116,7 @@ def calibrate(
     *,
     parts: NDArray[np.int64] | None = None,
     judged: Evidence | None = None,
+    lowest: float = 0.0,
 ) -> Calibrated:
     """Fits a calibration and thresholds, and measures both.
 
@@ -114,6 +126,7 @@ def calibrate(
         target: Of the thresholds; None: there are none.
         parts: For cross-fitting, see :func:`parts_of`; left out where there are clips to judge by.
         judged: Of other clips, to measure by.
+        lowest: No threshold lies below this.
 
     Raises:
         DataError: As :func:`~earmark.evaluate.calibrate.fit` does.
@@ -122,14 +135,14 @@ def calibrate(
     calibration = fit(method, evidence)
     thresholds = None
     if target is not None:
-        thresholds = thresholds_for(target, evidence.targets, evidence.scores(calibration))
+        thresholds = thresholds_for(target, evidence.targets, evidence.scores(calibration), lowest)
     if judged is not None:
         limits = None if thresholds is None else thresholds.values
         words = f"{len(judged.targets)} clips that it was not fitted to"
         measured = _measured(words, judged, judged.scores(calibration), limits)
     else:
         assert parts is not None
-        measured = _cross_fitted(method, target, evidence, parts)
+        measured = _cross_fitted(method, target, evidence, parts, lowest)
     return Calibrated(evidence.labels, calibration, measured, target, thresholds)
 
 
@@ -148,7 +161,7 @@ def require_parts(labels: Sequence[str], targets: Scores, parts: NDArray[np.int6
 
 
 def _cross_fitted(
-    method: Method, target: Target | None, evidence: Evidence, parts: NDArray[np.int64]
+    method: Method, target: Target | None, evidence: Evidence, parts: NDArray[np.int64], lowest: float
 ) -> Measured:
     require_parts(evidence.labels, evidence.targets, parts)
     scores = np.zeros(evidence.targets.shape, np.float32)
@@ -158,7 +171,9 @@ def _cross_fitted(
         fitted = fit(method, others)
         scores[parts == part] = own.scores(fitted)
         if target is not None:
-            limits[parts == part] = thresholds_for(target, others.targets, others.scores(fitted)).values
+            limits[parts == part] = thresholds_for(
+                target, others.targets, others.scores(fitted), lowest
+            ).values
     words = f"{len(parts)} clips in {len(np.unique(parts))} parts, each by a fit to the others"
     return _measured(words, evidence, scores, None if target is None else limits)
 

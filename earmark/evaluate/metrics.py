@@ -317,7 +317,7 @@ def recall(targets: ArrayLike, scores: ArrayLike, threshold: ArrayLike) -> Float
         threshold: One for all, for each class (class,), or for each score (clip, class).
     """
     truth, values = _tables(targets, scores)
-    return _class_mean((values >= threshold).astype(np.float64), truth > 0)
+    return _class_mean((values >= np.asarray(threshold)).astype(np.float64), truth > 0)
 
 
 def precision(targets: ArrayLike, scores: ArrayLike, threshold: ArrayLike) -> Floats:
@@ -327,7 +327,7 @@ def precision(targets: ArrayLike, scores: ArrayLike, threshold: ArrayLike) -> Fl
     :func:`recall`.
     """
     truth, values = _tables(targets, scores)
-    return _class_mean(np.nan_to_num(truth), (values >= threshold) & ~np.isnan(truth))
+    return _class_mean(np.nan_to_num(truth), (values >= np.asarray(threshold)) & ~np.isnan(truth))
 
 
 def f1(targets: ArrayLike, scores: ArrayLike, threshold: ArrayLike) -> Floats:
@@ -336,7 +336,7 @@ def f1(targets: ArrayLike, scores: ArrayLike, threshold: ArrayLike) -> Floats:
     Arguments as for :func:`recall`.
     """
     truth, values = _tables(targets, scores)
-    reached, positive = (values >= threshold) & ~np.isnan(truth), truth > 0
+    reached, positive = (values >= np.asarray(threshold)) & ~np.isnan(truth), truth > 0
     sizes = reached.sum(0) + positive.sum(0)
     return np.where(positive.any(0), 2 * (reached & positive).sum(0) / np.maximum(sizes, 1), nan)
 

@@ -62,7 +62,7 @@ class Thresholds(NamedTuple):
     missed: NDArray[np.bool_]
 
 
-def thresholds_for(target: Target, targets: ArrayLike, scores: ArrayLike) -> Thresholds:
+def thresholds_for(target: Target, targets: ArrayLike, scores: ArrayLike, lowest: float = 0.0) -> Thresholds:
     """Chooses the threshold of each class by itself.
 
     For a precision, the lowest at which at least that share of the clips that reach it belong to the class,
@@ -73,11 +73,13 @@ def thresholds_for(target: Target, targets: ArrayLike, scores: ArrayLike) -> Thr
         target: What is wanted.
         targets: (clip, class); each class has a positive clip.
         scores: In [0, 1], (clip, class).
+        lowest: No threshold is below this.
     """
     truth, values = np.asarray(targets, np.float64), np.asarray(scores, np.float64)
     known = ~np.isnan(truth)
     found = [_threshold(target, truth[known[:, c], c], values[known[:, c], c]) for c in range(truth.shape[1])]
-    return Thresholds(np.array([value for value, _ in found]), np.array([missed for _, missed in found]))
+    limits = np.array([max(lowest, value) for value, _ in found])
+    return Thresholds(limits, np.array([missed for _, missed in found]))
 
 
 def _threshold(target: Target, truth: Floats, scores: Floats) -> tuple[float, bool]:
