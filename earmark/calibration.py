@@ -159,7 +159,7 @@ def calibration_from_dict(values: object) -> Calibration | None:
     if values is None:
         return None
     kinds = {kind.method: kind for kind in get_args(Calibration)}
-    if not isinstance(values, Mapping) or values.get("method") not in kinds:
+    if not isinstance(values, Mapping) or values.get("method") not in list(kinds):
         raise ModelError(f"calibration must be a table whose method is one of {', '.join(kinds)}")
     kind, own = kinds[values["method"]], {key: value for key, value in values.items() if key != "method"}
     names = {entry.name for entry in fields(kind)}
@@ -172,16 +172,12 @@ def calibration_from_dict(values: object) -> Calibration | None:
 def calibration_problem(calibration: object, task: Task, num_classes: int) -> str:
     """What speaks against a calibration of a model; "" if nothing does."""
     if not isinstance(calibration, Temperature | Platt | Isotonic):
-        return f"calibration must be one of the kinds {', '.join(_methods())}, not {calibration!r}"
+        return f"calibration must be a temperature, sigmoids or lines, not {calibration!r}"
     if calibration.method not in METHODS[task]:
-        return f"calibration {calibration.method} is not for task {task}: that takes {METHODS[task]}"
+        return f"a calibration by {calibration.method} is not for task {task}"
     if calibration.classes not in (None, num_classes):
         return f"calibration is for {calibration.classes} classes, there are {num_classes} labels"
     return ""
-
-
-def _methods() -> list[str]:
-    return [method for methods in METHODS.values() for method in methods]
 
 
 def _sigmoid(values: NDArray[np.float64]) -> Floats:

@@ -75,6 +75,8 @@ def entered(record: Record, found: Calibrated) -> Record:
     before, threshold = record.thresholds, None
     if before is not None and record.calibration is None and record.task == "multi_label":
         limits = found.calibration.probabilities(logit(np.array(before)))
+        least, most = (found.calibration.probabilities(np.full(len(before), end)) for end in (-1e3, 1e3))
+        limits[least == most] = 1.0  # a score that says nothing is never enough
         threshold = tuple(limits.astype(float).tolist())
     return found.applied_to(record.changed(calibration=None, threshold=threshold)).changed(
         metrics={**record.metrics, "calibration": found.summary},
