@@ -163,6 +163,8 @@ def test_a_score_that_points_the_wrong_way_becomes_the_share_of_the_class(record
         np.testing.assert_allclose(turned.scores(found)[:, 0], share, atol=0.02)
     found = calibrate(turned, "platt", parts=np.arange(200) % 5)
     assert found.calibration.slope == (0, 0, 0)
+    made = entered(record.changed(labels=LABELS, threshold=0.5), found)
+    assert made.threshold == (1, 1, 1), "what is always the same is never heard"
     assert any(
         "says nothing about dog, rain, bell" in told
         for told in warnings(record.changed(labels=LABELS), found)
