@@ -109,7 +109,7 @@ def require_classes(labels: Sequence[str], targets: Scores) -> None:
     without = ~(targets > 0).any(0)
     always = ~without & ~(known & (targets == 0)).any(0)
     for classes, what in ((without, "no clip has"), (always, "every clip has")):
-        missed = [labels[index] for index in np.flatnonzero(classes)]
+        missed = [labels[int(index)] for index in np.flatnonzero(classes)]
         if missed:
             named = ", ".join(map(repr, missed[:FEW])) + (", ..." if len(missed) > FEW else "")
             raise DataError(
