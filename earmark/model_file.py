@@ -41,6 +41,20 @@ def seal(graph: bytes, record: Record) -> bytes:
     return body + _metadata_entry(HASH_KEY, hashlib.sha256(body).hexdigest().encode())
 
 
+def resealed(content: bytes, record: Record) -> bytes:
+    """The same graph with another record.
+
+    Args:
+        content: Of a model file, as :func:`read_model_file` gives it.
+        record: That takes the place of its own.
+
+    Returns:
+        The content of a model file.
+    """
+    body = content[:-_HASH_ENTRY_LENGTH]
+    return seal(body.removesuffix(_metadata_entry(RECORD_KEY, _record_entry(body))), record)
+
+
 def read_model_file(path: str | PathLike[str]) -> tuple[bytes, Record]:
     """Reads and checks a model file.
 

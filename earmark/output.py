@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from earmark.tagger import Result
+    from earmark.tagger import Limit, Result
 
 
 class Format(StrEnum):
@@ -37,32 +37,32 @@ class Layout:
     render: Callable[[Result], str]
 
 
-def layout(form: Format, top: int | None, threshold: float | None, heard: float | None) -> Layout:
+def layout(form: Format, top: int | None, threshold: Limit | None) -> Layout:
     """The layout of a format.
 
     Args:
         form: Which.
         top: At most so many tags of a recording; None: all.
-        threshold: Only tags of at least this score; None: any.
-        heard: The score from which the table marks a tag as heard; None: marks nothing.
+        threshold: Only tags of at least this score; "auto": the model's own; None: any.
     """
     if form is Format.JSON:
         return Layout("[", ",\n ", "]\n", lambda result: _json(result, top, threshold))
     if form is Format.JSONL:
         return Layout("", "", "", lambda result: _json(result, top, threshold) + "\n")
     if form is Format.CSV:
-        head = _csv_rows([("path", "label", "score", "start_s", "end_s")])
+        head = _csv_rows([("path", "label", "score", "start_s", "end_s", "calibrated")])
         return Layout(head, "", "", lambda result: _csv(result, top, threshold))
-    return Layout("", "\n", "", lambda result: _table(result, top, threshold, heard))
+    return Layout("", "\n", "", lambda result: _table(result, top, threshold))
 
 
-def _json(result: Result, top: int | None, threshold: float | None) -> str:
+def _json(result: Result, top: int | None, threshold: Limit | None) -> str:
     return json.dumps(result.to_dict(top, threshold), ensure_ascii=False)
 
 
-def _csv(result: Result, top: int | None, threshold: float | None) -> str:
+def _csv(result: Result, top: int | None, threshold: Limit | None) -> str:
+    path, calibrated = result.path or "", str(result.calibrated).lower()
     return _csv_rows(
-        (result.path or "", tag.label, f"{tag.score:.4f}", f"{tag.start_s:.3f}", f"{tag.end_s:.3f}")
+        (path, tag.label, f"{tag.score:.4f}", f"{tag.start_s:.3f}", f"{tag.end_s:.3f}", calibrated)
         for tag in result.chosen(top, threshold)
     )
 
@@ -73,13 +73,17 @@ def _csv_rows(rows: object) -> str:
     return text.getvalue()
 
 
-def _table(result: Result, top: int | None, threshold: float | None, heard: float | None) -> str:
-    tags = result.chosen(top, threshold)
+def _table(result: Result, top: int | None, threshold: Limit | None) -> str:
+    """A star marks what reaches the model's own threshold."""
+    tags, heard = result.chosen(top, threshold), {tag.label for tag in result.heard}
     width = max((len(tag.label) for tag in tags), default=0)
-    lines = [f"{result.path or 'samples'}  ({result.duration_s:.1f} s, {result.model})"]
+    meaning = ", probabilities" if result.calibrated else ""
+    lines = [f"{result.path or 'samples'}  ({result.duration_s:.1f} s, {result.model}{meaning})"]
     for tag in tags:
-        mark = "*" if heard is not None and tag.score >= heard else " "
+        mark = "*" if tag.label in heard else " "
         lines.append(f" {mark} {tag.score:.3f}  {tag.label:<{width}}  {tag.start_s:.1f} - {tag.end_s:.1f} s")
-    if heard is not None and not any(tag.score >= heard for tag in result.tags):
-        lines.append(f"   no label here reaches the model's threshold of {heard:g}")
+    if result.thresholds is not None and not heard:
+        alike = len(set(result.thresholds)) == 1
+        which = f"the model's threshold of {result.thresholds[0]:g}" if alike else "its threshold"
+        lines.append(f"   no label here reaches {which}")
     return "\n".join(lines) + "\n"

@@ -114,28 +114,35 @@ def plot_confusion(
 
 
 def plot_reliability(
-    confidence: NDArray[np.float64],
-    accuracy: NDArray[np.float64],
-    clips: NDArray[np.int64],
-    *,
+    curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]],
     path: str | PathLike[str],
+    *,
+    of: str = "highest score",
+    counted: str = "clips",
 ) -> None:
-    """Draws how often a model was right where it was so sure, and how many clips it was so sure of.
+    """Draws how often a model was right where it was so sure, and how often it was so sure.
 
     Args:
-        confidence: Mean of the highest scores in each bin, shape (bin,).
-        accuracy: Share of clips named right, shape (bin,).
-        clips: Their number, shape (bin,); the other two mean nothing where it is 0.
+        curves: Name -> mean of the scores in each bin, share of them that were right, and their number, each
+            of shape (bin,); the first two mean nothing where the number is 0. A legend names several.
         path: Of the picture.
+        of: Which scores are meant.
+        counted: What their number counts.
     """
     figure = Figure(figsize=(5, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    filled = clips > 0
     upper.plot((0, 1), (0, 1), linewidth=0.8, color="0.6")
-    upper.plot(confidence[filled], accuracy[filled], marker="o", markersize=4, color="C0")
+    for number, (name, (confidence, accuracy, clips)) in enumerate(curves.items()):
+        filled, width = clips > 0, 0.9 / len(clips) / len(curves)
+        look = {"color": f"C{number}", "label": name}
+        upper.plot(confidence[filled], accuracy[filled], marker="o", markersize=4, **look)
+        middles = (np.arange(len(clips)) + 0.5) / len(clips)
+        lower.bar(middles + (number - (len(curves) - 1) / 2) * width, clips, width=width, **look)
     upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
-    lower.bar((np.arange(len(clips)) + 0.5) / len(clips), clips, width=0.9 / len(clips))
-    lower.set(xlabel="highest score", ylabel="clips")
+    lower.set(xlabel=of, ylabel=counted)
+    if len(curves) > 1:
+        upper.legend(loc="upper left")
+        lower.set(yscale="log")
     for axes in (upper, lower):
         axes.grid(visible=True, alpha=0.2)
     figure.savefig(path)

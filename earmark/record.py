@@ -13,13 +13,16 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from types import UnionType
 from typing import Any, Literal
 
+from earmark.calibration import Calibration, calibration_from_dict, calibration_problem, calibration_to_dict
+from earmark.calibration import Task as Task
 from earmark.errors import ModelError
 from earmark.frontend import FrontEnd
 from earmark.learned_frontend import AnyFrontEnd, LearnedFrontEnd, front_end_from_dict
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
+"""2 has calibrations, and thresholds of each class."""
 
-Task = Literal["multi_label", "single_label"]
+Threshold = float | tuple[float, ...]
 Padding = Literal["repeat", "zero"]
 
 
@@ -41,7 +44,10 @@ class Record:
         padding: How a clip shorter than the window is filled up: "repeat" or "zero".
         embedding_size: Channels of the embedding.
         further_front_ends: Of an ensemble whose members hear differently: those of the graph's other inputs.
-        threshold: Score from which a tag counts as heard, in [0, 1]; None where none was chosen.
+        threshold: Score from which a tag counts as heard, in [0, 1], or one for each label; None where none
+            was chosen.
+        calibration: How logits become probabilities; None where scores are plain sigmoids or a softmax, which
+            are no probabilities.
         description: What the model is for, in a sentence.
         license: Of the weights.
         source: Where the weights come from: a recipe, a paper or a URL.
@@ -60,7 +66,8 @@ class Record:
     padding: Padding
     embedding_size: int
     further_front_ends: tuple[AnyFrontEnd, ...] = ()
-    threshold: float | None = None
+    threshold: Threshold | None = None
+    calibration: Calibration | None = None
     description: str = ""
     license: str = ""
     source: str = ""
@@ -83,6 +90,13 @@ class Record:
         """Names of what goes into the graph, one for each front-end; numbered where there are several."""
         names = tuple(front_end.graph_input for front_end in self.front_ends)
         return names if len(names) == 1 else tuple(f"{name}_{index}" for index, name in enumerate(names))
+
+    @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """Score from which each label counts as heard; None where none was chosen."""
+        if self.threshold is None or isinstance(self.threshold, tuple):
+            return self.threshold
+        return (self.threshold,) * len(self.labels)
 
     def _problem(self) -> str:
         for kind, wanted, names in _KINDS:
@@ -109,7 +123,17 @@ class Record:
             return f"window_s must be a positive number of seconds, not {self.window_s!r}"
         if isinstance(self.embedding_size, bool) or self.embedding_size < 1:
             return f"embedding_size must be a positive number of channels, not {self.embedding_size!r}"
-        if self.threshold is not None and not (_is_number(self.threshold) and 0 <= self.threshold <= 1):
+        if self.calibration is not None:
+            problem = calibration_problem(self.calibration, self.task, len(self.labels))
+            if problem:
+                return problem
+        return self._threshold_problem()
+
+    def _threshold_problem(self) -> str:
+        each = self.thresholds or ()
+        if len(each) not in (0, len(self.labels)) or self.threshold == ():
+            return f"threshold must be one number or one for each label, not {len(each)}"
+        if not all(_is_number(one) and 0 <= one <= 1 for one in each):
             return f"threshold must lie in [0, 1], not {self.threshold!r}"
         return ""
 
@@ -118,6 +142,7 @@ class Record:
         values = asdict(self) | {
             "front_end": self.front_end.to_dict(),
             "further_front_ends": [front_end.to_dict() for front_end in self.further_front_ends],
+            "calibration": calibration_to_dict(self.calibration),
             "version": RECORD_VERSION,
         }
         return json.dumps(values, sort_keys=True, ensure_ascii=False)
@@ -164,8 +189,10 @@ class Record:
             values["front_end"] = front_end_from_dict(values["front_end"])
             further = values.get("further_front_ends", [])
             values["further_front_ends"] = tuple(front_end_from_dict(front_end) for front_end in further)
-            if isinstance(values["labels"], list):
-                values["labels"] = tuple(values["labels"])
+            values["calibration"] = calibration_from_dict(values.get("calibration"))
+            for name in ("labels", "threshold"):
+                if isinstance(values.get(name), list):
+                    values[name] = tuple(values[name])
             return cls(**values)
         except (TypeError, AttributeError) as error:
             raise ModelError(f"the model's record is malformed ({error}): export the model again") from None

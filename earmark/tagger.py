@@ -2,7 +2,7 @@
 
 Conventions: a recording goes through in blocks, so memory does not grow with its length. Each window is one
 forward pass. Scores lie in [0, 1]; times are seconds from the recording's start. Only NumPy and ONNX Runtime
-are needed.
+are needed. Scores are probabilities where the record holds a calibration.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from earmark import weights
 from earmark.audio import check_finite, open_audio, resample_blocks, window_chunks
+from earmark.calibration import uncalibrated
 from earmark.embeddings import Embeddings
 from earmark.ensemble import JointSession, joined
 from earmark.errors import AudioError, ModelError
@@ -32,6 +33,8 @@ from earmark.record import Padding, Record
 Floats = NDArray[np.float32]
 OverWindows = Literal["max", "mean"]
 Source = str | os.PathLike[str] | ArrayLike
+Limit = float | Sequence[float] | Literal["auto"]
+"""Scores from which tags are chosen: one, one for each label, or the model's own."""
 
 WINDOWS_PER_CHUNK = 8
 """Windows whose log-mels are computed together, so that overlapping ones share frames, at most."""
@@ -73,6 +76,8 @@ class Result:
         over_windows: How the windows' scores became the recording's.
         warnings: What was odd about the recording, one line each.
         path: Of the recording, where it was a file.
+        calibrated: Whether scores are probabilities.
+        thresholds: Score from which each label counts as heard; None where the model has no threshold.
     """
 
     labels: tuple[str, ...]
@@ -83,6 +88,8 @@ class Result:
     over_windows: OverWindows
     warnings: tuple[str, ...] = ()
     path: str | None = None
+    calibrated: bool = False
+    thresholds: tuple[float, ...] | None = None
 
     @cached_property
     def scores(self) -> Floats:
@@ -105,7 +112,12 @@ class Result:
     def _tag(self, index: int, window: Window) -> Tag:
         return Tag(self.labels[index], float(self.scores[index]), window.start_s, window.end_s)
 
-    def to_dict(self, top: int | None = None, threshold: float | None = None) -> dict[str, Any]:
+    @property
+    def heard(self) -> tuple[Tag, ...]:
+        """The tags that reach the model's own threshold, highest score first; none where it has none."""
+        return self.chosen(threshold="auto") if self.thresholds is not None else ()
+
+    def to_dict(self, top: int | None = None, threshold: Limit | None = None) -> dict[str, Any]:
         """The result as JSON can hold it, with at most ``top`` tags of at least ``threshold``."""
         kept = self.chosen(top, threshold)
         return {
@@ -113,26 +125,50 @@ class Result:
             "duration_s": round(self.duration_s, 4),
             "sample_rate": self.sample_rate,
             "model": self.model,
+            "calibrated": self.calibrated,
             "tags": [_rounded(tag) for tag in kept],
             "windows": [self._window_dict(window, top, threshold) for window in self.windows],
             "warnings": list(self.warnings),
         }
 
-    def chosen(self, top: int | None = None, threshold: float | None = None) -> tuple[Tag, ...]:
-        """The first ``top`` tags (None: all) that reach ``threshold`` (None: any score)."""
-        kept = self.tags if threshold is None else tuple(tag for tag in self.tags if tag.score >= threshold)
-        return kept[:top]
+    def chosen(self, top: int | None = None, threshold: Limit | None = None) -> tuple[Tag, ...]:
+        """The first tags that reach a threshold.
+
+        Args:
+            top: At most so many; None: all.
+            threshold: Least score, or one for each of ``labels``; "auto": the model's own; None: any score.
+
+        Raises:
+            ModelError: If the model has no threshold of its own, or the number of thresholds does not fit.
+        """
+        if threshold is None:
+            return self.tags[:top]
+        limits = self._limits(threshold)
+        return tuple(tag for tag in self.tags if tag.score >= limits[tag.label])[:top]
+
+    def _limits(self, threshold: Limit) -> dict[str, float]:
+        if isinstance(threshold, str):
+            if threshold != "auto" or self.thresholds is None:
+                raise ModelError(f"model {self.model} has no threshold {threshold!r}: give a number")
+            threshold = self.thresholds
+        limits = np.asarray(threshold, np.float64)
+        if limits.ndim and len(limits) != len(self.labels):
+            raise ModelError(f"{len(limits)} thresholds do not fit {len(self.labels)} labels: give one each")
+        return dict(zip(self.labels, np.broadcast_to(limits, len(self.labels)).tolist(), strict=True))
 
     def rolled_up(self) -> Result:
         """The same with AudioSet's parents: "Animal" scores what the highest of all animals does.
 
         In every window a label's score is the maximum over itself and its descendants in AudioSet's ontology;
-        parents that the model has no label for come as further labels behind its own.
+        parents that the model has no label for come as further labels behind its own. Of their thresholds the
+        lowest counts; a maximum of probabilities is no probability.
 
         Raises:
             ModelError: If the model's labels are not AudioSet's.
         """
-        return self._seen_as(rolled_up_labels(self.labels), lambda scores: roll_up(self.labels, scores))
+        seen = self._seen_as(rolled_up_labels(self.labels), lambda scores: roll_up(self.labels, scores))
+        lowest = None if self.thresholds is None else -roll_up(self.labels, -np.array(self.thresholds))
+        return replace(seen, calibrated=False, thresholds=None if lowest is None else tuple(lowest.tolist()))
 
     def only(self, labels: str | Iterable[str]) -> Result:
         """The same with some labels only, in the model's order.
@@ -144,17 +180,17 @@ class Result:
             ModelError: If one is unknown; the message names the nearest.
         """
         kept = list(choose(self.labels, labels))
-        return self._seen_as(tuple(self.labels[index] for index in kept), lambda scores: scores[kept])
+        seen = self._seen_as(tuple(self.labels[index] for index in kept), lambda scores: scores[kept])
+        own = self.thresholds
+        return replace(seen, thresholds=None if own is None else tuple(own[index] for index in kept))
 
     def _seen_as(self, labels: tuple[str, ...], view: Callable[[Floats], Floats]) -> Result:
         windows = tuple(replace(window, scores=view(window.scores)) for window in self.windows)
         return replace(self, labels=labels, windows=windows)
 
-    def _window_dict(self, window: Window, top: int | None, threshold: float | None) -> dict[str, Any]:
-        single = Result(
-            self.labels, (window,), self.duration_s, self.sample_rate, self.model, self.over_windows
-        )
-        tags = [{"label": tag.label, "score": round(tag.score, 4)} for tag in single.chosen(top, threshold)]
+    def _window_dict(self, window: Window, top: int | None, threshold: Limit | None) -> dict[str, Any]:
+        chosen = replace(self, windows=(window,)).chosen(top, threshold)
+        tags = [{"label": tag.label, "score": round(tag.score, 4)} for tag in chosen]
         return {"start_s": round(window.start_s, 4), "end_s": round(window.end_s, 4), "tags": tags}
 
 
@@ -226,6 +262,10 @@ class Tagger:
         """
         return self.around(wrap(self._session), self.record)
 
+    def uncalibrated(self) -> Tagger:
+        """The same without a calibration and thresholds: its scores are plain sigmoids, or a softmax."""
+        return self.around(self._session, self.record.changed(calibration=None, threshold=None))
+
     @property
     def labels(self) -> tuple[str, ...]:
         """One per class, in the order of the scores."""
@@ -275,16 +315,20 @@ class Tagger:
         pooling = over_windows or ("max" if self.record.task == "multi_label" else "mean")
         if pooling not in ("max", "mean"):
             raise ModelError(f"over_windows must be 'max' or 'mean', not {pooling!r}")
+        warnings: tuple[str, ...] = ()
+        path = None
         if isinstance(source, (str, os.PathLike)):
             if sample_rate is not None:
                 raise AudioError(f"{os.fspath(source)}: a file knows its sample rate: leave sample_rate out")
             with open_audio(source) as stream:
                 windows, duration_s = self._hear(stream.blocks(), stream.sample_rate, lengths)
                 warnings, rate, path = tuple(stream.warnings), stream.sample_rate, os.fspath(source)
-            return Result(self.labels, windows, duration_s, rate, self.record.name, pooling, warnings, path)
-        waveform, rate = _samples(source, sample_rate)
-        windows, duration_s = self._hear(_array_blocks(waveform, rate), rate, lengths)
-        return Result(self.labels, windows, duration_s, rate, self.record.name, pooling)
+        else:
+            waveform, rate = _samples(source, sample_rate)
+            windows, duration_s = self._hear(_array_blocks(waveform, rate), rate, lengths)
+        about = self.record.name, pooling, warnings, path
+        calibrated = self.record.calibration is not None
+        return Result(self.labels, windows, duration_s, rate, *about, calibrated, self.record.thresholds)
 
     def embed(
         self,
@@ -398,11 +442,10 @@ class Tagger:
         return logits[0], embedding[0]
 
     def _scores(self, logits: Floats) -> Floats:
-        values = logits.astype(np.float64)
-        if self.record.task == "multi_label":
-            return (0.5 * (1 + np.tanh(0.5 * values))).astype(np.float32)
-        shares = np.exp(values - values.max())
-        return np.asarray(shares / shares.sum(), np.float32)
+        calibration = self.record.calibration
+        if calibration is not None:
+            return calibration.probabilities(logits)
+        return uncalibrated(logits, self.record.task)
 
 
 class _Ear:

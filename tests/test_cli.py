@@ -56,7 +56,8 @@ def test_json_has_one_entry_a_file(run, tmp_path: Path) -> None:
     assert code == 0
     assert [answer["path"] for answer in answers] == [str(path) for path in paths]
     for answer in answers:
-        assert set(answer) == {"path", "duration_s", "sample_rate", "model", "tags", "windows", "warnings"}
+        head = {"path", "duration_s", "sample_rate", "model", "calibrated"}
+        assert set(answer) == head | {"tags", "windows", "warnings"}
         assert [set(tag) for tag in answer["tags"]] == [{"label", "score", "start_s", "end_s"}]
         assert answer["sample_rate"] == RATE
         assert answer["duration_s"] == pytest.approx(1.2, abs=0.01)
@@ -92,7 +93,7 @@ def test_output_is_written_whole(run, tmp_path: Path) -> None:
     target = tmp_path / "out" / "tags.csv"
     code, out, _ = run("tag", write(tmp_path / "a.wav"), "--format", "csv", "--output", target)
     assert (code, out) == (0, "")
-    assert target.read_text().startswith("path,label,score,start_s,end_s\n")
+    assert target.read_text().startswith("path,label,score,start_s,end_s,calibrated\n")
     assert [path.name for path in target.parent.iterdir()] == ["tags.csv"]
 
 

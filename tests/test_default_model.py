@@ -24,8 +24,7 @@ def tagger() -> earmark.Tagger:
 
 def heard(tagger: earmark.Tagger, waveform: np.ndarray, rate: int = RATE) -> list[str]:
     """What reaches the default threshold."""
-    result = tagger.tag(waveform.astype(np.float32), rate)
-    return [tag.label for tag in result.tags if tag.score >= tagger.record.threshold]
+    return [tag.label for tag in tagger.tag(waveform.astype(np.float32), rate).heard]
 
 
 def leveled(waveform: np.ndarray, level_db: float) -> np.ndarray:
@@ -86,8 +85,7 @@ def reached(
         clips = list(csv.DictReader(lines))
     answers: dict[str, list[bool]] = {}
     for clip in clips:
-        best = tagger.tag(folder / clip["path"]).tags[0].score
-        answers.setdefault(clip["kind"], []).append(best >= tagger.record.threshold)
+        answers.setdefault(clip["kind"], []).append(bool(tagger.tag(folder / clip["path"]).heard))
     return answers
 
 

@@ -29,9 +29,14 @@ def result(path: str | None = "stra,ße.wav", **changes) -> Result:
     return Result(**(values | changes))
 
 
-def write(form: Format, results, top=None, threshold=None, heard=None) -> str:
+def marked(threshold: float, path: str | None = "stra,ße.wav") -> Result:
+    """Of a model with a threshold."""
+    return result(path, thresholds=(threshold,) * 3)
+
+
+def write(form: Format, results, top=None, threshold=None) -> str:
     """As the command line writes it."""
-    parts = layout(form, top, threshold, heard)
+    parts = layout(form, top, threshold)
     return parts.head + parts.between.join(parts.render(each) for each in results) + parts.tail
 
 
@@ -43,6 +48,7 @@ def test_json_is_one_list():
         "duration_s": 0.8,
         "sample_rate": 8000,
         "model": "toy",
+        "calibrated": False,
         "tags": [
             {"label": "dog", "score": 0.9, "start_s": 0.0, "end_s": 0.5},
             {"label": 'door "knock"', "score": 0.6, "start_s": 0.5, "end_s": 0.8},
@@ -94,9 +100,9 @@ def test_csv_has_a_row_a_tag():
         ("b.wav", "dog"),
         ("b.wav", 'door "knock"'),
     ]
-    assert list(rows[1].values()) == ["stra,ße.wav", 'door "knock"', "0.6000", "0.500", "0.800"]
+    assert list(rows[1].values()) == ["stra,ße.wav", 'door "knock"', "0.6000", "0.500", "0.800", "false"]
     assert "\r" not in text
-    assert write(Format.CSV, []) == "path,label,score,start_s,end_s\n"
+    assert write(Format.CSV, []) == "path,label,score,start_s,end_s,calibrated\n"
 
 
 @pytest.mark.parametrize("form", [Format.JSON, Format.JSONL])
@@ -108,7 +114,7 @@ def test_top_and_threshold_hold_for_recording_and_windows(form):
 
 
 def test_a_table_is_for_people():
-    assert write(Format.TABLE, [result(), result(None)], top=2, heard=0.7) == (
+    assert write(Format.TABLE, [marked(0.7), marked(0.7, None)], top=2) == (
         "stra,ße.wav  (0.8 s, toy)\n"
         ' * 0.900  dog           0.0 - 0.5 s\n   0.600  door "knock"  0.5 - 0.8 s\n'
         "\n"
@@ -118,12 +124,26 @@ def test_a_table_is_for_people():
 
 
 def test_a_table_says_when_nothing_is_heard():
-    text = write(Format.TABLE, [result()], top=1, heard=0.95)
+    text = write(Format.TABLE, [marked(0.95)], top=1)
     assert "*" not in text
     assert text.endswith("   no label here reaches the model's threshold of 0.95\n")
-    assert "nothing" not in write(Format.TABLE, [result()], heard=0.75)
-    assert "nothing" not in write(Format.TABLE, [result()])
-    assert "nothing" not in write(Format.TABLE, [result()], top=0, heard=0.5)
+    assert "reaches" not in write(Format.TABLE, [marked(0.75)])
+    assert "reaches" not in write(Format.TABLE, [result()])
+    assert "reaches" not in write(Format.TABLE, [marked(0.5)], top=0)
+
+
+def test_probabilities_and_thresholds_of_each_label_are_said():
+    own = result(calibrated=True, thresholds=(0.95, 0.6, 0.2))
+    assert write(Format.TABLE, [own], top=2) == (
+        "stra,ße.wav  (0.8 s, toy, probabilities)\n"
+        '   0.900  dog           0.0 - 0.5 s\n * 0.600  door "knock"  0.5 - 0.8 s\n'
+    )
+    assert write(Format.TABLE, [own], threshold="auto").count("\n") == 2
+    assert json.loads(write(Format.JSON, [own]))[0]["calibrated"] is True
+    assert json.loads(write(Format.JSON, [own], threshold="auto"))[0]["windows"][0]["tags"] == []
+    assert next(csv.DictReader(io.StringIO(write(Format.CSV, [own]))))["calibrated"] == "true"
+    silent = result(thresholds=(0.95, 0.7, 0.2))
+    assert write(Format.TABLE, [silent]).endswith("   no label here reaches its threshold\n")
 
 
 def test_a_table_of_no_tags_is_its_head():

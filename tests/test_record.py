@@ -6,6 +6,7 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
+from earmark.calibration import Platt, Temperature
 from earmark.errors import ModelError
 from earmark.record import RECORD_VERSION, Record
 
@@ -45,8 +46,44 @@ def test_it_cannot_be_changed_in_place(record):
     assert record.name == "toy"
 
 
+def test_calibration_and_thresholds_come_back(record):
+    several = record.changed(calibration=Platt((1.0, 0.5), (0, -1), {"clips": 9}), threshold=(0.25, 0.75))
+    assert Record.from_json(several.to_json()) == several
+    assert several.thresholds == (0.25, 0.75)
+    assert record.thresholds == (0.5, 0.5)
+    assert record.changed(threshold=None).thresholds is None
+    single = record.changed(calibration=Temperature(2), task="single_label")
+    assert Record.from_json(single.to_json()) == single
+
+
+def test_a_record_of_version_1_still_loads(record):
+    values = json.loads(record.to_json())
+    del values["calibration"]
+    assert Record.from_json(json.dumps(values | {"version": 1})) == record
+
+
 @pytest.mark.parametrize(
-    "name", ["threshold", "description", "license", "source", "metrics", "provenance", "card"]
+    ("changes", "said"),
+    [
+        ({"calibration": Temperature(2)}, "temperature is not for task multi_label"),
+        ({"calibration": Platt((1,), (0,))}, "is for 1 classes, there are 2 labels"),
+        (
+            {"calibration": Platt((1, 1), (0, 0)), "task": "single_label"},
+            "platt is not for task single_label",
+        ),
+        ({"calibration": 2.0}, "must be a temperature, sigmoids or lines, not 2.0"),
+        ({"threshold": (0.5,)}, "one for each label, not 1"),
+        ({"threshold": ()}, "one for each label, not 0"),
+        ({"threshold": (0.5, 1.5)}, r"must lie in \[0, 1\]"),
+    ],
+)
+def test_what_does_not_fit_the_labels_is_refused(record, changes, said):
+    with pytest.raises(ModelError, match=said):
+        record.changed(**changes)
+
+
+@pytest.mark.parametrize(
+    "name", ["threshold", "calibration", "description", "license", "source", "metrics", "provenance", "card"]
 )
 def test_what_has_a_default_may_be_missing(record, name):
     plain = Record.from_json(stored(record, **{name: None}))
@@ -134,6 +171,9 @@ WRONG = [
     ("threshold", "0.5"),
     ("threshold", True),
     ("threshold", math.nan),
+    ("threshold", [0.5, "0.5"]),
+    ("calibration", 7),
+    ("calibration", {"method": "platt"}),
     ("description", 1),
     ("license", ["MIT"]),
     ("source", {}),

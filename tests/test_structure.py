@@ -23,7 +23,7 @@ PACKAGE = ROOT / "earmark"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 GROUND = {"errors", "files", "frontend", "labels", "model_file", "record", "version", "weights", "audio"}
-GROUND |= {"learned_frontend", "download", "ensemble"}
+GROUND |= {"learned_frontend", "download", "ensemble", "calibration"}
 """Rooms that every room may use; they use each other only."""
 ROOMS = {
     **dict.fromkeys(GROUND, frozenset()),

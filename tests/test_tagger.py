@@ -4,11 +4,14 @@ import numpy as np
 import onnxruntime
 import pytest
 import soundfile
+from scipy.special import expit, logit, softmax
 
 import earmark
+from earmark.calibration import Platt, Temperature
 from earmark.errors import AudioError, ModelError
 from earmark.frontend import LogMel
 from earmark.model_file import read_model_file
+from earmark.tagger import Result, Window, open_session
 
 RATE = 8000
 
@@ -154,6 +157,82 @@ def test_constant_clips_have_finite_scores(tagger: earmark.Tagger, seconds: floa
 def test_unusable_lengths(tagger: earmark.Tagger, lengths: dict[str, float]) -> None:
     with pytest.raises(ModelError, match=r"window|hop"):
         tagger.tag(sound(1), RATE, **lengths)
+
+
+PLATT = Platt((0.5, 2.0), (-1.0, 0.25))
+
+
+def recording(toy_model: Path, **changes) -> tuple[earmark.Tagger, earmark.Result]:
+    """The toy model with another record, and what it says of three windows."""
+    session, record = open_session(toy_model)
+    tagger = earmark.Tagger.around(session, record.changed(**changes))
+    return tagger, tagger.tag(sound(1.5), RATE)
+
+
+def test_a_calibration_is_applied_to_every_window(toy_model: Path) -> None:
+    plain, calibrated = recording(toy_model)[1], recording(toy_model, calibration=PLATT)[1]
+    assert (plain.calibrated, calibrated.calibrated) == (False, True)
+    for before, after in zip(plain.windows, calibrated.windows, strict=True):
+        logits = logit(before.scores.astype(np.float64))
+        np.testing.assert_allclose(after.scores, expit(logits * [0.5, 2] + [-1, 0.25]), atol=1e-5)
+        np.testing.assert_array_equal(after.embedding, before.embedding)
+    table = np.stack([window.scores for window in calibrated.windows])
+    np.testing.assert_array_equal(calibrated.scores, table.max(0))
+    tagger = recording(toy_model, calibration=PLATT)[0].uncalibrated()
+    np.testing.assert_array_equal(tagger.tag(sound(1.5), RATE).scores, plain.scores)
+    assert (tagger.record.calibration, tagger.record.threshold) == (None, None)
+
+
+def test_a_temperature_is_applied_before_windows_are_averaged(toy_single_label_model: Path) -> None:
+    plain, calibrated = (
+        recording(toy_single_label_model, calibration=own)[1] for own in (None, Temperature(3.0))
+    )
+    logs = np.log(np.stack([window.scores for window in plain.windows]).astype(np.float64))
+    np.testing.assert_allclose(calibrated.scores, softmax(logs / 3, 1).mean(0), atol=1e-5)
+    assert calibrated.scores.max() < plain.scores.max()
+
+
+def test_each_label_has_its_threshold(toy_model: Path) -> None:
+    scores = recording(toy_model)[1].scores
+    limits = (float(scores[0]) - 1e-6, float(scores[1]) + 1e-6)
+    result = recording(toy_model, threshold=limits)[1]
+    assert [tag.label for tag in result.heard] == ["tone"]
+    assert result.chosen(threshold="auto") == result.heard == result.chosen(threshold=limits)
+    assert result.only("noise").heard == ()
+    assert [tag.label for tag in result.only("tone").heard] == ["tone"]
+    assert len(result.chosen(threshold=np.float32(0))) == 2
+    assert recording(toy_model)[1].thresholds == (0.5, 0.5)
+    bare = recording(toy_model, threshold=None)[1]
+    assert bare.heard == ()
+    with pytest.raises(ModelError, match="has no threshold 'auto'"):
+        bare.chosen(threshold="auto")
+    with pytest.raises(ModelError, match="1 thresholds do not fit 2 labels"):
+        bare.chosen(threshold=[0.5])
+
+
+def test_a_parent_has_the_lowest_threshold_of_its_children() -> None:
+    window = Window(0, 1, np.array([0.3, 0.5], np.float32), np.zeros(1, np.float32))
+    labels = ("Bark", "Meow")
+    rolled = Result(
+        labels, (window,), 1, RATE, "toy", "max", calibrated=True, thresholds=(0.4, 0.5)
+    ).rolled_up()
+    limits = dict(zip(rolled.labels, rolled.thresholds or (), strict=True))
+    assert (limits["Bark"], limits["Dog"], limits["Meow"], limits["Cat"]) == (0.4, 0.4, 0.5, 0.5)
+    assert limits["Animal"] == 0.4
+    heard = {tag.label for tag in rolled.heard}
+    assert {"Meow", "Cat", "Animal"} <= heard
+    assert not {"Bark", "Dog"} & heard
+    assert not rolled.calibrated
+
+
+def test_an_ensemble_is_not_calibrated(toy_model: Path) -> None:
+    one, _ = recording(toy_model, calibration=PLATT, threshold=(0.1, 0.2))
+    both = earmark.Tagger.together([one, one])
+    assert (both.record.calibration, both.record.threshold) == (None, None)
+    np.testing.assert_allclose(
+        both.tag(sound(0.5), RATE).scores, one.uncalibrated().tag(sound(0.5), RATE).scores, atol=1e-6
+    )
+    assert earmark.Tagger.together([one]).record.calibration == PLATT
 
 
 def test_unknown_names_and_files(tmp_path: Path) -> None:

@@ -136,10 +136,13 @@ def info(
         print(json.dumps(json.loads(record.to_json()), indent=1, ensure_ascii=False))
         return
     print(f"{record.name}: {record.description}")
+    threshold = "of each label" if isinstance(record.threshold, tuple) else record.threshold
     print(
-        f"task: {record.task}, threshold: {record.threshold}, window: {record.window_s} s,"
-        f" padding: {record.padding}"
+        f"task: {record.task}, threshold: {threshold}, window: {record.window_s} s, padding: {record.padding}"
     )
+    if record.calibration is not None:
+        fitted_on = ", ".join(f"{key} {value}" for key, value in record.calibration.fitted_on.items())
+        print(f"calibration: {record.calibration.method}; scores are probabilities; fitted on: {fitted_on}")
     print(
         f"architecture: {record.architecture} {json.dumps(dict(record.arguments))},"
         f" embedding: {record.embedding_size}"

@@ -19,7 +19,7 @@ from earmark.files import write_atomically
 from earmark.output import Format
 
 if TYPE_CHECKING:
-    from earmark.tagger import Result, Tagger
+    from earmark.tagger import Limit, Result, Tagger
 
 
 @app.command()
@@ -66,7 +66,7 @@ def tag(
     with download_bar(quiet) as report:
         tagger = load(model, threads=threads, report=report)
     view = _view(tagger, rollup, only)
-    parts = layout(format, top, _threshold(threshold, tagger), tagger.record.threshold)
+    parts = layout(format, top, _threshold(threshold, tagger))
     tagged = failed = 0
     with _writer(output) as write, progress(quiet) as show:
         write(parts.head)
@@ -106,7 +106,7 @@ def _view(tagger: Tagger, rollup: bool, only: list[str] | None) -> Callable[[Res
     return view
 
 
-def _threshold(text: str | None, tagger: Tagger) -> float | None:
+def _threshold(text: str | None, tagger: Tagger) -> Limit | None:
     if text is None:
         return None
     if text == "auto":
@@ -115,7 +115,7 @@ def _threshold(text: str | None, tagger: Tagger) -> float | None:
                 f"model {tagger.record.name} has no threshold of its own: give a number",
                 param_hint="--threshold",
             )
-        return tagger.record.threshold
+        return "auto"
     try:
         value = float(text)
     except ValueError:

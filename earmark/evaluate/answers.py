@@ -35,12 +35,14 @@ class Answers:
         scores: Shape (clip, class).
         failed: Those that could not be heard, and why.
         warnings: What was odd about those that were heard, one line each.
+        windows: The scores of each one's windows, (window, class).
     """
 
     clips: tuple[Clip, ...]
     scores: Scores
     failed: tuple[tuple[Clip, str], ...] = ()
     warnings: tuple[str, ...] = ()
+    windows: tuple[Scores, ...] = ()
 
 
 def choose(clips: Sequence[Clip], fold: int | None = None, limit: int | None = None) -> list[Clip]:
@@ -113,6 +115,7 @@ def answer(
     if way in ("whole", "center"):
         _ = tagger.sample_rate  # an ensemble that hears at several rates is refused here, not at every clip
     heard: list[tuple[Clip, Scores]] = []
+    windows: list[Scores] = []
     failed: list[tuple[Clip, str]] = []
     warnings: list[str] = []
     for clip in clips:
@@ -126,9 +129,11 @@ def answer(
             complain(str(error))
             continue
         heard.append((clip, result.scores))
+        windows.append(np.stack([window.scores for window in result.windows]))
         warnings += result.warnings
     scores = np.array([own for _, own in heard], np.float32).reshape(len(heard), len(tagger.labels))
-    return Answers(tuple(clip for clip, _ in heard), scores, tuple(failed), tuple(warnings))
+    clips_heard = tuple(clip for clip, _ in heard)
+    return Answers(clips_heard, scores, tuple(failed), tuple(warnings), tuple(windows))
 
 
 def _hear(tagger: Tagger, clip: Clip, way: Way) -> Result:

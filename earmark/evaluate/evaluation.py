@@ -18,7 +18,7 @@ from earmark.data.manifest import Clip, targets
 from earmark.errors import DataError
 from earmark.evaluate import metrics
 from earmark.evaluate.answers import Answers, Way, answer, require_labels
-from earmark.record import Task
+from earmark.record import Task, Threshold
 from earmark.tagger import Tagger
 
 Floats = NDArray[np.float32]
@@ -87,7 +87,7 @@ def judge(
     task: Task,
     *,
     by: str | None = None,
-    threshold: float | None = None,
+    threshold: Threshold | None = None,
 ) -> Evaluation:
     """Judges scores that are there already.
 
@@ -96,7 +96,7 @@ def judge(
         labels: One per class.
         task: The model's; says what its scores are.
         by: Also by group: a column of the manifest, or "fold".
-        threshold: Score from which a tag counts as heard; None: there is none.
+        threshold: Score from which a tag counts as heard, or one for each label; None: there is none.
 
     Raises:
         DataError: If a clip has a label that is none of these, or there is no such column.
@@ -145,7 +145,9 @@ def one_class_a_clip(truth: Floats) -> bool:
     return bool(len(known)) and bool(((known > 0).sum(1) == 1).all() and not np.isnan(known).any())
 
 
-def _overall(truth: Floats, scores: Floats, task: Task, exclusive: bool, threshold: float | None) -> Values:
+def _overall(
+    truth: Floats, scores: Floats, task: Task, exclusive: bool, threshold: Threshold | None
+) -> Values:
     if not len(truth):
         return {"clips": 0}
     found: dict[str, float] = {"clips": len(truth)}
@@ -155,6 +157,7 @@ def _overall(truth: Floats, scores: Floats, task: Task, exclusive: bool, thresho
         found["map_at_3"] = metrics.map_at_k(truth, scores, 3)
         found["log_loss"] = metrics.log_loss(truth, scores)
         found["log_loss_macro"] = metrics.macro(metrics.class_log_loss(truth, scores))
+        found["brier"] = metrics.brier(truth, scores)
         found["expected_calibration_error"] = metrics.expected_calibration_error(truth, scores)
     auroc = metrics.macro(metrics.auroc(truth, scores))
     found["map_macro"] = metrics.macro(metrics.average_precision(truth, scores))
@@ -164,13 +167,16 @@ def _overall(truth: Floats, scores: Floats, task: Task, exclusive: bool, thresho
     found["lwlrap"] = metrics.lwlrap(truth, scores)
     if task == "multi_label":
         found["binary_log_loss"] = metrics.binary_log_loss(truth, scores)
+        found["binary_brier"] = metrics.binary_brier(truth, scores)
+        error = metrics.binary_expected_calibration_error(truth, scores)
+        found["binary_expected_calibration_error"] = error
     if threshold is not None:
         found["recall_at_threshold_macro"] = metrics.macro(metrics.recall(truth, scores, threshold))
     return _finite(found)
 
 
 def _by_class(
-    truth: Floats, scores: Floats, labels: Sequence[str], exclusive: bool, threshold: float | None
+    truth: Floats, scores: Floats, labels: Sequence[str], exclusive: bool, threshold: Threshold | None
 ) -> dict[str, Values]:
     if not len(truth):
         return {}

@@ -191,13 +191,29 @@ def class_log_loss(targets: ArrayLike, scores: ArrayLike) -> Floats:
     return _class_mean(-np.log(_shares(values)), truth > 0)
 
 
+def brier(targets: ArrayLike, scores: ArrayLike) -> float:
+    """Mean over clips of the squared distances of all scores from the truth; one class a clip, in [0, 2].
+
+    Source: Brier, Verification of Forecasts Expressed in Terms of Probability, 1950.
+    """
+    truth, values = _tables(targets, scores)
+    known = (truth > 0).any(1)
+    return _mean(np.square(truth - values)[known].sum(1))
+
+
+def binary_brier(targets: ArrayLike, scores: ArrayLike) -> float:
+    """Mean over clips and classes of the squared distance of a score from the truth; in [0, 1]."""
+    truth, values = _tables(targets, scores)
+    return _mean(np.square(truth - values)[~np.isnan(truth)])
+
+
 class Reliability(NamedTuple):
     """How right a model was where it was so sure, by bins of equal width over [0, 1].
 
     Attributes:
-        confidence: Mean of the highest scores in each bin, shape (bin,); NaN where it is empty.
-        accuracy: Share of clips that were named right; NaN where the bin is empty.
-        clips: How many clips lie in each bin.
+        confidence: Mean of the scores in each bin, shape (bin,); NaN where it is empty.
+        accuracy: Share of them that were right; NaN where the bin is empty.
+        clips: How many scores lie in each bin: one a clip, or one for each pair of clip and class.
     """
 
     confidence: Floats
@@ -219,7 +235,23 @@ def reliability(targets: ArrayLike, scores: ArrayLike, bins: int = 15) -> Reliab
     truth, values = _tables(targets, scores)
     named = truth[np.arange(len(truth)), values.argmax(1)]
     known = ~np.isnan(named)
-    confidence, right = values.max(1)[known], named[known] > 0
+    return _reliability(values.max(1)[known], named[known] > 0, bins)
+
+
+def binary_reliability(targets: ArrayLike, scores: ArrayLike, bins: int = 15) -> Reliability:
+    """Compares the scores of all pairs of clip and class with how often the class is heard; any labels.
+
+    Args:
+        targets: (clip, class).
+        scores: In [0, 1], (clip, class).
+        bins: How many, of equal width as for :func:`reliability`.
+    """
+    truth, values = _tables(targets, scores)
+    known = ~np.isnan(truth)
+    return _reliability(values[known], truth[known] > 0, bins)
+
+
+def _reliability(confidence: Floats, right: NDArray[np.bool_], bins: int) -> Reliability:
     place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     clips = np.bincount(place, minlength=bins)
     means = [
@@ -235,7 +267,28 @@ def expected_calibration_error(targets: ArrayLike, scores: ArrayLike, bins: int 
     Returns:
         In [0, 1]; NaN where no clip counts.
     """
-    found = reliability(targets, scores, bins)
+    return _calibration_error(reliability(targets, scores, bins))
+
+
+def binary_expected_calibration_error(targets: ArrayLike, scores: ArrayLike, bins: int = 15) -> float:
+    """The same over all pairs of clip and class; see :func:`binary_reliability`."""
+    return _calibration_error(binary_reliability(targets, scores, bins))
+
+
+def class_calibration_error(targets: ArrayLike, scores: ArrayLike, bins: int = 15) -> Floats:
+    """The same over the clips of which it is known whether they belong to a class, for each class.
+
+    Source: Kull et al., Beyond Temperature Scaling, arXiv:1910.12656; its mean is their classwise ECE.
+
+    Returns:
+        float64, shape (class,); NaN where of no clip it is known.
+    """
+    truth, values = _tables(targets, scores)
+    columns = range(truth.shape[1])
+    return np.array([binary_expected_calibration_error(truth[:, [c]], values[:, [c]], bins) for c in columns])
+
+
+def _calibration_error(found: Reliability) -> float:
     if not found.clips.any():
         return nan
     distances = np.nan_to_num(np.abs(found.confidence - found.accuracy))
@@ -255,10 +308,37 @@ def confusion(targets: ArrayLike, scores: ArrayLike) -> NDArray[np.int64]:
     return table
 
 
-def recall(targets: ArrayLike, scores: ArrayLike, threshold: float) -> Floats:
-    """For each class, the share of its clips whose score reaches the threshold; NaN where it has none."""
+def recall(targets: ArrayLike, scores: ArrayLike, threshold: ArrayLike) -> Floats:
+    """For each class, the share of its clips whose score reaches the threshold; NaN where it has none.
+
+    Args:
+        targets: (clip, class).
+        scores: (clip, class).
+        threshold: One for all, for each class (class,), or for each score (clip, class).
+    """
     truth, values = _tables(targets, scores)
-    return _class_mean((values >= threshold).astype(np.float64), truth > 0)
+    return _class_mean((values >= np.asarray(threshold)).astype(np.float64), truth > 0)
+
+
+def precision(targets: ArrayLike, scores: ArrayLike, threshold: ArrayLike) -> Floats:
+    """For each class, the share of the clips that reach its threshold and belong to it; NaN where none do.
+
+    Clips of which it is not known whether they belong to the class do not count. Arguments as for
+    :func:`recall`.
+    """
+    truth, values = _tables(targets, scores)
+    return _class_mean(np.nan_to_num(truth), (values >= np.asarray(threshold)) & ~np.isnan(truth))
+
+
+def f1(targets: ArrayLike, scores: ArrayLike, threshold: ArrayLike) -> Floats:
+    """For each class, the harmonic mean of precision and recall; 0 where nothing is found, NaN without clips.
+
+    Arguments as for :func:`recall`.
+    """
+    truth, values = _tables(targets, scores)
+    reached, positive = (values >= np.asarray(threshold)) & ~np.isnan(truth), truth > 0
+    sizes = reached.sum(0) + positive.sum(0)
+    return np.where(positive.any(0), 2 * (reached & positive).sum(0) / np.maximum(sizes, 1), nan)
 
 
 def quiet_threshold(scores: ArrayLike, share: float) -> float:

@@ -50,6 +50,7 @@ def traces(
             "task": record.task,
             "window_s": record.window_s,
             "threshold": record.threshold,
+            "calibration": record.calibration.method if record.calibration else None,
             "files": [{"path": str(path), "sha256": file_hash(path)} for path in files],
         },
         "manifest": {"path": str(manifest), "sha256": file_hash(manifest)},
@@ -149,7 +150,7 @@ def _plots(found: Evaluation, folder: Path) -> list[Path]:
         plots.plot_confusion(table, rows, columns, made[-1])
     if found.reliability is not None:
         made.append(folder / "reliability.png")
-        plots.plot_reliability(*found.reliability, path=made[-1])
+        plots.plot_reliability({"": found.reliability}, made[-1])
     return made
 
 
@@ -162,7 +163,7 @@ def in_words(found: Evaluation) -> str:
             name: {metric: values[metric] for metric in ON_CONSOLE if metric in values}
             for name, values in found.by_group.items()
         }
-        lines += ["", *_aligned(_rows(short, "group"))]
+        lines += ["", *aligned(_rows(short, "group"))]
     return "\n".join(lines)
 
 
@@ -175,11 +176,13 @@ def in_markdown(found: Evaluation, traced: Mapping[str, Any], plots: Sequence[Pa
         plots: Pictures that lie beside it.
     """
     overall = [("metric", "value"), *((name, _text(value)) for name, value in found.overall.items())]
-    sections = [_head(found, traced), "## Overall\n\n" + _table(overall)]
+    sections = [_head(found, traced), "## Overall\n\n" + markdown_table(overall)]
     if found.by_group:
-        sections.append(f"## By {traced['settings']['by']}\n\n" + _table(_rows(found.by_group, "group")))
+        sections.append(
+            f"## By {traced['settings']['by']}\n\n" + markdown_table(_rows(found.by_group, "group"))
+        )
     if found.by_class:
-        sections.append("## By class\n\n" + _table(_rows(found.by_class, "label")))
+        sections.append("## By class\n\n" + markdown_table(_rows(found.by_class, "label")))
     if found.confusion is not None:
         sections.append(_confusion(found))
     sections += [f"![{plot.stem.replace('_', ' ')}]({plot.name})\n" for plot in plots]
@@ -208,7 +211,7 @@ def _confusion(found: Evaluation) -> str:
     lines = [
         (f"{index + 1} {found.labels[index]}", *map(str, own)) for index, own in zip(rows, table, strict=True)
     ]
-    return "## Confusion\n\nRows: the truth; columns: the highest score.\n\n" + _table([head, *lines])
+    return "## Confusion\n\nRows: the truth; columns: the highest score.\n\n" + markdown_table([head, *lines])
 
 
 def _confused(found: Evaluation) -> tuple[NDArray[np.int64], list[int], list[int]]:
@@ -233,7 +236,8 @@ def _text(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.{DECIMALS}f}"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table as lines of text, the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -246,6 +250,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """A table as Markdown, its head first."""
     lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)

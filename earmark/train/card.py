@@ -12,6 +12,7 @@ import numpy as np
 
 from earmark.data.manifest import Clip
 from earmark.evaluate import metrics
+from earmark.evaluate.calibration_report import in_markdown
 from earmark.train.folds import Judgement
 from earmark.train.recipe import Recipe
 from earmark.train.sections import Judge
@@ -34,6 +35,7 @@ def model_card(recipe: Recipe, judgement: Judgement) -> str:
         _facts(recipe, judgement, used),
         _scores(judgement, recipe.judge) if len(judgement.clips) else "",
         _confusion(judgement) if len(judgement.clips) else "",
+        in_markdown(judgement.calibrated) if judgement.calibrated else "",
         _quiet(recipe.judge, judgement) if judgement.quiet else "",
         f"## Labels\n\n{', '.join(record.labels)}\n",
         _attributions(used),
@@ -68,7 +70,7 @@ def _scores(judgement: Judgement, judge: Judge) -> str:
         "accuracy": _decimals(table.diagonal() / np.maximum(table.sum(1), 1)),
         "average precision": _decimals(precision),
     }
-    if record.threshold is not None:
+    if isinstance(record.threshold, int | float):  # those of each label stand with the calibration
         recalled = metrics.recall(truth, scores, record.threshold)
         columns[f"recall at threshold {record.threshold}"] = _decimals(recalled)
     folds = ", ".join(map(str, found["folds"]))
@@ -102,7 +104,7 @@ def _confusion(judgement: Judgement) -> str:
 
 
 def _quiet(judge: Judge, judgement: Judgement) -> str:
-    threshold = judgement.record.threshold or 0.0
+    threshold = min(judgement.record.thresholds or (0.0,))
     rows = [
         (
             group,
@@ -113,9 +115,13 @@ def _quiet(judge: Judge, judgement: Judgement) -> str:
         )
         for group, scores in judgement.quiet.items()
     ]
+    chosen = (
+        f"The default threshold is {threshold:g}. It is the lowest, from {judge.lowest_threshold:g} up, that"
+    )
+    if isinstance(judgement.record.threshold, tuple):
+        chosen = f"No label's threshold is below {threshold:g}, which"
     return (
-        f"## Threshold\n\nThe default threshold is {threshold:g}. It is the lowest, from "
-        f"{judge.lowest_threshold:g} up, that at most {judge.quiet_share:.1%} of each kind of clip without "
+        f"## Threshold\n\n{chosen} at most {judge.quiet_share:.1%} of each kind of clip without "
         "any of the labels reach; these were not trained on:\n\n"
         + _table(("kind", "clips", "reach it", "highest score", "median"), rows)
     )

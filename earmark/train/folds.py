@@ -14,10 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from earmark.calibration import Calibration
 from earmark.data.manifest import Clip, read_manifest, select, targets
 from earmark.errors import RecipeError
 from earmark.evaluate import metrics
+from earmark.evaluate.calibrate import Evidence, fit
+from earmark.evaluate.cross_fit import Calibrated, calibrate, parts_of, require_parts
 from earmark.evaluate.predict import predict
+from earmark.evaluate.thresholds import Target
 from earmark.models.checkpoint import load_checkpoint
 from earmark.models.network import Network
 from earmark.record import Record
@@ -39,8 +43,10 @@ class Judgement:
         labels: One per class.
         clips: Those judged, in the order of ``targets`` and ``scores``.
         targets: (clip, class).
-        scores: Each from the network that did not train on the clip's fold, (clip, class).
+        scores: Each from the network that did not train on the clip's fold, (clip, class); where the recipe
+            says so calibrated, by what the clips of other folds say.
         quiet: Highest score of each clip without labels, from the network to ship, by group.
+        calibrated: From scores to probabilities, fitted to all judged clips; None where none was asked for.
     """
 
     network: Network
@@ -49,6 +55,7 @@ class Judgement:
     targets: Scores
     scores: Scores
     quiet: Mapping[str, Scores]
+    calibrated: Calibrated | None = None
 
 
 def run_folder(folder: Path, fold: int | None) -> Path:
@@ -57,7 +64,7 @@ def run_folder(folder: Path, fold: int | None) -> Path:
 
 
 def cross_validate(recipe: Recipe, folder: Path, report: Report = lambda facts: None) -> Judgement:
-    """Trains and judges every fold, trains on all clips if there are several, and chooses the threshold.
+    """Trains and judges every fold, trains on all clips if there are several, calibrates, chooses thresholds.
 
     Runs that are complete already are not repeated, so folds may be trained before, elsewhere or side by
     side.
@@ -74,6 +81,9 @@ def cross_validate(recipe: Recipe, folder: Path, report: Report = lambda facts: 
     quiet_clips = _quiet_clips(recipe)
     require_teachers(recipe.teacher, recipe.runs)
     clips = [clip for fold in recipe.data.folds for clip in split_clips(recipe, fold).judged]
+    if recipe.judge.calibrate is not None:
+        labels = split_clips(recipe, recipe.runs[-1]).labels
+        require_parts(labels, targets(clips, labels), parts_of(clips))
     scores: list[Scores] = []
     for fold in recipe.runs:
         report({"fold": fold})
@@ -83,13 +93,45 @@ def cross_validate(recipe: Recipe, folder: Path, report: Report = lambda facts: 
     last = recipe.runs[-1]
     kept = "last" if last is None else recipe.judge.keep
     network, record = load_checkpoint(run_folder(folder, last) / f"{kept}.safetensors")
-    quiet = quiet_scores(recipe, network, quiet_clips)
+    return _judgement(recipe, network, record, clips, scores, quiet_clips)
+
+
+def _judgement(
+    recipe: Recipe,
+    network: Network,
+    record: Record,
+    clips: Sequence[Clip],
+    scores: Sequence[Scores],
+    quiet_clips: Sequence[Clip],
+) -> Judgement:
+    """Calibrates, chooses thresholds, and enters what was found into the record."""
     truth = targets(clips, record.labels) if clips else np.zeros((0, len(record.labels)), np.float32)
     answered = np.concatenate(scores) if scores else truth
     words = {"description": recipe.description, "license": recipe.license, "source": recipe.source}
-    record = record.changed(threshold=quiet_threshold(recipe, quiet), **words)  # the recipe's, as it is now
-    record = record.changed(metrics=summary(record, clips, truth, answered))
-    return Judgement(network, record, tuple(clips), truth, answered, quiet)
+    record = record.changed(**words)  # the recipe's, as it is now
+    evidence = Evidence.of_clips(record.labels, recipe.task, answered, truth)
+    if recipe.judge.calibrate is not None:
+        record = record.changed(calibration=fit(recipe.judge.calibrate, evidence))
+    quiet = quiet_scores(recipe, network, quiet_clips, record.calibration)
+    lowest = quiet_threshold(recipe, quiet)
+    record = record.changed(threshold=lowest)
+    if record.calibration is None:
+        record = record.changed(metrics=summary(record, clips, truth, answered))
+        return Judgement(network, record, tuple(clips), truth, answered, quiet)
+    found = _calibrated(recipe, evidence, clips, lowest or 0.0)
+    record = found.applied_to(record)
+    answered = found.measured.scores
+    record = record.changed(metrics=summary(record, clips, truth, answered) | {"calibration": found.summary})
+    return Judgement(network, record, tuple(clips), truth, answered, quiet, found)
+
+
+def _calibrated(recipe: Recipe, evidence: Evidence, clips: Sequence[Clip], lowest: float) -> Calibrated:
+    """The calibration and thresholds of a recipe; no threshold lies below the one that keeps quiet."""
+    target = None if recipe.judge.target is None else Target.parse(recipe.judge.target)
+    parts = parts_of(clips)
+    found = calibrate(evidence, recipe.judge.calibrate, target, parts=parts, lowest=lowest)
+    folds = ", ".join(map(str, recipe.data.folds))
+    return found.said_of({"clips": len(clips), "folds": folds})
 
 
 def score_clips(recipe: Recipe, network: Network, clips: Sequence[Clip]) -> Scores:
@@ -106,11 +148,16 @@ def _quiet_clips(recipe: Recipe) -> list[Clip]:
     return select(clips, recipe.judge.quiet_on)
 
 
-def quiet_scores(recipe: Recipe, network: Network, clips: Sequence[Clip]) -> dict[str, Scores]:
+def quiet_scores(
+    recipe: Recipe, network: Network, clips: Sequence[Clip], calibration: Calibration | None = None
+) -> dict[str, Scores]:
     """Highest score of each clip without labels, by the column that the recipe's ``judge.quiet_by`` names."""
     if not clips:
         return {}
-    highest = score_clips(recipe, network, clips).max(1)
+    scores = score_clips(recipe, network, clips)
+    if calibration is not None:
+        scores = Evidence.of_clips((), recipe.task, scores, scores).scores(calibration)
+    highest = scores.max(1)
     groups = np.array([clip.extra.get(recipe.judge.quiet_by, "") for clip in clips])
     return {str(group): highest[groups == group] for group in np.unique(groups)}
 
@@ -136,6 +183,6 @@ def summary(record: Record, clips: Sequence[Clip], truth: Scores, scores: Scores
         "log_loss": metrics.log_loss(truth, scores),
         "binary_log_loss": metrics.binary_log_loss(truth, scores),
     }
-    if record.threshold is not None:
+    if isinstance(record.threshold, int | float):  # what thresholds of each label bring is cross-fitted
         found["recall_at_threshold_macro"] = metrics.macro(metrics.recall(truth, scores, record.threshold))
     return {key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}

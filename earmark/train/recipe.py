@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, model_validator
 
+from earmark.calibration import METHODS
 from earmark.config import Section, load
 from earmark.errors import ModelError
 from earmark.frontend import FrontEnd
@@ -101,6 +102,15 @@ class Recipe(Section):
                     raise ValueError(f"augment.{name} is for log-mels, the front-end learns: leave it out")
         if self.augment.limit_probability and getattr(self.front_end, "floor", 1) == 0:
             raise ValueError("augment.limit_probability needs a front-end with a floor")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_calibrated(self) -> Recipe:
+        method = self.judge.calibrate
+        if method is not None and method not in METHODS[self.task]:
+            raise ValueError(f"judge.calibrate for task {self.task} is {' or '.join(METHODS[self.task])}")
+        if method is not None and not self.data.folds:
+            raise ValueError("judge.calibrate needs clips that are judged: give data.folds")
         return self
 
     @model_validator(mode="after")

@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from earmark.calibration import Method
 from earmark.config import Section
 from earmark.data.augment import Stripes
 from earmark.data.corpora import find_corpus
 from earmark.errors import DataError, ModelError
+from earmark.evaluate.thresholds import Target
 from earmark.labels import label_set
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -35,6 +37,13 @@ def _known_set(value: Any) -> Any:
         except ModelError as error:
             raise ValueError(str(error)) from None
     return value
+
+
+def _target(value: str) -> str:
+    try:
+        return str(Target.parse(value))
+    except DataError as error:
+        raise ValueError(str(error)) from None
 
 
 class Annealing(Section):
@@ -359,6 +368,16 @@ class Judge(Section):
     """Clips without labels, never trained on, by which the threshold is chosen; none: no threshold."""
     quiet_on: Mapping[str, tuple[str, ...]] = {}
     """Column -> values: choose by such clips only."""
+    calibrate: Method | None = None
+    """Turn scores into probabilities by the clips that were judged: how."""
+    target: Annotated[str, AfterValidator(_target)] | None = None
+    """Then choose each label's threshold for it: precision=0.9, recall=0.8 or f1."""
+
+    @model_validator(mode="after")
+    def _has_probabilities(self) -> Judge:
+        if self.target is not None and self.calibrate is None:
+            raise ValueError("judge.target chooses thresholds of probabilities: give judge.calibrate too")
+        return self
 
 
 class Logging(Section):

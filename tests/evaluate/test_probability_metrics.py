@@ -11,7 +11,8 @@ from earmark.evaluate import metrics
 
 SP4ASC = np.load(Path(__file__).parents[1] / "golden" / "sp4asc_metrics.npz")
 PER_CLIP = ["accuracy", "log_loss", "binary_log_loss", "map_at_k", "expected_calibration_error"]
-PER_CLASS = ["class_accuracy", "class_log_loss"]
+PER_CLIP += ["brier", "binary_brier", "binary_expected_calibration_error"]
+PER_CLASS = ["class_accuracy", "class_log_loss", "class_calibration_error"]
 
 
 def one_class_a_clip(seed: int, clips: int = 80, classes: int = 4):
@@ -49,6 +50,17 @@ def test_macro_accuracy_and_log_loss_are_the_oracles(seed):
     np.testing.assert_allclose(metrics.class_log_loss(targets, scores), wanted, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_brier_scores_are_the_oracles(seed):
+    owner, targets, scores = one_class_a_clip(seed)
+    wanted = sum(oracle.brier_score_loss(targets[:, c], scores[:, c]) for c in range(4))
+    assert metrics.brier(targets, scores) == pytest.approx(wanted, abs=1e-12)
+    several = np.random.default_rng(seed).integers(0, 2, (80, 4))
+    wanted = oracle.brier_score_loss(several.ravel(), scores.ravel())
+    assert metrics.binary_brier(several, scores) == pytest.approx(wanted, abs=1e-12)
+    assert metrics.brier(targets, np.eye(4)[(owner + 1) % 4]) == 2
+
+
 @pytest.mark.parametrize("bins", [1, 10, 15])
 @pytest.mark.parametrize("seed", range(3))
 def test_calibration_error_is_summed_bin_by_bin(seed, bins):
@@ -62,6 +74,26 @@ def test_calibration_error_is_summed_bin_by_bin(seed, bins):
             error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
     assert metrics.expected_calibration_error(targets, scores, bins) == pytest.approx(error, abs=1e-12)
     assert error > 0.01
+
+
+def test_calibration_error_of_pairs_and_classes():
+    _, _, scores = one_class_a_clip(0)
+    targets = np.random.default_rng(0).integers(0, 2, (80, 4)).astype(float)
+    targets[::7, 1] = np.nan
+    by_class = metrics.class_calibration_error(targets, scores)
+    for c in range(4):
+        known = ~np.isnan(targets[:, c])
+        place, error = np.ceil(15 * scores[known, c]), 0.0
+        for bin_number in range(1, 16):
+            inside = place == bin_number
+            if inside.any():
+                own = targets[known, c][inside].mean() - scores[known, c][inside].mean()
+                error += inside.mean() * abs(own)
+        assert by_class[c] == pytest.approx(error, abs=1e-12)
+    pairs = ~np.isnan(targets)
+    column = metrics.class_calibration_error(targets[pairs][:, None], scores[pairs][:, None])
+    assert metrics.binary_expected_calibration_error(targets, scores) == pytest.approx(column[0], abs=1e-12)
+    assert metrics.binary_reliability(targets, scores).clips.sum() == pairs.sum()
 
 
 def test_bins_hold_their_upper_edge():

@@ -125,7 +125,7 @@ def test_without_the_extra_there_are_no_plots(traced, tmp_path, monkeypatch):
 
 def test_words_for_the_console():
     lines = in_words(found()).splitlines()
-    assert lines[:2] == ["clips                       4", "accuracy                    0.5000"]
+    assert lines[:2] == ["clips                              4", "accuracy                           0.5000"]
     assert "group  clips  accuracy  log_loss  map_macro  auroc_macro  lwlrap" in lines
     assert lines[-1].startswith("b          2    0.0000")
 

@@ -8,7 +8,9 @@ import toy
 from earmark.data.manifest import read_manifest, targets
 from earmark.errors import DataError, RecipeError
 from earmark.evaluate import metrics
+from earmark.evaluate.calibrate import Evidence, fit
 from earmark.models.checkpoint import load_checkpoint
+from earmark.train.card import model_card
 from earmark.train.folds import cross_validate, quiet_threshold, run_folder, score_clips, summary
 from earmark.train.sources import split_clips
 
@@ -144,3 +146,45 @@ def test_a_single_fold_is_a_fixed_split(clips, tmp_path):
     assert {clip.fold for clip in judgement.clips} == {1}
     kept = load_checkpoint(tmp_path / "fold1" / "best.safetensors")[0].state_dict()
     assert all(torch.equal(value, kept[name]) for name, value in judgement.network.state_dict().items())
+
+
+@pytest.mark.parametrize("target", [None, "recall=0.9"])
+def test_a_recipe_may_calibrate_its_model(judged_recipe, judged_folder, judgement, target):
+    judge = judged_recipe.judge.model_copy(update={"calibrate": "shared", "target": target})
+    found = cross_validate(judged_recipe.model_copy(update={"judge": judge}), judged_folder)
+    evidence = Evidence.of_clips(judgement.record.labels, "multi_label", judgement.scores, judgement.targets)
+    calibration, record = found.record.calibration, found.record
+    assert calibration.slope == fit("shared", evidence).slope, "of the pooled scores of all folds"
+    assert calibration.fitted_on == {"sigmoids": "one for all labels", "clips": 96, "folds": "1, 2"}
+    folds = np.array([clip.fold for clip in found.clips])
+    by_others = fit("shared", evidence.chosen(folds == 2))
+    np.testing.assert_array_equal(found.scores[folds == 1], evidence.chosen(folds == 1).scores(by_others))
+    assert record.metrics["accuracy"] == judgement.record.metrics["accuracy"]
+    assert record.metrics["binary_log_loss"] == pytest.approx(
+        metrics.binary_log_loss(found.targets, found.scores), abs=5.1e-5
+    )
+    before = record.metrics["calibration"]["before"]["binary_log_loss"]
+    assert before == pytest.approx(judgement.record.metrics["binary_log_loss"], abs=5.1e-5)
+    for name, scores in found.quiet.items():
+        assert np.mean(scores.astype(float) >= min(record.thresholds)) <= 0.1
+        assert np.argsort(scores).tolist() == np.argsort(judgement.quiet[name]).tolist()
+    card = model_card(judged_recipe, found)
+    assert "## Calibration\n\nScores are probabilities: platt, fitted on held-out clips" in card
+    if target is None:
+        assert isinstance(record.threshold, float)
+        assert "The default threshold is" in card
+    else:
+        assert len(record.threshold) == 2
+        assert record.metrics["calibration"]["target"] == target
+        assert "recall_at_threshold_macro" not in record.metrics
+        assert f"No label's threshold is below {min(record.threshold):g}" in card
+
+
+def test_folds_that_cannot_calibrate_are_found_before_anything_is_trained(clips, tmp_path):
+    table = clips.with_name("one.csv")
+    lines = clips.read_text(encoding="utf-8").splitlines(keepends=True)
+    table.write_text("".join(line for line in lines if ",noise,2" not in line), encoding="utf-8")
+    recipe = toy.toy_recipe(table, judge={"calibrate": "platt"})
+    with pytest.raises(DataError, match=r"where part 1 is left out to be judged, no clip has .*'noise'"):
+        cross_validate(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -166,6 +166,18 @@ def test_a_value_that_cannot_be_is_refused_by_its_key(least, override):
     assert key in refusal(least, override)
 
 
+def test_a_calibration_fits_the_task_and_the_folds(least):
+    folds = "data.folds=[1, 2]"
+    assert load_recipe(least, [folds, "judge.calibrate=platt", "judge.target=recall=0.8"]).judge.target
+    said = refusal(least, folds, "judge.calibrate=temperature")
+    assert "judge.calibrate for task multi_label is platt or shared or isotonic" in said
+    assert "needs clips that are judged" in refusal(least, "judge.calibrate=platt")
+    assert "give judge.calibrate too" in refusal(least, "judge.target=f1")
+    assert "give precision=0.9, recall=0.8 or f1" in refusal(
+        least, "judge.calibrate=platt", "judge.target=auc"
+    )
+
+
 @pytest.mark.parametrize("override", ["augment.gain_db=[6, -6]", "augment.speed=[1.2, 0.8]"])
 def test_a_range_the_wrong_way_round_is_refused(least, override):
     name = override.partition("=")[0]
