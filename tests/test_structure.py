@@ -172,6 +172,12 @@ def test_importing_earmark_loads_and_changes_nothing() -> None:
     assert told["environment"]
 
 
+def test_the_command_line_comes_before_numpy() -> None:
+    # A command decides how many threads NumPy's matrix library takes, which counts only before it is loaded.
+    probe = "import sys, earmark.cli; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", probe], cwd=ROOT, check=False).returncode == 0
+
+
 @pytest.mark.parametrize("name", sorted(set(earmark.__all__) - {"__version__"}))
 def test_public_names_are_documented(name: str) -> None:
     public = getattr(earmark, name)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from earmark import weights
 from earmark.cli.program import app, complain, download_bar, one_matrix_thread, progress
 from earmark.files import write_atomically
 
@@ -122,6 +121,7 @@ def _clips(
 
 
 def _open(model: str, out: Path, threads: int | None, quiet: bool) -> tuple[Path, Tagger]:
+    from earmark import weights
     from earmark.errors import ModelError
     from earmark.zoo import load
 

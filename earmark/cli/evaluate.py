@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from earmark import weights
 from earmark.cli.program import app, complain, download_bar, one_matrix_thread, progress
 from earmark.errors import extra
 from earmark.files import write_atomically
@@ -96,6 +95,8 @@ def evaluate(
         settings: dict[str, Any] = {"way": way, "fold": fold, "limit": limit, "by": by, "tta": tta}
         if passes:
             settings |= {"seed": seed, "masks": [asdict(masked.masks) for masked in passes]}
+        from earmark import weights
+
         files = [weights.find(name) for name in weights.members(model)]
         written = write_report(found, traces(tagger.record, files, manifest, settings), out)
         if not quiet and found.by_class and not any(path.suffix == ".png" for path in written):
@@ -140,6 +141,7 @@ def _open(
     model: str, threads: int | None, quiet: bool, tta: int | None, masks: dict[str, int], seed: int
 ) -> tuple[Tagger, list[MaskedPasses]]:
     """The model, and what masks its members, where that was asked for."""
+    from earmark import weights
     from earmark.tagger import Tagger
     from earmark.zoo import load
 
