@@ -303,7 +303,7 @@ class _AvReader:
         length_s = container.duration and container.duration / av.time_base
         self.duration_s = length_s if states_length and length_s else None
         self._damage = ""
-        self.frames = None
+        self.frames: int | None = None  # FFmpeg cannot go to a sample
 
     def blocks(self, frames: int) -> Iterator[Floats]:
         held: list[Floats] = []

@@ -47,7 +47,7 @@ def check_rate(codec: Codec, sample_rate: int) -> None:
 
 def to_int16(waveform: NDArray[np.float32]) -> NDArray[np.int16]:
     """Samples in 16 bits: k / 32768 becomes k, what is louder than full scale is clipped."""
-    return np.clip(np.rint(waveform * np.float32(32768)), -32768, 32767).astype(np.int16)
+    return np.asarray(np.clip(np.rint(waveform * np.float32(32768)), -32768, 32767), np.int16)
 
 
 def encode(samples: NDArray[np.int16], sample_rate: int, codec: Codec) -> bytes:

@@ -117,7 +117,8 @@ def _found(shard: Path, states: tuple[int, ...]) -> ShardIndex:
         if len({len(column) for column in columns.values()}) != 1:
             raise ValueError("its columns are not equally long")
         pairs = {name: tuple(map(tuple, values.pop(name))) for name in ("probes", "bad")}
-        index = ShardIndex(**values, **columns, **pairs)
+        made: dict[str, Any] = {**values, **columns, **pairs}
+        index = ShardIndex(**made)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: is no whole index of a shard ({error}): {_REMAKE}") from None
     _require_same(shard, index)

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from earmark.data.hdf5 import read_names
 from earmark.data.manifest import SEPARATOR, Clip, read_manifest
@@ -69,10 +69,11 @@ def read_heading(folder: Path) -> Heading:
     """
     path = folder / HEADING
     try:
-        values = json.loads(path.read_bytes())
+        values: dict[str, Any] = json.loads(path.read_bytes())
         if values.pop("version") != VERSION:
             raise ValueError("it is of another version of earmark")
-        return Heading(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        values |= {name: tuple(values[name]) for name in ("labels", "files")}
+        return Heading(**values)
     except FileNotFoundError:
         begun = any(folder.glob("*.index.json")) or (folder / ".parts").is_dir()
         what = "the pack is not finished: run the same earmark pack command again" if begun else "is no pack"

@@ -281,7 +281,8 @@ def _finish(
         names = write_hdf5(out / HDF5, held, labels, [(shard, place) for shard, place, _ in places])
         places = [(out / HDF5, member, row) for member, (_, _, row) in enumerate(places)]
     packed = [
-        replace(clip, path=shard, member=place) for clip, (shard, place, _) in zip(held, places, strict=True)
+        replace(clip, path=shard, member=place, extra={**clip.extra, "id": clip.id})
+        for clip, (shard, place, _) in zip(held, places, strict=True)
     ]
     write_atomically(out / TABLE, table(packed))
     heading = Heading(
