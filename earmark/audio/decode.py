@@ -103,7 +103,8 @@ class AudioStream:
         Raises:
             AudioError: If a sample is NaN or infinite.
         """
-        mono = _mix(self._reader.piece(first, count))
+        block = self._reader.piece(first, count)
+        mono = block[:, 0] if block.shape[1] == 1 else _mix(block)
         check_finite(mono, first, self.sample_rate, self._label)
         return mono
 

@@ -156,7 +156,7 @@ def _samples(shard: Path, member: int, index: ShardIndex) -> int:
 
 def _read(shard: Path, member: int, index: ShardIndex, first: int, count: int) -> NDArray[np.float32]:
     content = read_range(shard, member, index, (2 * first, 2 * (first + count)))
-    return np.frombuffer(content, "<i2").astype(np.float32) * np.float32(1 / 32768)
+    return np.multiply(np.frombuffer(content, "<i2"), np.float32(1 / 32768), dtype=np.float32)
 
 
 def keys_of(clips: Sequence[Clip]) -> list[str]:
