@@ -158,7 +158,7 @@ def read_range(
         raise DataError(f"{shard}: there is no clip {member}: it has {len(index.sizes)}, counted from 0")
     first, last = part or (0, int(index.sizes[member]))
     handle = _handle(shard, shard.stat().st_mtime_ns, os.getpid())
-    content = os.pread(handle.fileno(), last - first, int(index.offsets[member]) + first)
+    content = os.pread(handle.file, last - first, int(index.offsets[member]) + first)
     if len(content) < last - first:
         raise AudioError(f"{shard}, clip {member}: the shard is cut off before the end of this clip")
     if part is None and zlib.crc32(content) != index.checks[member]:
@@ -166,6 +166,16 @@ def read_range(
     return content
 
 
+class _Handle:
+    """An open file, closed when it is forgotten."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        os.close(self.file)
+
+
 @lru_cache(maxsize=64)
-def _handle(shard: Path, changed: int, process: int) -> Any:
-    return shard.open("rb", buffering=0)
+def _handle(shard: Path, changed: int, process: int) -> _Handle:
+    return _Handle(shard)
