@@ -156,7 +156,8 @@ def _samples(shard: Path, member: int, index: ShardIndex) -> int:
 
 def _read(shard: Path, member: int, index: ShardIndex, first: int, count: int) -> NDArray[np.float32]:
     content = read_range(shard, member, index, (2 * first, 2 * (first + count)))
-    return np.multiply(np.frombuffer(content, "<i2"), np.float32(1 / 32768), dtype=np.float32)
+    samples = np.frombuffer(content, "<i2")
+    return np.asarray(np.multiply(samples, np.float32(1 / 32768), dtype=np.float32))
 
 
 def keys_of(clips: Sequence[Clip]) -> list[str]:
