@@ -2,8 +2,10 @@
 
     python -m benchmarks [cold|warm|long|growth ...] [--quick] [--json FILE] [--docs FILE]
     python -m benchmarks zoo [--cache FOLDER] [--threads N ...] [--quick] [--json FILE] [--docs FILE]
+    python -m benchmarks packs [--quick] [--json FILE] [--docs FILE]
 
-The second form measures the published networks against one of them (see :mod:`benchmarks.zoo`).
+The second form measures the published networks against one of them (see :mod:`benchmarks.zoo`), the third one
+how fast clips are read for training (see :mod:`benchmarks.packs`).
 
 Conventions: every figure is a ratio of two measurements of this run. The two sides are measured in turns;
 times are medians, ratios are medians over the pairs. Needs the extra "train".
@@ -80,10 +82,11 @@ class Plan:
     long: int = 5
     memory: int = 3
     zoo: int = 11
+    packs: int = 9
     minutes: int = 10
 
 
-QUICK = Plan(cold=3, warm=3, long=2, memory=1, zoo=3, minutes=1)
+QUICK = Plan(cold=3, warm=3, long=2, memory=1, zoo=3, packs=3, minutes=1)
 
 
 def cold(folder: Path, plan: Plan) -> Iterator[Row]:
@@ -217,11 +220,21 @@ def zoo(cache: Path | None, threads: tuple[int, ...], plan: Plan) -> tuple[str, 
     return zoo_table(lines), lines
 
 
+def packs(plan: Plan) -> tuple[str, list[Any]]:
+    """Measures how fast clips are read for training."""
+    from benchmarks.packs import measured as measured_packs
+    from benchmarks.packs import table as packs_table
+
+    with tempfile.TemporaryDirectory() as name:
+        lines = list(measured_packs(Path(name), plan.packs))
+    return packs_table(lines), lines
+
+
 def main() -> None:
     """Parses the command, prepares, measures, prints."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Speed and memory, as ratios.")
     parser.add_argument(
-        "parts", nargs="*", choices=[[], *PARTS, "zoo"], help="what to measure; by default all but zoo"
+        "parts", nargs="*", choices=[[], *PARTS, "zoo", "packs"], help="by default all but zoo and packs"
     )
     parser.add_argument("--quick", action="store_true", help="few repetitions, one minute instead of ten")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
@@ -238,6 +251,8 @@ def main() -> None:
         results["zoo"] = zoo(arguments.cache, tuple(arguments.threads), plan)
     if set(parts) & set(PARTS):
         results["measured"] = jobs([part for part in parts if part in PARTS], plan)
+    if "packs" in parts:  # last: this process grows by what it imports
+        results["packs"] = packs(plan)
     facts: dict[str, Any] = {"machine": machine(), "plan": asdict(plan)}
     for name, (text, rows) in results.items():
         shown = f"{text}\n{machine()}.\n"

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 PARTIAL = ".partial"
 """What the name of a file that is being written ends in."""
@@ -19,23 +22,26 @@ def remove_partial(folder: str | os.PathLike[str]) -> None:
         left.unlink(missing_ok=True)
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
-    """Replaces a file by new content in one step: temporary file beside it, fsync, rename.
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write to that becomes the named one when the block ends well: beside it, fsync, rename.
 
     Args:
         path: The file; its folder is made where it is missing.
-        content: Bytes, or text to be written as UTF-8.
+
+    Yields:
+        The open file; its ``name`` is where it lies meanwhile.
 
     Raises:
         OSError: If the folder cannot be written or the disk is full; the previous file is then untouched.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
     handle, temporary = tempfile.mkstemp(PARTIAL, f".{target.name}.", target.parent)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
+        with open(temporary, "w+b") as stream:
+            os.close(handle)
+            yield cast(BinaryIO, stream)
             stream.flush()
             os.fsync(stream.fileno())
         umask = os.umask(0)
@@ -45,3 +51,17 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Replaces a file by new content in one step.
+
+    Args:
+        path: The file; its folder is made where it is missing.
+        content: Bytes, or text to be written as UTF-8.
+
+    Raises:
+        OSError: As :func:`replacing`.
+    """
+    with replacing(path) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import packs
 from benchmarks.dymn_forms import FORMS, in_form
 from benchmarks.tables import update
 from benchmarks.zoo import LARGEST, LARGEST_PEAK_MB, PEER, Line, networks, table
+from earmark.data.packs.writer import pack
 from earmark.models import create_model
 from earmark.models.dymn import DynamicConv
 from earmark.weights import published
@@ -53,6 +55,27 @@ def test_a_page_is_updated_between_its_marks_only(tmp_path: Path) -> None:
     assert page.read_text(encoding="utf-8") == "a\n<!-- zoo -->\nnew\n<!-- /zoo -->\nb\n"
     with pytest.raises(SystemExit, match="no marks"):
         update(page, "measured", "new\n")
+
+
+def test_both_sides_of_the_reading_job_read_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="earmark[ffmpeg] is not installed")
+    clips = packs.write_clips(tmp_path / "clips", 2)
+    pack(clips, tmp_path / "p", packs.SIDES["mp3 in HDF5"])
+    for seconds, rate in packs.JOBS.values():
+        sides = packs._sides({"mp3 in HDF5": tmp_path / "p"}, seconds, rate)
+        theirs, ours = (side[1, 5] for side in sides.values())
+        assert ours[0].shape == theirs.shape == (seconds * rate,)
+        torch.testing.assert_close(ours[0], torch.from_numpy(theirs), rtol=0, atol=5e-6)
+
+
+def test_the_verdicts_on_reading_name_the_jobs_that_miss() -> None:
+    lines = [
+        packs.PackLine(name, 81.2, (100.0, 300.0, 60.0), ratios, (50.0, 99.0))
+        for name, ratios in (("reference", (1, 1, 1)), ("memmap", (4, 4, 2.9)), ("shards", (1.1, 1.1, 1.1)))
+    ]
+    text = packs.table(lines)
+    assert "memmap ≥ 3 x: MISSED for 10 s at 16 kHz; shards > 1 x: met." in text
+    assert lines[1].cells()[-2:] == ["1600", "30.0"]
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -4,8 +4,8 @@ Conventions: waveforms are float32 ``(time,)``; ``decode`` opens and mixes, ``re
 ``windows`` cuts; each works on blocks, so that memory does not grow with a recording's length.
 """
 
-from earmark.audio.decode import AudioStream, check_finite, load_audio, open_audio
-from earmark.audio.resample import Resampler, resample, resample_blocks
+from earmark.audio.decode import AudioStream, check_finite, load_audio, load_piece, open_audio
+from earmark.audio.resample import Resampler, cut_piece, resample, resample_blocks
 from earmark.audio.windows import WindowChunk, pad, plan_windows, window_chunks
 
 __all__ = [
@@ -13,7 +13,9 @@ __all__ = [
     "Resampler",
     "WindowChunk",
     "check_finite",
+    "cut_piece",
     "load_audio",
+    "load_piece",
     "open_audio",
     "pad",
     "plan_windows",

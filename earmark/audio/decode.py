@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -22,13 +22,18 @@ import soundfile
 from numpy.typing import NDArray
 
 from earmark.audio import containers
-from earmark.audio.resample import resample_blocks
+from earmark.audio.resample import cut_piece, resample_blocks
 from earmark.errors import AudioError
 
 Floats = NDArray[np.float32]
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
+NEVER_COMPLETED = "the header was never completed"
+"""How a warning begins that is none of damage: a recorder could not go back to the start of its file."""
 _LONGEST_BLOCK = 1 << 16
+_LEADS = {"MP3": 24 * 1152, "OGG": 4 * 1152}
+"""Samples after which coders that remember have forgotten where they started. An MP3's bit reservoir reaches
+back over the more frames the smaller they are: measured, 12 are enough at 10 kbit/s."""
 _UNKNOWN_FORMAT = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 
 
@@ -77,6 +82,32 @@ class AudioStream:
             )
         self.warnings += self._reader.faults(self.samples_read)
 
+    @property
+    def samples(self) -> int | None:
+        """Samples of the recording, where its header tells and any of them can be gone to; else None."""
+        return self._reader.frames
+
+    def piece(self, first: int, count: int) -> Floats:
+        """Reads a piece without what lies before it; for a recording that knows its ``samples``.
+
+        Coders that remember (MP3, Vorbis, Opus) start a little earlier, so that the piece is what reading
+        everything would give: exactly for others, within 1e-6 for those.
+
+        Args:
+            first: Sample that it begins with.
+            count: Samples wanted.
+
+        Returns:
+            float32, shape (time,), fewer than ``count`` samples where the recording is cut off.
+
+        Raises:
+            AudioError: If a sample is NaN or infinite.
+        """
+        block = self._reader.piece(first, count)
+        mono = block[:, 0] if block.shape[1] == 1 else _mix(block)
+        check_finite(mono, first, self.sample_rate, self._label)
+        return mono
+
     def close(self) -> None:
         """Closes the file; one that was handed in open stays open."""
         self._resources.close()
@@ -91,9 +122,13 @@ class AudioStream:
 class _Reader(Protocol):
     sample_rate: int
     duration_s: float | None
+    frames: int | None  # that can be gone to
 
     def blocks(self, frames: int) -> Iterator[Floats]:
         """Samples, shape (time, channel)."""
+
+    def piece(self, first: int, count: int) -> Floats:
+        """Some of them."""
 
     def faults(self, samples_read: int) -> list[str]:
         """What went wrong, now that all has been read."""
@@ -141,6 +176,35 @@ def load_audio(source: Source, target_rate: int) -> tuple[Floats, list[str]]:
         return waveform, stream.warnings
 
 
+def load_piece(
+    source: Source, target_rate: int, length: int, start: Callable[[int], int]
+) -> tuple[Floats, list[str]]:
+    """Reads a piece of a longer recording without decoding the rest, where its coder allows that.
+
+    Args:
+        source: As ``open_audio`` takes it.
+        target_rate: Rate wanted, in Hz.
+        length: Samples wanted at that rate.
+        start: From the samples that are too many, above 0, to the first one that is wanted.
+
+    Returns:
+        float32, shape (time,): ``length`` samples, or the whole recording where it is not longer; and the
+        warnings about a recording that had to be read whole.
+
+    Raises:
+        AudioError: As ``load_audio``.
+    """
+    with open_audio(source) as stream:
+        if stream.samples is not None:
+            wanted = cut_piece(stream.piece, stream.samples, stream.sample_rate, target_rate, length, start)
+            if wanted is not None:
+                return wanted, []
+    waveform, warnings = load_audio(source, target_rate)
+    excess = len(waveform) - length
+    first = start(excess) if excess > 0 else 0
+    return waveform[first : first + length] if excess > 0 else waveform, warnings
+
+
 def check_finite(waveform: Floats, first_sample: int, sample_rate: float, label: str) -> None:
     """Refuses samples that mean nothing.
 
@@ -183,8 +247,8 @@ class _SoundFileReader:
         self._lacks_end = containers.ogg_is_cut(handle)
         is_guess = sound.format == "MP3" and not containers.mp3_states_length(handle)
         is_open = sound.frames > 1 << 62  # libsndfile's way of saying that the header does not tell
-        self._frames = None if is_guess or is_open else int(sound.frames)
-        self.duration_s = None if self._frames is None else self._frames / self.sample_rate
+        self.frames = None if is_guess or is_open else int(sound.frames)
+        self.duration_s = None if self.frames is None else self.frames / self.sample_rate
 
     def blocks(self, frames: int) -> Iterator[Floats]:
         buffer = np.empty((frames, self._sound.channels), np.float32)
@@ -193,6 +257,15 @@ class _SoundFileReader:
             if not count:
                 return
             yield buffer[:count]
+
+    def piece(self, first: int, count: int) -> Floats:
+        lead = min(first, _LEADS.get(self._sound.format, 0))
+        buffer = np.empty((lead + count, self._sound.channels), np.float32)
+        try:
+            self._sound.seek(first - lead)
+        except soundfile.LibsndfileError:
+            return buffer[:0]
+        return buffer[lead : max(lead, self._fill(buffer))]
 
     def _fill(self, buffer: Floats) -> int:
         """Reads as much as fits; where libsndfile gives up in the middle, what it had decoded is kept."""
@@ -209,8 +282,8 @@ class _SoundFileReader:
         read_s = samples_read / self.sample_rate
         extent = self._extent
         if extent and extent.promised is None and extent.mending:
-            return [f"the header was never completed: {read_s:.2f} s were found up to the end of the file"]
-        wanted = float(self._frames or 0)
+            return [f"{NEVER_COMPLETED}: {read_s:.2f} s were found up to the end of the file"]
+        wanted = float(self.frames or 0)
         if extent and extent.promised is not None and extent.promised > extent.present:
             wanted = max(wanted, samples_read * extent.promised / extent.present)
         if samples_read < wanted:
@@ -231,6 +304,7 @@ class _AvReader:
         length_s = container.duration and container.duration / av.time_base
         self.duration_s = length_s if states_length and length_s else None
         self._damage = ""
+        self.frames: int | None = None  # FFmpeg cannot go to a sample
 
     def blocks(self, frames: int) -> Iterator[Floats]:
         held: list[Floats] = []
@@ -244,6 +318,9 @@ class _AvReader:
                 held, size = [joined[frames:]], size - frames
         if size:
             yield np.concatenate(held)
+
+    def piece(self, first: int, count: int) -> Floats:
+        raise NotImplementedError("FFmpeg's readers go from start to end")
 
     def _pieces(self) -> Iterator[Floats]:
         """Float samples, shape (time, channel), in the file's own channels: FFmpeg's mix is no mean."""

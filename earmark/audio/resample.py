@@ -6,7 +6,8 @@ again equal the whole waveform resampled at once, bit by bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import soxr
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from earmark.errors import AudioError
 
 _NOTHING = np.zeros(0, np.float32)
+_REACH = 256
+"""Samples (of the lower rate) within which soxr's filter reaches: further ones change nothing above 3e-7."""
 
 
 class Resampler:
@@ -104,3 +107,46 @@ def resample_blocks(
             yield ready
     if (rest := resampler.process(_NOTHING, last=True)).size:
         yield rest
+
+
+def cut_piece(
+    read: Callable[[int, int], NDArray[np.float32]],
+    samples: int,
+    sample_rate: int,
+    target_rate: int,
+    length: int,
+    start: Callable[[int], int],
+) -> NDArray[np.float32] | None:
+    """A piece of a waveform, resampled, for which only the samples around it are read.
+
+    Args:
+        read: From a first sample and a number of samples to them, float32 (time,).
+        samples: Of the whole waveform, above 0.
+        sample_rate: Its rate in Hz, above 0.
+        target_rate: Rate wanted in Hz, above 0.
+        length: Samples wanted at that rate, above 0.
+        start: From the samples that are too many, above 0, to the first one that is wanted.
+
+    Returns:
+        float32, shape (time,): what ``resample`` of the whole would have there, within 3e-7 (exactly where
+        the rates are equal); all of it where it is not longer than ``length``. None where ``read`` gave less
+        than it was asked for.
+
+    Raises:
+        AudioError: As :func:`resample`.
+    """
+    excess = max(1, math.floor(samples * target_rate / sample_rate + 0.5)) - length
+    if excess <= 0:
+        whole = read(0, samples)
+        return resample(whole, sample_rate, target_rate) if len(whole) == samples else None
+    begin = start(excess)
+    shared = math.gcd(sample_rate, target_rate)
+    step, target_step = sample_rate // shared, target_rate // shared  # samples until the two grids meet
+    reach = 0 if step == target_step else math.ceil(_REACH * max(1, sample_rate / target_rate))
+    meeting = max(0, begin // target_step - math.ceil(reach / step))
+    first = meeting * step
+    last = min(samples, math.ceil((begin + length) * step / target_step) + reach)
+    around = read(first, last - first)
+    if len(around) < last - first:
+        return None
+    return resample(around, sample_rate, target_rate)[begin - meeting * target_step :][:length]

@@ -5,7 +5,7 @@ Conventions: results go to standard output, everything else to standard error. E
 never a traceback.
 """
 
-from earmark.cli import tag, embed, models, complexity, pull, join, teach, train, evaluate, calibrate  # noqa: F401, I001  each enters its commands, in --help's order
+from earmark.cli import tag, embed, models, complexity, pull, join, pack, teach, train, evaluate, calibrate  # noqa: F401, I001  each enters its commands, in --help's order
 from earmark.cli.program import app, main
 
 __all__ = ["app", "main"]

@@ -32,7 +32,8 @@ def evaluate(
         typer.Argument(help="A model's name, file or checkpoint, or several: a+b.", show_default=False),
     ],
     manifest: Annotated[
-        Path, typer.Argument(help="A CSV file with the columns path and labels.", show_default=False)
+        Path,
+        typer.Argument(help="A CSV file of path and labels, or a pack.", show_default=False),
     ],
     audio: Annotated[
         Path | None, typer.Option(help="Folder of the recordings; by default the manifest's own.")
@@ -75,10 +76,12 @@ def evaluate(
 ) -> None:
     """Judges a model by the clips of a manifest."""
     one_matrix_thread()
+    from earmark.data.packs.layout import table_of
     from earmark.evaluate.evaluation import evaluate as judge
     from earmark.evaluate.report import in_words, traces, write_report
 
     way = _way(windows=windows, whole=whole, center=center)
+    manifest = table_of(manifest)
     clips = _clips(manifest, audio, fold, limit, unlabelled=dcase is not None)
     masks = _masks(tta, frames=tta_frames, mels=tta_mels)
     tagger, passes = _open(model, threads, quiet, tta, masks, seed)

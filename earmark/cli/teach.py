@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 @app.command()
 def teach(
     manifests: Annotated[
-        list[Path], typer.Argument(help="CSV files with the columns path, labels.", show_default=False)
+        list[Path],
+        typer.Argument(help="CSV files of path and labels, or packs.", show_default=False),
     ],
     model: Annotated[
         list[str],
@@ -64,11 +65,13 @@ def teach(
         import torch
 
         from earmark.data.manifest import file_hash, read_manifest
+        from earmark.data.packs.layout import table_of
         from earmark.train.listener import open_listener
         from earmark.train.teach import teach as ask
 
     if threads is not None:
         torch.set_num_threads(threads)
+    manifests = [table_of(manifest) for manifest in manifests]
     clips = [clip for manifest in manifests for clip in read_manifest(manifest, audio)]
     wanted: Kind | None = None if kind is None else "scores" if kind else "logits"
     listener = open_listener(

@@ -6,8 +6,9 @@ are cut at a random place while training, shorter ones are filled up as the mode
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,7 +18,9 @@ from torch.utils.data import Dataset
 
 from earmark.audio import pad
 from earmark.data.manifest import Clip, targets
-from earmark.data.reading import read_clip
+from earmark.data.packs.order import Whole, near_order
+from earmark.data.reading import read_clip, read_piece
+from earmark.errors import AudioError, EarmarkError
 from earmark.record import Padding
 
 Batch = tuple[Tensor, Tensor]
@@ -33,6 +36,7 @@ class ClipDataset(Dataset[Batch]):
         length: Of the waveforms, in samples.
         padding: How shorter clips are filled up.
         cache: Keep the decoded clips in memory (16 bit).
+        tolerant: Give NaN for a recording that cannot be read.
     """
 
     def __init__(
@@ -44,12 +48,14 @@ class ClipDataset(Dataset[Batch]):
         length: int,
         padding: Padding,
         cache: bool = False,
+        tolerant: bool = False,
     ) -> None:
         self.clips = list(clips)
         self.targets = torch.from_numpy(targets(clips, labels))
         self.sample_rate = sample_rate
         self.length = length
         self.padding: Padding = padding
+        self.tolerant = tolerant
         self._cache: dict[int, NDArray[np.int16]] | None = {} if cache else None
 
     def __len__(self) -> int:
@@ -65,23 +71,44 @@ class ClipDataset(Dataset[Batch]):
             Waveform (time,) and targets (class,).
 
         Raises:
-            AudioError: If the clip cannot be read.
+            AudioError: If the clip cannot be read, and that is not tolerated.
         """
         index, seed = key
-        waveform = self._load(index)
-        excess = len(waveform) - self.length
-        if excess > 0:
-            start = int(np.random.default_rng(seed).integers(0, excess + 1))
-            waveform = waveform[start : start + self.length]
+        try:
+            waveform = self._piece(index, partial(_start, seed))
+        except AudioError:
+            if not self.tolerant:
+                raise
+            waveform = np.full(self.length, np.nan, np.float32)
         return torch.from_numpy(pad(waveform, self.length, self.padding)), self.targets[index]
 
-    def _load(self, index: int) -> NDArray[np.float32]:
+    def reason(self, index: int) -> str:
+        """Why a clip cannot be read; it is tried once more."""
+        try:
+            read_clip(self.clips[index], self.sample_rate)
+        except EarmarkError as error:
+            return str(error)
+        return f"{self.clips[index].path}: {self.clips[index].id} could not be read, though now it can"
+
+    def _piece(self, index: int, start: Callable[[int], int]) -> NDArray[np.float32]:
+        """What is needed of a clip, at most."""
         if self._cache is None:
-            return read_clip(self.clips[index], self.sample_rate)
-        if index not in self._cache:
+            return read_piece(self.clips[index], self.sample_rate, self.length, start)
+        waveform = self._load(self._cache, index)
+        excess = len(waveform) - self.length
+        first = start(excess) if excess > 0 else 0
+        return waveform[first : first + self.length]
+
+    def _load(self, cache: dict[int, NDArray[np.int16]], index: int) -> NDArray[np.float32]:
+        if index not in cache:
             waveform = read_clip(self.clips[index], self.sample_rate)
-            self._cache[index] = np.round(np.clip(waveform, -1, 1) * 32767).astype(np.int16)
-        return self._cache[index].astype(np.float32) / np.float32(32767)
+            cache[index] = np.round(np.clip(waveform, -1, 1) * 32767).astype(np.int16)
+        return cache[index].astype(np.float32) / np.float32(32767)
+
+
+def _start(seed: int, excess: int) -> int:
+    """First sample of a random cut."""
+    return int(np.random.default_rng(seed).integers(0, excess + 1))
 
 
 @dataclass(frozen=True)
@@ -92,11 +119,15 @@ class Draw:
         size: Of the group.
         count: How many are drawn; None: all.
         weights: Of the draw, (clip,), above 0; None: all alike.
+        shards: Of each clip, (clip,), to read them shard by shard; None: in any order.
+        within: How far from their place in that order they are mixed.
     """
 
     size: int
     count: int | None = None
     weights: NDArray[np.float64] | None = None
+    shards: Whole | None = None
+    within: int = 0
 
     def positions(self, generator: np.random.Generator) -> NDArray[np.int64]:
         """The chosen clips, in random order."""
@@ -143,7 +174,7 @@ def epoch_batches(
     for group in groups:
         chosen.append(first + group.positions(generator))
         first += group.size
-    order = generator.permutation(np.concatenate(chosen))
+    order = _order(groups, np.concatenate(chosen), generator)
     keys = [
         (int(index), int(cut))
         for index, cut in zip(order, generator.integers(0, 2**31, len(order)), strict=True)
@@ -151,3 +182,17 @@ def epoch_batches(
     whole = max(1, len(keys) // batch_size)
     for batch in range(whole):
         yield keys[batch * batch_size : (batch + 1) * batch_size]
+
+
+def _order(groups: Sequence[Draw], chosen: Whole, generator: np.random.Generator) -> Whole:
+    """The chosen clips in any order, or shard by shard where every group has shards."""
+    known = [group.shards for group in groups if group.shards is not None]
+    if len(known) < len(groups):
+        return generator.permutation(chosen)
+    first, codes = 0, []
+    for shards in known:
+        codes.append(shards + first)
+        first += int(shards.max(initial=-1)) + 1
+    positions = np.sort(chosen)
+    within = max(group.within for group in groups)
+    return np.asarray(positions[near_order(np.concatenate(codes)[positions], within, generator)])

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earmark.errors import DataError, extra
+from earmark.errors import AudioError, DataError, extra
 
 _PARTS = ("audio_name", "mp3", "target")
 _ROWS_AT_ONCE = 1 << 14
@@ -60,6 +60,19 @@ def read_table(path: Path, columns: int, dtype: str) -> tuple[list[str], NDArray
     return [name.decode("utf-8") for name in names[:].tolist()], np.asarray(target[:])
 
 
+def read_names(path: Path) -> list[str]:
+    """The names of every recording in a file, as they are stored.
+
+    Raises:
+        DataError: If the file is missing or of another layout.
+        MissingExtraError: If h5py is not installed.
+    """
+    file = _open(path)
+    if "audio_name" not in file:
+        raise DataError(f"{path}: lacks the data set 'audio_name'")
+    return [name.decode("utf-8") for name in file["audio_name"][:].tolist()]
+
+
 def unpack_labels(target: NDArray[np.uint8], classes: tuple[str, ...]) -> list[tuple[str, ...]]:
     """Labels from targets whose bits were packed into bytes.
 
@@ -89,6 +102,7 @@ def read_member(path: Path, member: int) -> bytes:
         member: Its row.
 
     Raises:
+        AudioError: If the row is damaged.
         DataError: If there is no such row, or no such file.
         MissingExtraError: If h5py is not installed.
     """
@@ -98,7 +112,10 @@ def read_member(path: Path, member: int) -> bytes:
     count = len(file["mp3"])
     if not 0 <= member < count:
         raise DataError(f"{path}: there is no row {member}: the file has {count}, counted from 0")
-    return bytes(file["mp3"][member].tobytes())
+    try:
+        return bytes(file["mp3"][member].tobytes())
+    except OSError as error:
+        raise AudioError(f"{path}, row {member}: damaged ({error})") from None
 
 
 def _open(path: Path) -> Any:

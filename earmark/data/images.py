@@ -64,6 +64,10 @@ class ImageDataset(Dataset[Batch]):
         features = read_image(self.clips[index].path, self.front_end, self.frames, seed)
         return torch.from_numpy(features), self.targets[index]
 
+    def reason(self, index: int) -> str:
+        """Why an image cannot be read."""
+        return f"{self.clips[index].path}: cannot be read as an image"
+
 
 def image_features(clips: Iterable[Clip], front_end: FrontEnd, frames: int) -> Iterator[tuple[int, Floats]]:
     """Images to judge by, in the place of :func:`earmark.evaluate.predict.clip_windows`.

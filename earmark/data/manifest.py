@@ -4,8 +4,8 @@ Conventions: a CSV file in UTF-8 with a header. ``path`` (absolute, or relative 
 default the manifest's own) and ``labels`` (names separated by ``;``, empty where none of the classes is
 heard) are required; ``fold`` is a whole number, 0 for clips that are in every training set and never judged;
 ``unknown`` names labels, in the same way, of which nobody knows whether they are heard; ``member`` is the row
-of a clip in an HDF5 file that holds many; all other columns are kept as text; ``id``, where it is there, is
-the clip's name.
+of a clip in an HDF5 file, or its place in a shard, that holds many; ``labelled`` is "no" for clips of which
+nobody knows what is heard; all other columns are kept as text; ``id``, where it is there, is the clip's name.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Clip:
     unknown: tuple[str, ...] = ()
     """Labels of which nobody knows whether they are heard, though of the others somebody does."""
     member: int | None = None
-    """Row of the clip where ``path`` is an HDF5 file that holds many."""
+    """Row or place of the clip where ``path`` is a file that holds many: HDF5, or a shard of a pack."""
 
     @property
     def id(self) -> str:
@@ -81,20 +81,24 @@ def read_manifest(
             f"{file}: the manifest lacks the column {', '.join(missing)}; it has {', '.join(rows[0])}"
         )
     names = {theirs: ours for ours, theirs in wanted.items()}
+    paths: dict[str, Path] = {}  # of millions of clips in a few files, each path is kept once
     return [
-        _clip(file, number, {names.get(key, key): value for key, value in row.items()}, root, labelled)
+        _clip(file, number, {names.get(key, key): value for key, value in row.items()}, root, labelled, paths)
         for number, row in enumerate(rows, start=2)
     ]
 
 
-def _clip(file: Path, number: int, row: dict[str, str], root: Path, labelled: bool) -> Clip:
+def _clip(
+    file: Path, number: int, row: dict[str, str], root: Path, labelled: bool, paths: dict[str, Path]
+) -> Clip:
     values = {key: value or "" for key, value in row.items() if key is not None}
     name, labels, fold = values.pop("path"), values.pop("labels"), values.pop("fold", "") or "0"
     unknown, member = values.pop("unknown", ""), values.pop("member", "")
+    labelled = values.pop("labelled", "") != "no" and labelled
     if not name:
         raise DataError(f"{file}, line {number}: no path")
     return Clip(
-        path=root / name,
+        path=paths.setdefault(name, root / name),
         labels=_names(labels) if labelled else (),
         fold=_whole(file, number, "fold", fold),
         extra=values,

@@ -19,7 +19,7 @@ from earmark.train.folds import run_folder
 from earmark.train.loop import Report
 from earmark.train.recipe import Recipe
 
-_NOT_SHOWN = {"epoch", "step", "steps", "left_min"}
+_NOT_SHOWN = {"epoch", "step", "steps", "left_min", "left_out"}
 
 
 class Logger(Protocol):

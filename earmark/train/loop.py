@@ -36,6 +36,7 @@ from earmark.models.dymn import DyMN
 from earmark.models.network import Network, Output
 from earmark.record import Record
 from earmark.train.batch import Augmentation
+from earmark.train.left_out import LeftOut
 from earmark.train.losses import balanced_weights, label_loss
 from earmark.train.provenance import provenance
 from earmark.train.recipe import Recipe
@@ -147,6 +148,7 @@ class _Run:
         )
         self.scaler = torch.amp.GradScaler("cpu", enabled=recipe.optimizer.precision == "fp16")
         self.data = clips_to_train(recipe, split)
+        self.left_out = LeftOut(self.data, recipe.data.bad_share, report)
         self.draws = draws(recipe, split)
         self.class_weights = self._class_weights()
         self.steps = steps_per_epoch(recipe, split)
@@ -193,6 +195,7 @@ class _Run:
         epoch: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Features, targets and lessons of a batch."""
+        waveforms, wanted, keys = self.left_out(waveforms, wanted, keys)
         told = self.lessons.told([clip for clip, _ in keys])
         return self.augmentation(waveforms, wanted, generator, epoch, told, self.lessons.heard)
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from earmark.data.manifest import Clip, clips_hash, file_hash
+from earmark.data.packs.layout import HEADING, TABLE
 from earmark.train.recipe import Recipe
 from earmark.version import __version__
 
@@ -63,6 +64,8 @@ def provenance(
 def _files(recipe: Recipe) -> Iterator[Path]:
     for source in recipe.data.sources:
         yield from source.manifests
+        if source.pack is not None:
+            yield from (source.pack / HEADING, source.pack / TABLE)
     yield from recipe.judge.quiet_manifests
     if recipe.model.base and Path(recipe.model.base).suffix == ".safetensors":  # else a published name
         yield Path(recipe.model.base)

@@ -81,6 +81,8 @@ class Source(Section):
     """Folder that relative paths start from; by default each manifest's own."""
     columns: Mapping[Literal["path", "labels", "fold", "unknown", "member", "id"], str] = {}
     """What the tables call these columns, where it is something else."""
+    pack: Path | None = None
+    """A folder that ``earmark pack`` made, instead of manifests."""
     corpus: str | None = None
     """A published corpus, in its own layout, instead of manifests."""
     folder: Path | None = None
@@ -102,17 +104,20 @@ class Source(Section):
 
     @property
     def title(self) -> str:
-        """What to call it: its corpus and splits, or its manifests."""
+        """What to call it: its corpus and splits, its pack, or its manifests."""
+        if self.pack is not None:
+            return str(self.pack)
         if self.corpus is None:
             return ", ".join(map(str, self.manifests))
         return " ".join([self.corpus, "+".join(self.split)]).strip() + f" in {self.folder}"
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Source:
-        if bool(self.manifests) == bool(self.corpus):
-            raise ValueError("a source needs manifests or a corpus, and not both")
-        mine, others = ("corpus", ("audio", "columns")) if self.corpus else ("manifests", ("folder", "split"))
-        for name in others:
+        if [bool(self.manifests), bool(self.corpus), self.pack is not None].count(True) != 1:
+            raise ValueError("a source needs manifests, a pack or a corpus, and only one of them")
+        mine = "corpus" if self.corpus else "pack" if self.pack is not None else "manifests"
+        others = {"corpus": ("audio", "columns"), "manifests": ("folder", "split")}
+        for name in others.get(mine, ("audio", "columns", "folder", "split")):
             if getattr(self, name):
                 raise ValueError(f"{name} does not go with {mine}: leave it out")
         if self.fold is not None and self.deal_folds:
@@ -145,6 +150,10 @@ class Data(Section):
     """Keep decoded clips in memory."""
     workers: Natural = 0
     """Processes that load clips."""
+    bad_share: Share = 0.01
+    """Clips to train on that cannot be read are named and left out, up to this share of them."""
+    mix_within: Natural = 0
+    """Read packs shard by shard, and mix clips within so many of them; 0: clips come in any order."""
 
     @model_validator(mode="after")
     def _is_all_sound_or_all_images(self) -> Data:

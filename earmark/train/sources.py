@@ -17,6 +17,8 @@ from earmark.data.corpora import load_corpus
 from earmark.data.dataset import ClipDataset, Draw, epoch_batches, sampling_weights
 from earmark.data.images import ImageDataset, image_features
 from earmark.data.manifest import Clip, label_set, read_manifest, select, targets
+from earmark.data.packs.layout import load_pack, read_heading, require_same_labels
+from earmark.data.packs.order import shard_codes
 from earmark.data.stratify import deal
 from earmark.errors import DataError
 from earmark.evaluate.predict import clip_windows
@@ -32,10 +34,12 @@ def source_clips(source: Source) -> list[Clip]:
     """Reads all clips of a source, and puts them into folds as it says.
 
     Raises:
-        DataError: If a manifest is damaged, or a corpus is not laid out as published.
+        DataError: If a manifest or a pack is damaged, or a corpus is not laid out as published.
         MissingExtraError: If reading it needs a package that is not installed.
     """
-    if source.corpus is None or source.folder is None:
+    if source.pack is not None:
+        clips = load_pack(source.pack)[1]
+    elif source.corpus is None or source.folder is None:
         columns = {str(ours): theirs for ours, theirs in source.columns.items()}
         clips = [
             clip
@@ -48,8 +52,8 @@ def source_clips(source: Source) -> list[Clip]:
             for split in source.split or ("",)
             for clip in load_corpus(source.corpus, source.folder, split)
         ]
-        if not source.labelled:
-            clips = [replace(clip, labels=(), unknown=(), labelled=False) for clip in clips]
+    if not source.labelled:
+        clips = [replace(clip, labels=(), unknown=(), labelled=False) for clip in clips]
     if source.deal_folds:
         clips = deal(clips, source.deal_folds)
     if source.fold is not None:
@@ -77,6 +81,7 @@ def split_clips(recipe: Recipe, fold: int | None) -> Split:
         DataError: If a manifest or corpus is damaged, a label unknown, or nothing is left to train on or
             to judge.
     """
+    _require_alike_packs(recipe)
     sources = [(source, source_clips(source)) for source in recipe.data.sources]
     everything = [clip for _, clips in sources for clip in clips]
     labels = _labels(recipe, everything)
@@ -91,6 +96,13 @@ def split_clips(recipe: Recipe, fold: int | None) -> Split:
     if not any(groups):
         raise DataError(f"recipe {recipe.name!r}: no clip is left to train on")
     return Split(labels, groups, judged)
+
+
+def _require_alike_packs(recipe: Recipe) -> None:
+    """Packs have to agree on what the classes are, unless the recipe says it."""
+    packs = [source.pack for source in recipe.data.sources if source.pack is not None and source.labelled]
+    if recipe.data.labels is None:
+        require_same_labels([(pack, read_heading(pack)) for pack in packs])
 
 
 def _labels(recipe: Recipe, clips: Sequence[Clip]) -> tuple[str, ...]:
@@ -113,7 +125,9 @@ def draws(recipe: Recipe, split: Split) -> list[Draw]:
     found = []
     for source, group in zip(recipe.data.sources, split.groups, strict=True):
         weights = sampling_weights(targets(group, split.labels)) if source.balanced and group else None
-        found.append(Draw(len(group), source.clips_per_epoch, weights))
+        within = recipe.data.mix_within
+        shards = shard_codes(group) if within else None
+        found.append(Draw(len(group), source.clips_per_epoch, weights, shards, within))
     return found
 
 
@@ -140,6 +154,7 @@ def clips_to_train(recipe: Recipe, split: Split) -> ClipDataset | ImageDataset:
         length=recipe.window_length,
         padding=recipe.padding,
         cache=recipe.data.cache,
+        tolerant=True,
     )
 
 

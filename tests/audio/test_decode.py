@@ -14,7 +14,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from earmark.audio import load_audio, open_audio
+from earmark.audio import load_audio, load_piece, open_audio
 from earmark.audio.resample import resample
 from earmark.errors import AudioError
 
@@ -378,3 +378,30 @@ def test_real_recordings_have_no_warnings(shared):
         waveform, stream = read(path)
         assert stream.warnings == []
         assert stream.duration_s == len(waveform) / stream.sample_rate
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_piece_of_an_mp3_of_tiny_frames_is_what_the_whole_has_there(seed):
+    generator = np.random.default_rng(seed)
+    samples = 1e-4 * generator.standard_normal(160_000)
+    for first in generator.integers(0, 150_000, 8):
+        length = int(generator.integers(50, 9000))
+        samples[first : first + length] += generator.uniform(0.01, 0.3) * generator.standard_normal(length)
+    stream = io.BytesIO()
+    soundfile.write(stream, np.clip(samples, -1, 1), 24_000, format="MP3", compression_level=0.99)
+    whole, _ = load_audio(stream.getvalue(), 24_000)
+    for wanted in range(30_000, 130_000, 4321):
+        piece, _ = load_piece(stream.getvalue(), 24_000, 20_000, lambda excess, first=wanted: first)
+        np.testing.assert_allclose(piece, whole[wanted:][:20_000], rtol=0, atol=1e-6)
+
+
+def test_of_a_recording_of_unknown_or_wrong_length_a_piece_is_cut_from_what_is_there(tmp_path):
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000).astype(np.float32)
+    stream = io.BytesIO()
+    soundfile.write(stream, samples, 16_000, format="FLAC")
+    cut = stream.getvalue()[: len(stream.getvalue()) // 2]
+    whole, warnings = load_audio(cut, 16_000)
+    piece, also = load_piece(cut, 16_000, 3000, lambda excess: excess)
+    assert warnings == also
+    np.testing.assert_array_equal(piece, whole[-3000:])
+    assert len(load_piece(cut, 16_000, 10**6, lambda excess: 0)[0]) == len(whole)

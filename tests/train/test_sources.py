@@ -110,13 +110,15 @@ def test_a_network_trains_on_rows_of_hdf5_files(tmp_path):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({}, "a source needs manifests or a corpus, and not both"),
-        ({"manifests": ["a.csv"], "corpus": "esc50", "folder": "x"}, "manifests or a corpus, and not both"),
+        ({}, "a source needs manifests, a pack or a corpus"),
+        ({"manifests": ["a.csv"], "corpus": "esc50", "folder": "x"}, "and only one of them"),
         ({"manifests": ["a.csv"], "folder": "x"}, "folder does not go with manifests"),
         ({"manifests": ["a.csv"], "split": "train"}, "split does not go with manifests"),
         ({"corpus": "esc50", "folder": "x", "audio": "y"}, "audio does not go with corpus"),
         ({"corpus": "esc50", "folder": "x", "columns": {"path": "y"}}, "columns does not go with corpus"),
         ({"corpus": "esc50"}, "a corpus needs its folder"),
+        ({"pack": "x", "manifests": ["a.csv"]}, "only one of them"),
+        ({"pack": "x", "audio": "y"}, "audio does not go with pack"),
         ({"corpus": "esc51", "folder": "x"}, "there is no corpus 'esc51': there are"),
         ({"corpus": "fsd50k", "folder": "x"}, "has several splits: name one of train, val, eval"),
         ({"corpus": "fsd50k", "folder": "x", "split": ["train", "dev"]}, "has no split 'dev'"),

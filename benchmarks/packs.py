@@ -1,0 +1,214 @@
+"""Reading clips for training: each kind of pack against h5py and PyAV on the published layout of mp3 in HDF5.
+
+Conventions: clips of 10 s at 32 kHz, from ../shared/data/esc18 where that is, repeated to their length, else
+chirps in noise. A job reads every clip once, in random order, into float32 batches of 16. All sides run in
+turns in one process with one thread; rates are clips per second of the processor (one core), which other jobs
+of the machine disturb less than the clock's, and medians; ratios are medians over the turns. Workers are
+measured by the clock, as a loader of PyTorch's with that many of them.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from benchmarks.tables import markdown
+from earmark.audio import load_audio, pad, resample
+from earmark.data.dataset import ClipDataset
+from earmark.data.manifest import Clip
+from earmark.data.packs.layout import HDF5, load_pack
+from earmark.data.packs.writer import Packing, pack
+
+RATE, SECONDS, BATCH = 32000, 10, 16
+WANTED = 3000
+"""Clips of 10 s that one large GPU is to be fed in a second."""
+CORES = 16
+CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "esc18" / "audio"
+REFERENCE = "mp3 in HDF5, h5py and PyAV"
+SIDES: dict[str, Packing] = {
+    "memmap": Packing("memmap"),
+    "shards, FLAC": Packing(codec="flac"),
+    "shards, mp3": Packing(codec="mp3"),
+    "mp3 in HDF5": Packing("hdf5"),
+    "shards, Opus": Packing(codec="opus", sample_rate=48000),
+}
+"""What is measured; Opus knows no 32 kHz, so each of its clips is resampled."""
+JOBS = {"10 s": (SECONDS, RATE), "5 s of them": (5, RATE), "10 s at 16 kHz": (SECONDS, 16000)}
+"""Seconds that are wanted, and at which rate."""
+Read = Callable[[int, int], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class PackLine:
+    """One line of the table.
+
+    Args:
+        name: Of the side.
+        kilobytes: Of a clip.
+        rates: Clips per second and core, for each job.
+        ratios: Of the rates to those of the reference.
+        workers: Clips per second by the clock with 1 and with 2 workers, whole clips.
+    """
+
+    name: str
+    kilobytes: float
+    rates: tuple[float, ...]
+    ratios: tuple[float, ...]
+    workers: tuple[float, float]
+
+    def cells(self) -> list[str]:
+        """The line of the table."""
+        pairs = zip(self.rates, self.ratios, strict=True)
+        one, two = self.workers
+        return [
+            self.name,
+            f"{self.kilobytes:.0f}",
+            *(f"{rate:.0f}, {ratio:.1f} x" for rate, ratio in pairs),
+            f"{one:.0f}, {two:.0f}",
+            f"{CORES * self.rates[0]:.0f}",
+            f"{WANTED / self.rates[0]:.1f}",
+        ]
+
+
+class Published:
+    """Clips as the published programs read them: a whole mp3 through FFmpeg, then cut and resampled.
+
+    Args:
+        path: Of the HDF5 file.
+        seconds: Wanted of each clip.
+        rate: Wanted.
+    """
+
+    def __init__(self, path: Path, seconds: int, rate: int) -> None:
+        self.path, self.seconds, self.rate = path, seconds, rate
+        self.file: Any = None
+
+    def __len__(self) -> int:
+        return SECONDS
+
+    def __getitem__(self, key: tuple[int, int]) -> NDArray[np.float32]:
+        """One clip, by its position and the seed of its cut."""
+        import av
+        import h5py
+
+        if self.file is None:
+            self.file = h5py.File(self.path, "r", locking=False)
+        with av.open(io.BytesIO(self.file["mp3"][key[0]].tobytes())) as container:
+            frames = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
+        waveform, length = np.concatenate(frames), self.seconds * RATE
+        excess = len(waveform) - length
+        start = int(np.random.default_rng(key[1]).integers(0, excess + 1)) if excess > 0 else 0
+        waveform = resample(waveform[start : start + length], RATE, self.rate)
+        return pad(waveform, self.seconds * self.rate, "zero")
+
+
+def write_clips(folder: Path, count: int) -> list[Clip]:
+    """Clips of 10 s as wav files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    recordings = sorted(CLIPS.glob("*.ogg"))[: 8 * count : 8] if CLIPS.is_dir() else []
+    clips = []
+    for number in range(count):
+        if number < len(recordings):
+            waveform = load_audio(recordings[number], RATE)[0]
+        else:
+            moments = np.arange(5 * RATE) / RATE
+            noise = np.random.default_rng(number).standard_normal(len(moments))
+            waveform = 0.3 * np.sin(500 * (1 + number % 7) * moments**1.5) + 0.02 * noise
+        waveform = np.tile(waveform, -(-SECONDS * RATE // len(waveform)))[: SECONDS * RATE]
+        clips.append(Clip(folder / f"{number}.wav", ()))
+        soundfile.write(clips[-1].path, np.clip(waveform, -1, 1), RATE)
+    return clips
+
+
+def measured(folder: Path, turns: int, clips: int = 32) -> Iterator[PackLine]:
+    """Measures every side, in turns with the others.
+
+    Args:
+        folder: For clips and packs.
+        turns: How many.
+        clips: That are read in a turn.
+    """
+    recordings = write_clips(folder / "clips", clips)
+    packs = {name: folder / str(number) for number, name in enumerate(SIDES)}
+    for name, packing in SIDES.items():
+        pack(recordings, packs[name], packing)
+    rates: dict[str, list[list[float]]] = {name: [] for name in (REFERENCE, *SIDES)}
+    for seconds, rate in JOBS.values():
+        data = _sides(packs, seconds, rate)
+        found: dict[str, list[float]] = {name: [] for name in data}
+        for turn in range(turns + 1):
+            for name, side in data.items():
+                spent = _pass(side, clips, turn)
+                if turn:  # the first one opens files
+                    found[name].append(clips / spent)
+        for name, values in found.items():
+            rates[name].append(values)
+    loaded = {name: _loaded(side, clips) for name, side in _sides(packs, SECONDS, RATE).items()}
+    for name, jobs in rates.items():
+        ratios = [
+            median(own / other for own, other in zip(values, others, strict=True))
+            for values, others in zip(jobs, rates[REFERENCE], strict=True)
+        ]
+        files = packs["mp3 in HDF5" if name == REFERENCE else name].iterdir()
+        size = sum(path.stat().st_size for path in files if path.suffix in (".npy", ".tar", ".hdf"))
+        yield PackLine(name, size / clips / 1e3, tuple(map(median, jobs)), tuple(ratios), loaded[name])
+
+
+def _sides(packs: dict[str, Path], seconds: int, rate: int) -> dict[str, Any]:
+    sides: dict[str, Any] = {REFERENCE: Published(packs["mp3 in HDF5"] / HDF5, seconds, rate)}
+    for name, folder in packs.items():
+        clips = load_pack(folder)[1]
+        sides[name] = ClipDataset(clips, ("none",), sample_rate=rate, length=seconds * rate, padding="zero")
+    return sides
+
+
+def _keys(clips: int, turn: int) -> list[list[tuple[int, int]]]:
+    order = np.random.default_rng(turn).permutation(clips).tolist()
+    return [[(index, turn) for index in order[first : first + BATCH]] for first in range(0, clips, BATCH)]
+
+
+def _pass(side: Any, clips: int, turn: int) -> float:
+    """Seconds of the processor for every clip once."""
+    from torch.utils.data import default_collate
+
+    began = time.process_time()
+    for batch in _keys(clips, turn):
+        default_collate([side[key] for key in batch])
+    return time.process_time() - began
+
+
+def _loaded(side: Any, clips: int, passes: int = 4) -> tuple[float, float]:
+    """Clips per second by the clock with 1 and with 2 workers, once both are at work."""
+    from torch.utils.data import DataLoader
+
+    rates = []
+    for workers in (1, 2):
+        batches = [batch for turn in range(passes) for batch in _keys(clips, turn)]
+        loader = DataLoader(side, batch_sampler=batches, num_workers=workers)
+        marks = [time.perf_counter() for _ in loader]
+        first = 2 * workers
+        rates.append(BATCH * (len(marks) - 1 - first) / (marks[-1] - marks[first]))
+    return rates[0], rates[1]
+
+
+def table(lines: Sequence[PackLine]) -> str:
+    """The lines as a Markdown table, and the verdicts."""
+    head = ["reading", "kB a clip", *JOBS, "1, 2 workers", f"{CORES} cores feed", f"cores for {WANTED}"]
+    shown = markdown(head, [line.cells() for line in lines], numbers=head[1:])
+    verdicts = []
+    for line in lines[1:]:
+        target = 3 if line.name == "memmap" else 1
+        missed = [job for job, ratio in zip(JOBS, line.ratios, strict=True) if ratio <= target]
+        sign = "≥ 3" if line.name == "memmap" else "> 1"
+        said = "met" if not missed else f"MISSED for {', '.join(missed)}"
+        verdicts.append(f"{line.name} {sign} x: {said}")
+    return f"{shown}\n{'; '.join(verdicts)}.\n"
