@@ -28,6 +28,7 @@ from earmark.train.sections import (
     Natural,
     Optimizer,
     Positive,
+    Run,
     Schedule,
     Teaching,
 )
@@ -84,6 +85,7 @@ class Recipe(Section):
     """One table, or several."""
     judge: Judge = Judge()
     logging: Logging = Logging()
+    run: Run = Run()
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:

@@ -82,7 +82,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert untimed[0] == untimed[1]
     names = {path.name for path in one.iterdir()}
     assert names == {path.name for path in other.iterdir()}
-    for name in names - {"log.jsonl", "run.json", "state.safetensors"}:
+    for name in names - {"log.jsonl", "run.json", "state.safetensors", "state.previous.safetensors"}:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
     ours, theirs = (tensors_of(folder / "state.safetensors") for folder in (one, other))
     assert ours.keys() == theirs.keys()
@@ -323,7 +323,8 @@ def test_a_rate_much_too_high_ends_the_run(clips, tmp_path):
 def test_without_a_fold_it_trains_on_all_and_judges_nothing(clips, tmp_path):
     record = train(toy.toy_recipe(clips, optimizer={"epochs": 2}), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "last.safetensors", "log.jsonl", "recipe.json", "run.json", "state.safetensors"
+        "last.safetensors", "log.jsonl", "recipe.json", "run.json",
+        "state.previous.safetensors", "state.safetensors",
     }  # fmt: skip
     assert record.provenance["clips"] == 20
     assert all("accuracy" not in line for line in log_of(tmp_path))
