@@ -126,7 +126,7 @@ class TestNames:
 def test_a_step_waits_for_no_device(clips, tmp_path, monkeypatch):
     """On the device "meta" nothing has a value: whatever asked for one, which waits for a GPU, would fail."""
     monkeypatch.setattr(torch.optim, "AdamW", lambda groups, **_: torch.optim.SGD(groups, 0.1))
-    monkeypatch.setattr(Devices, "autocast", lambda *_: nullcontext())
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     augment = {**ON, "mix_alpha": 1, "crop_share": 1.0}
     tables = {"loss": {"ranking_weight": 0.5, "class_weights": "balanced"}, "augment": augment}
     recipe = toy.toy_recipe(clips, **tables, optimizer={"clip_norm": 1.0})
@@ -173,14 +173,14 @@ def test_two_processes_learn_as_one(odd, tmp_path):
     one, two = log_of(tmp_path / "one"), log_of(tmp_path / "two")
     assert len(one) == len(two) == 3
     for ours, theirs in zip(one, two, strict=True):
-        assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-4)
-        assert theirs["log_loss"] == pytest.approx(ours["log_loss"], rel=1e-3)
+        assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-5)
+        assert theirs["log_loss"] == pytest.approx(ours["log_loss"], rel=1e-4)
     scores = [np.load(tmp_path / name / "scores.npy") for name in ("one", "two")]
     assert scores[0].shape == (7, 2)
     np.testing.assert_allclose(*scores, rtol=0, atol=1e-3)
     ours, theirs = (tensors_of(tmp_path / name / "last.safetensors") for name in ("one", "two"))
     for name, value in ours.items():
-        torch.testing.assert_close(theirs[name], value, rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(theirs[name], value, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -189,7 +189,7 @@ def test_norms_of_their_own_make_another_network(odd, tmp_path):
     train(toy.toy_recipe(odd, **tables), tmp_path / "one", 1)
     assert together(2, **given(odd, tmp_path / "two", tables)) == [(0, ""), (0, "")]
     [one], [two] = log_of(tmp_path / "one"), log_of(tmp_path / "two")
-    assert two["loss"] != pytest.approx(one["loss"], rel=1e-3)
+    assert two["loss"] != pytest.approx(one["loss"], rel=1e-4)
 
 
 @pytest.mark.slow
