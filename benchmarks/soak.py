@@ -94,7 +94,7 @@ def _train(values: dict[str, Any], folder: str, told: Connection, most_bytes: in
     torch.set_num_threads(1)
     if most_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
-    said = os.open(f"{folder}.stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    said = os.open(f"{folder}.stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(said, 2)
     own = psutil.Process()
 

@@ -71,7 +71,8 @@ def train(
     with open_devices(loaded.run.device) as devices, logging_to(loggers, loaded, folder) as keep:
 
         def report(facts: Mapping[str, Any]) -> None:
-            if devices.writes:
+            # What only this process knows of, a clip that it cannot read, it says itself.
+            if devices.writes or not {"fold", "epoch"} & facts.keys():
                 show(facts)
                 keep(facts)
 

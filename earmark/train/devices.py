@@ -7,7 +7,7 @@ ranks. The process of rank 0 writes all files. One process alone does nothing of
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar, cast
 
@@ -25,6 +25,10 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 READ_EVERY = 50
 """Steps after which the losses of an accelerator are read, which waits for it."""
+
+Keys = list[tuple[int, int]]
+Batch = tuple[Keys, tuple[Tensor, Tensor]]
+"""Clips by position and seed of the cut, their waveforms and targets."""
 
 Item = TypeVar("Item")
 
@@ -86,27 +90,26 @@ class Devices:
             values = values.pin_memory()
         return values.to(self.device, non_blocking=True)
 
-    def feed(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches on the device, each copied while the one before is worked on.
+    def feed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Batches on the device, each copied while the one before is worked on."""
+        return batches if self.device.type == "cpu" else self._ahead(batches)
 
-        What reads them starts at once, so what it draws of PyTorch's chance is drawn when this returns.
-        """
-        started = iter(batches)
-        return started if self.device.type == "cpu" else self._ahead(started)
-
-    def _ahead(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _ahead(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         copying = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
-        def copied() -> tuple[Tensor, Tensor] | None:
+        def copied() -> Batch | None:
             batch = next(batches, None)
+            if batch is None:
+                return None
+            keys, (waveforms, wanted) = batch
             with torch.cuda.stream(copying):
-                return None if batch is None else (self.move(batch[0]), self.move(batch[1]))
+                return keys, (self.move(waveforms), self.move(wanted))
 
         coming = copied()
         while coming is not None:
             computing = torch.cuda.current_stream(self.device)
             computing.wait_stream(copying)
-            for values in coming:
+            for values in coming[1]:
                 values.record_stream(computing)
             batch, coming = coming, copied()
             yield batch

@@ -36,7 +36,7 @@ from earmark.models.network import Network, Output
 from earmark.record import Record
 from earmark.train.batch import Augmentation
 from earmark.train.claim import claim, resolve
-from earmark.train.devices import Devices, open_devices
+from earmark.train.devices import Batch, Devices, Keys, open_devices
 from earmark.train.losses import balanced_weights, label_loss
 from earmark.train.recipe import Recipe
 from earmark.train.run_state import STATE, Place, RunState, add_line, trim_log
@@ -56,10 +56,6 @@ from earmark.train.teacher import open_lessons
 from earmark.version import __version__
 
 Report = Callable[[Mapping[str, Any]], None]
-
-Keys = list[tuple[int, int]]
-Batch = tuple[Keys, tuple[Tensor, Tensor]]
-"""Clips by position and seed of the cut, their waveforms and targets."""
 
 
 def train(
@@ -187,7 +183,7 @@ class _Run:
             num_workers=self.recipe.data.workers,
             pin_memory=self.devices.pins,
         )
-        return zip(own, self.devices.feed(loader), strict=True)
+        return self.devices.feed(zip(own, loader, strict=True))
 
     def _augmented(self, batch: Batch, seed: Sequence[int], epoch: int) -> tuple[Tensor, Tensor, Tensor]:
         """Features, targets and lessons of a batch."""

@@ -23,7 +23,7 @@ class _Gather(torch.autograd.Function):
         return torch.cat(together)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         total = gradient.contiguous().clone()
         distributed.all_reduce(total)
         first = distributed.get_rank() * ctx.count
@@ -70,7 +70,7 @@ def _over_all(values: Tensor) -> Tensor:
 def synchronize_norms(network: nn.Module, device: torch.device) -> None:
     """Makes a network's batch norms take their statistics over all processes; names and weights stay."""
     if device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:

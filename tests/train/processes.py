@@ -51,7 +51,7 @@ def training(
 
 def _in_process(given: dict[str, Any], environment: dict[str, str], said: str) -> None:
     os.environ.update(environment)
-    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 2)
     training(**given)
 
 

@@ -24,6 +24,7 @@ from earmark.models.checkpoint import load_checkpoint
 from earmark.models.log_mel import LogMel
 from earmark.train import loop
 from earmark.train.batch import Augmentation
+from earmark.train.devices import Devices
 from earmark.train.folds import score_clips
 from earmark.train.loop import train
 from earmark.train.run_state import RunState
@@ -391,6 +392,21 @@ def test_a_loss_that_is_no_number_ends_the_run_and_leaves_the_last_state(
     assert str(caught.value).startswith(str(tmp_path))
     assert len(log_of(tmp_path)) == 1
     train(recipe, tmp_path, 1)
+    assert_same_run(undisturbed, tmp_path)
+
+
+def test_losses_may_be_read_seldom(clips, undisturbed, tmp_path, monkeypatch):
+    """As a GPU's are, so that the steps in between wait for nothing."""
+    start = Devices.__init__
+
+    def seldom(self, *place):
+        start(self, *place)
+        self.read_every = 2
+
+    monkeypatch.setattr(Devices, "__init__", seldom)
+    steps = []
+    train(toy.toy_recipe(clips), tmp_path, 1, lambda facts: steps.append(facts.get("step")))
+    assert steps == [2, 3, None] * 3
     assert_same_run(undisturbed, tmp_path)
 
 
