@@ -30,9 +30,11 @@ LIKE_ONE = {
     "model": {"arguments": {"norm_momentum": 0.3, "dropout": 0.0}},
     "augment": {"mix_probability": 0.5, "style_probability": 1.0, "equalize_db": 4},
     "loss": {"class_weights": "balanced", "ranking_weight": 0.5},
-    "optimizer": {"sync_batch_norm": True, "accumulate": 2, "clip_norm": 1.0, "learning_rate": 1e-3},
+    "optimizer": {
+        "epochs": 2, "sync_batch_norm": True, "accumulate": 2, "clip_norm": 1.0, "learning_rate": 1e-3
+    },
     "judge": {"every": 1},
-}
+}  # fmt: skip
 """All that looks at more than one row, and no dropout, which each process draws for itself."""
 
 
@@ -167,11 +169,18 @@ def odd(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_two_processes_learn_as_one(odd, tmp_path):
-    train(toy.toy_recipe(odd, **LIKE_ONE), tmp_path / "one", 1)
-    assert together(2, **given(odd, tmp_path / "two", LIKE_ONE)) == [(0, ""), (0, "")]
+@pytest.mark.parametrize("taught", [False, True])
+def test_two_processes_learn_as_one(odd, tmp_path, taught):
+    tables = LIKE_ONE
+    if taught:
+        train(toy.toy_recipe(odd, optimizer={"epochs": 1}), tmp_path / "teacher", 1)
+        path = str(tmp_path / "teacher" / "last.safetensors")
+        lesson = {"path": path, "distill_weight": 0.5, "weight": 0.2, "probe_weight": 0.2, "probe_passes": 2}
+        tables = {**LIKE_ONE, "teacher": lesson}
+    train(toy.toy_recipe(odd, **tables), tmp_path / "one", 1)
+    assert together(2, **given(odd, tmp_path / "two", tables)) == [(0, ""), (0, "")]
     one, two = log_of(tmp_path / "one"), log_of(tmp_path / "two")
-    assert len(one) == len(two) == 3
+    assert len(one) == len(two) == 2
     for ours, theirs in zip(one, two, strict=True):
         assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-5)
         assert theirs["log_loss"] == pytest.approx(ours["log_loss"], rel=1e-4)
@@ -179,8 +188,8 @@ def test_two_processes_learn_as_one(odd, tmp_path):
     assert scores[0].shape == (7, 2)
     np.testing.assert_allclose(*scores, rtol=0, atol=1e-3)
     ours, theirs = (tensors_of(tmp_path / name / "last.safetensors") for name in ("one", "two"))
-    for name, value in ours.items():
-        torch.testing.assert_close(theirs[name], value, rtol=1e-3, atol=1e-4)
+    for name, value in ours.items():  # where a gradient is next to nothing Adam makes a step of its noise
+        torch.testing.assert_close(theirs[name], value, rtol=1e-3, atol=5e-4)
 
 
 @pytest.mark.slow
