@@ -31,7 +31,7 @@ LIKE_ONE = {
     "augment": {"mix_probability": 0.5, "style_probability": 1.0, "equalize_db": 4},
     "loss": {"class_weights": "balanced", "ranking_weight": 0.5},
     "optimizer": {
-        "epochs": 2, "sync_batch_norm": True, "accumulate": 2, "clip_norm": 1.0, "learning_rate": 1e-3
+        "epochs": 2, "sync_batch_norm": True, "accumulate": 2, "clip_norm": 1.0, "learning_rate": 1e-4
     },
     "judge": {"every": 1},
 }  # fmt: skip
@@ -189,7 +189,7 @@ def test_two_processes_learn_as_one(odd, tmp_path, taught):
     np.testing.assert_allclose(*scores, rtol=0, atol=1e-3)
     ours, theirs = (tensors_of(tmp_path / name / "last.safetensors") for name in ("one", "two"))
     for name, value in ours.items():  # where a gradient is next to nothing Adam makes a step of its noise
-        torch.testing.assert_close(theirs[name], value, rtol=1e-3, atol=5e-4)
+        torch.testing.assert_close(theirs[name], value, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
