@@ -28,6 +28,10 @@ class RecipeError(EarmarkError):
     """A recipe, or a value that overrides one, is not what the recipe's model allows."""
 
 
+class RunError(EarmarkError):
+    """A training was stopped by what is around it: a full disk, a process that died, too little memory."""
+
+
 class MissingExtraError(EarmarkError, ImportError):
     """Something was asked for that an optional part of earmark provides.
 

@@ -150,6 +150,8 @@ def test_numbers_go_where_the_recipe_and_the_command_say(recipe, run, tmp_path, 
         (["--set", "epochs"], "is not of the form table.key=value"),
         (["--fold", "9"], "no clip has fold 9 to judge by"),
         (["--fold", "0"], "--fold"),
+        (["--device", "cuda:77"], "there is no GPU number 77 here"),
+        (["--device", "tpu"], "run.device: must be auto, cpu, cuda, or one GPU such as cuda:0"),
         (["--set", "model.architecture=mn00"], "there is no architecture 'mn00'"),
         (["--set", 'judge.quiet_manifests=["none.csv"]'], "none.csv: the manifest cannot be read"),
     ],
@@ -162,7 +164,7 @@ def test_a_mistake_is_one_line(recipe, run, tmp_path, arguments, said):
     assert error.count("\n") == 1
 
 
-def test_another_recipe_in_the_folder_is_one_line(recipe, run, tmp_path):
+def test_another_recipe_in_the_folder_is_told_line_by_line(recipe, run, tmp_path):
     arguments = (
         "train",
         recipe,
@@ -177,8 +179,9 @@ def test_another_recipe_in_the_folder_is_one_line(recipe, run, tmp_path):
     assert run(*arguments)[0] == 0
     code, error = run(*arguments, "--set", "seed=9")
     assert code == 2
-    assert "holds a run of another recipe" in error
-    assert error.count("\n") == 1
+    first, *lines = error.splitlines()
+    assert "holds a run of another recipe" in first
+    assert lines == ["  seed: 0 -> 9"]
 
 
 def test_without_pytorch_the_extra_is_named(recipe, run, monkeypatch):

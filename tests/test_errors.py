@@ -6,7 +6,7 @@ from earmark import errors
 
 
 @pytest.mark.parametrize(
-    "name", ["AudioError", "ModelError", "DataError", "RecipeError", "MissingExtraError"]
+    "name", ["AudioError", "ModelError", "DataError", "RecipeError", "RunError", "MissingExtraError"]
 )
 def test_every_kind_is_of_the_family(name):
     assert issubclass(getattr(errors, name), errors.EarmarkError)
@@ -24,6 +24,7 @@ def test_there_is_no_kind_but_these():
         "ModelError",
         "DataError",
         "RecipeError",
+        "RunError",
         "MissingExtraError",
     }
 

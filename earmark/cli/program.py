@@ -43,6 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
         code = app(arguments, standalone_mode=False)
     except EarmarkError as error:
         complain(str(error))
+        for note in getattr(error, "__notes__", []):
+            print(f"  {note}", file=sys.stderr)
         code = 2
     except TyperException as error:
         complain(error.format_message())

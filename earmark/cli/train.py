@@ -30,6 +30,10 @@ def train(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads to use; by default one per core.")
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, cuda, or one GPU such as cuda:0; by default a GPU where there is one."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     log: Annotated[
         list[str] | None, typer.Option(help="Show the numbers there too: tensorboard or wandb.")
@@ -45,6 +49,7 @@ def train(
         from earmark.config import to_toml
         from earmark.deploy.export import export_model
         from earmark.train.card import model_card
+        from earmark.train.devices import open_devices
         from earmark.train.folds import cross_validate, run_folder
         from earmark.train.loggers import logging_to, open_loggers
         from earmark.train.loop import train as train_network
@@ -53,7 +58,8 @@ def train(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    loaded = load_recipe(recipe, override or [])
+    chosen = [f"run.device={device}"] if device else []
+    loaded = load_recipe(recipe, [*(override or []), *chosen])
     loggers = open_loggers([*loaded.logging.to, *(log or [])])
     if dry_run:
         planned = plan(loaded, fold).in_words().splitlines()
@@ -62,17 +68,21 @@ def train(
         return
     folder = out or Path("runs") / loaded.name
     show = _silent if quiet else _progress_printer()
-    with logging_to(loggers, loaded, folder) as keep:
+    with open_devices(loaded.run.device) as devices, logging_to(loggers, loaded, folder) as keep:
 
         def report(facts: Mapping[str, Any]) -> None:
-            show(facts)
-            keep(facts)
+            # What only this process knows of, a clip that it cannot read, it says itself.
+            if devices.writes or not {"fold", "epoch"} & facts.keys():
+                show(facts)
+                keep(facts)
 
         if fold is not None:
             report({"fold": fold})
             train_network(loaded, run_folder(folder, fold), fold, report)
             return
         judgement = cross_validate(loaded, folder, report)
+        if not devices.writes:
+            return
     card = model_card(loaded, judgement)
     model_file = folder / f"{loaded.name}.onnx"
     difference = export_model(judgement.network, judgement.record.changed(card=card), model_file)

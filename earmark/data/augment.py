@@ -2,7 +2,8 @@
 
 Conventions: waveforms are float32 (batch, time), log-mels float32 (batch, mel, frame), targets float32
 (batch, class). All that is random is drawn from the generator on the CPU, so a seed gives the same batch on
-any device and for any number of loader workers. Nothing is changed in place.
+any device and for any number of loader workers; where several processes hold a batch together, see
+:mod:`earmark.data.rows`. No step waits for a device. Nothing is changed in place.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from earmark.data.rows import all_rows, each_row
 from earmark.frontend import FrontEnd, mel_bank
 
 DB_PER_NEPER = 10 / np.log(10)
@@ -90,8 +92,8 @@ def crop(waveforms: Tensor, length: int, generator: np.random.Generator, candida
     pieces = []
     for row, places in zip(torch.cat([waveforms, waveforms[:, :length]], -1), starts, strict=True):
         cut = torch.stack([row[int(start) : int(start) + length] for start in places])
-        pieces.append(cut[cut.square().sum(-1).argmax()])
-    return torch.stack(pieces)
+        pieces.append(cut.index_select(0, cut.square().sum(-1).argmax(keepdim=True)))
+    return torch.cat(pieces)
 
 
 def change_speed(waveforms: Tensor, slowest: float, fastest: float, generator: np.random.Generator) -> Tensor:
@@ -129,12 +131,12 @@ def mix_waveforms(
     """
     share = _share(alpha, len(waveforms), generator, larger=True)
     share[generator.random(len(waveforms)) >= probability] = 1
-    partner = torch.from_numpy(generator.permutation(len(waveforms))).to(waveforms.device)
+    partner = on_device(generator.permutation(len(waveforms)), waveforms.device)
     centred = waveforms - waveforms.mean(-1, keepdim=True)
     weight = _column(share, waveforms)
-    mixed = weight * centred + (1 - weight) * centred[partner]
+    mixed = weight * centred + (1 - weight) * all_rows(generator, centred)[partner]
     mixed = torch.where(weight == 1, waveforms, mixed - mixed.mean(-1, keepdim=True))
-    return mixed, _mixed_targets(targets, partner, share)
+    return mixed, _mixed_targets(targets, all_rows(generator, targets)[partner], share)
 
 
 def mixup(
@@ -162,11 +164,12 @@ def mixup(
     Returns:
         Log-mels and targets.
     """
-    share = _share(alpha, 1 if alike else len(log_mel), generator, larger)
+    share = _share(alpha, None if alike else len(log_mel), generator, larger)
     share = np.broadcast_to(share, len(log_mel)).copy()
-    partner = torch.from_numpy(generator.permutation(len(log_mel))).to(log_mel.device)
+    partner = on_device(generator.permutation(len(log_mel)), log_mel.device)
     weight = _column(share, log_mel)
-    return weight * log_mel + (1 - weight) * log_mel[partner], _mixed_targets(targets, partner, share)
+    mixed = weight * log_mel + (1 - weight) * all_rows(generator, log_mel)[partner]
+    return mixed, _mixed_targets(targets, all_rows(generator, targets)[partner], share)
 
 
 def mix_style(log_mel: Tensor, alpha: float, probability: float, generator: np.random.Generator) -> Tensor:
@@ -183,13 +186,13 @@ def mix_style(log_mel: Tensor, alpha: float, probability: float, generator: np.r
     """
     done = generator.random() < probability
     share = _column(_share(alpha, len(log_mel), generator, larger=False), log_mel)
-    partner = torch.from_numpy(generator.permutation(len(log_mel))).to(log_mel.device)
+    partner = on_device(generator.permutation(len(log_mel)), log_mel.device)
     if not done:
         return log_mel
     mean = log_mel.mean(-1, keepdim=True)
     spread = (log_mel.var(-1, keepdim=True) + 1e-6).sqrt()
-    mixed_mean = share * mean + (1 - share) * mean[partner]
-    mixed_spread = share * spread + (1 - share) * spread[partner]
+    mixed_mean = share * mean + (1 - share) * all_rows(generator, mean)[partner]
+    mixed_spread = share * spread + (1 - share) * all_rows(generator, spread)[partner]
     return (log_mel - mean) / spread * mixed_spread + mixed_mean
 
 
@@ -213,19 +216,19 @@ def resize_crop(
         attempts: Rectangles drawn until one fits inside; none does: the log-mel stays whole.
     """
     mels, frames = log_mel.shape[-2:]
-    rows = []
-    for row in log_mel:
-        rectangle = 0, 0, mels, frames
+
+    def rectangle(generator: np.random.Generator) -> tuple[int, int, int, int]:
         for _ in range(attempts):
             size = mels * frames * generator.uniform(*area)
             ratio = mels / frames * np.exp(generator.uniform(*np.log(aspect)))
             height, width = round((size * ratio) ** 0.5), round((size / ratio) ** 0.5)
             if 0 < height <= mels and 0 < width <= frames:
                 top, left = generator.integers(0, [mels - height + 1, frames - width + 1])
-                rectangle = int(top), int(left), height, width
-                break
-        rows.append(resized(row, rectangle))
-    return torch.stack(rows)
+                return int(top), int(left), height, width
+        return 0, 0, mels, frames
+
+    drawn = each_row(generator, len(log_mel), rectangle)
+    return torch.stack([resized(row, place) for row, place in zip(log_mel, drawn, strict=True)])
 
 
 def resized(log_mel: Tensor, rectangle: tuple[int, int, int, int]) -> Tensor:
@@ -300,7 +303,7 @@ def stripe_edges(
 def _inside(log_mel: Tensor, axis: int, begins: np.ndarray, ends: np.ndarray) -> Tensor:
     positions = np.arange(log_mel.shape[axis])
     inside = (positions >= begins[:, None]) & (positions < ends[:, None])
-    found = torch.from_numpy(inside).to(log_mel.device)
+    found = on_device(inside, log_mel.device)
     return found[:, :, None] if axis == 1 else found[:, None, :]
 
 
@@ -312,13 +315,15 @@ def equalize(log_mel: Tensor, max_db: float, front_end: FrontEnd, generator: np.
     the front-end stays there.
     """
     bands = np.arange(log_mel.shape[1])
-    curves = []
-    for _ in range(len(log_mel)):
+
+    def curve(generator: np.random.Generator) -> np.ndarray:
         inner = np.sort(generator.uniform(0, bands[-1], generator.integers(2, 5)))
         nodes = np.concatenate([[0], inner, [bands[-1]]])
-        curves.append(np.interp(bands, nodes, generator.uniform(-max_db, max_db, len(nodes))))
+        return np.interp(bands, nodes, generator.uniform(-max_db, max_db, len(nodes)))
+
+    curves = each_row(generator, len(log_mel), curve)
     unit = 1.0 if front_end.log == "db" else 1 / DB_PER_NEPER
-    offsets = torch.from_numpy(np.stack(curves) * unit / front_end.scale).to(log_mel)
+    offsets = on_device(np.stack(curves) * unit / front_end.scale, log_mel.device).to(log_mel.dtype)
     floor = front_end.silence
     return torch.where(log_mel > floor + 1e-3, (log_mel + offsets[:, :, None]).clamp(min=floor), log_mel)
 
@@ -338,20 +343,27 @@ def limit_band(
     centres = mel_bank(front_end).argmax(1) * front_end.sample_rate / front_end.n_fft
     cuts = np.exp(generator.uniform(np.log(lowest_hz), np.log(front_end.sample_rate / 2), len(log_mel)))
     cuts[generator.random(len(log_mel)) >= probability] = np.inf
-    emptied = torch.from_numpy(centres[None] > cuts[:, None]).to(log_mel.device)
+    emptied = on_device(centres[None] > cuts[:, None], log_mel.device)
     return torch.where(emptied[:, :, None], front_end.silence, log_mel)
 
 
-def _share(alpha: float, size: int, generator: np.random.Generator, larger: bool) -> np.ndarray:
-    drawn = generator.beta(alpha, alpha, size)
+def on_device(values: np.ndarray, device: torch.device) -> Tensor:
+    """Drawn numbers where they are needed, copied from pinned memory, so that nothing waits for the copy."""
+    drawn = torch.from_numpy(values)
+    return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
+
+
+def _share(alpha: float, size: int | None, generator: np.random.Generator, larger: bool) -> np.ndarray:
+    drawn = np.asarray(generator.beta(alpha, alpha, size))
     return np.maximum(drawn, 1 - drawn) if larger else drawn
 
 
-def _mixed_targets(targets: Tensor, partner: Tensor, share: np.ndarray) -> Tensor:
+def _mixed_targets(targets: Tensor, partners: Tensor, share: np.ndarray) -> Tensor:
     weight = _column(share, targets)
-    return weight * targets + (1 - weight) * targets[partner]
+    return weight * targets + (1 - weight) * partners
 
 
 def _column(values: np.ndarray, like: Tensor) -> Tensor:
     """One number per item of the batch, shaped so that it multiplies the whole item."""
-    return torch.from_numpy(values).to(like).reshape(-1, *(1,) * (like.ndim - 1))
+    column = on_device(values, like.device).to(like.dtype)
+    return column.reshape(-1, *(1,) * (like.ndim - 1))

@@ -92,8 +92,8 @@ def predict(
     """Scores of clips given as windows.
 
     Args:
-        network: Answers (logits, embedding) on a log-mel; put into evaluation mode.
-        front_end: Its front-end, from waveforms to such log-mels.
+        network: Answers (logits, embedding) on a log-mel; put into evaluation mode. Its device computes.
+        front_end: Its front-end, from waveforms to such log-mels, on the same device.
         windows: Position of the clip, from 0 without gaps, and one of its windows.
         task: How logits become scores, and windows a clip.
         batch_size: Windows a forward pass; those of another length than the one before begin a new pass.
@@ -102,13 +102,15 @@ def predict(
         float32, shape (clip, class).
     """
     network.eval()
+    device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
     owners: list[int] = []
     scores: list[Scores] = []
     for batch in _batches(windows, batch_size):
         owners += [index for index, _ in batch]
-        logits = network(front_end(torch.from_numpy(np.stack([window for _, window in batch])))).logits
+        heard = torch.from_numpy(np.stack([window for _, window in batch])).to(device)
+        logits = network(front_end(heard)).logits
         answered = torch.sigmoid(logits) if task == "multi_label" else torch.softmax(logits, -1)
-        scores.append(answered.float().numpy())
+        scores.append(answered.float().cpu().numpy())
     table, owner = np.concatenate(scores), np.array(owners)
     return np.stack([_over_windows(table[owner == clip], task) for clip in range(owner[-1] + 1)])
 

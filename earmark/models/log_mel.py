@@ -85,7 +85,9 @@ class LogMel(nn.Module):
         f_min += generator.integers(max(f_min_range, 1))
         f_max -= generator.integers(max(f_max_range, 1))
         bank = _bank(replace(self.front_end, f_min=float(f_min), f_max=float(f_max)))
-        return self._log_mel(waveform, bank.to(waveform.device))
+        if waveform.is_cuda:  # from pinned memory nothing waits for the copy
+            bank = bank.pin_memory().to(waveform.device, non_blocking=True)
+        return self._log_mel(waveform, bank)
 
     def _log_mel(self, waveform: Tensor, bank: Tensor) -> Tensor:
         check_waveform(waveform)

@@ -27,14 +27,15 @@ class Augmentation:
     Args:
         recipe: Of the training.
         front_end: The front-end in PyTorch, a log-mel or one that learns.
+        device: Where waveforms come from.
 
     Raises:
         RecipeError: If the folder of impulse responses holds none.
     """
 
-    def __init__(self, recipe: Recipe, front_end: nn.Module) -> None:
+    def __init__(self, recipe: Recipe, front_end: nn.Module, device: torch.device | str = "cpu") -> None:
         self.recipe, self.front_end = recipe, front_end
-        self.impulses = _impulses(recipe)
+        self.impulses = [impulse.to(device) for impulse in _impulses(recipe)]
 
     def __call__(
         self,

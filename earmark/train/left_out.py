@@ -6,14 +6,13 @@ and lessons. Which clip that is depends on the batch alone, so a run that goes o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from earmark.errors import AudioError
-
-Keys = Sequence[tuple[int, int]]
+from earmark.train.devices import Batch, Keys
 
 
 class _Clips(Protocol):
@@ -39,13 +38,13 @@ class LeftOut:
         self.data, self.share, self.report = data, share, report
         self.found: set[int] = set()
 
-    def __call__(self, waveforms: Tensor, wanted: Tensor, keys: Keys) -> tuple[Tensor, Tensor, Keys]:
+    def __call__(self, keys: Keys, clips: tuple[Tensor, Tensor]) -> Batch:
         """A batch without them.
 
         Args:
-            waveforms: (batch, ...), NaN from the start where a clip could not be read.
-            wanted: Targets, (batch, class).
             keys: Position and seed of each clip.
+            clips: Waveforms (batch, ...), NaN from the start where a clip could not be read, and targets
+                (batch, class).
 
         Returns:
             The same, with others of the batch in their places.
@@ -53,16 +52,17 @@ class LeftOut:
         Raises:
             AudioError: If they are more than the share, or no clip of the batch could be read.
         """
+        waveforms, wanted = clips
         bad = waveforms.flatten(1)[:, 0].isnan()
         if not bad.any():
-            return waveforms, wanted, keys
+            return keys, clips
         for row in bad.nonzero().flatten().tolist():
             self._note(keys[row][0])
         good = (~bad).nonzero().flatten().tolist()
         if not good:
             raise AudioError(f"{self.data.reason(keys[0][0])}; no clip of its batch can be read")
         rows = [row if not bad[row] else good[row % len(good)] for row in range(len(keys))]
-        return waveforms[rows], wanted[rows], [keys[row] for row in rows]
+        return [keys[row] for row in rows], (waveforms[rows], wanted[rows])
 
     def _note(self, index: int) -> None:
         if index in self.found:

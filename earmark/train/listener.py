@@ -1,8 +1,9 @@
 """Trained networks that say what they make of waveforms, whoever made them: the live half of teaching.
 
 Conventions: a listener takes waveforms (batch, time) at any rate and gives (batch, output), the mean over its
-own windows, which cover a waveform evenly. Each has its own front-end and rate. Files are read from this
-machine only, and never unpickled.
+own windows, which cover a waveform evenly. Each has its own front-end and rate, and answers on the waveforms'
+device: a checkpoint computes there, all others on the CPU. Files are read from this machine only, and never
+unpickled.
 """
 
 from __future__ import annotations
@@ -76,11 +77,12 @@ class NetworkListener:
     def __init__(self, path: str) -> None:
         self._answer: Callable[..., Tensor]
         self._hearing: list[nn.Module]
+        self._behind: list[nn.Module] = []
         if Path(path).suffix == ".safetensors":
             file = Path(path)
             network, self.record = load_checkpoint(file)
             front_end, behind = apart(network, self.record.front_end)
-            self._hearing = [front_end]
+            self._hearing, self._behind = [front_end], [behind]
             self._answer = lambda given: cast(Tensor, behind(given).logits)
         else:
             file = weights.find(path)
@@ -99,6 +101,8 @@ class NetworkListener:
         """Answers as a :class:`Listener` does."""
         record = self.record
         count = max(1, math.ceil(waveforms.shape[-1] / sample_rate / record.window_s - 1e-4))
+        for module in self._hearing + self._behind:
+            module.to(waveforms.device)
         heard = []
         for front_end in record.front_ends:
             length = round(record.window_s * front_end.sample_rate)
@@ -169,8 +173,9 @@ class LiteRTListener:
         """Answers as a :class:`Listener` does; waveforms are clipped to [-1, 1]."""
         heard = _at_rate(waveforms, sample_rate, self.sample_rate).clamp(-1, 1)
         count = max(1, round(heard.shape[-1] / self.window_length))
-        windows = even_windows(heard, self.window_length, count, "repeat").numpy()
-        return torch.from_numpy(np.stack([np.mean([self._hear(one) for one in row], 0) for row in windows]))
+        windows = even_windows(heard, self.window_length, count, "repeat").cpu().numpy()
+        answers = np.stack([np.mean([self._hear(one) for one in row], 0) for row in windows])
+        return torch.from_numpy(answers).to(waveforms.device)
 
 
 class HuggingFaceListener:
@@ -224,13 +229,13 @@ class HuggingFaceListener:
     @torch.no_grad()
     def __call__(self, waveforms: Tensor, sample_rate: int) -> Tensor:
         """Answers as a :class:`Listener` does; what is shorter than a window is left to the extractor."""
-        heard = _at_rate(waveforms, sample_rate, self.sample_rate)
+        heard = _at_rate(waveforms, sample_rate, self.sample_rate).cpu()
         count = max(1, math.ceil(heard.shape[-1] / self._length - 1e-4))
         windows = even_windows(heard, min(self._length, heard.shape[-1]), count, "zero")
         logits = []
         for piece in torch.split(windows.flatten(0, 1), TOGETHER):
             given = self._extractor(list(piece.numpy()), sampling_rate=self.sample_rate, return_tensors="pt")
-            logits.append(self._network(**given).logits.float())
+            logits.append(self._network(**given).logits.float().to(waveforms.device))
         return _over_windows(logits, count)
 
 
@@ -342,15 +347,15 @@ def _over_windows(logits: Sequence[Tensor], count: int) -> Tensor:
 def _at_rate(waveforms: Tensor, sample_rate: int, target_rate: int) -> Tensor:
     if sample_rate == target_rate:
         return waveforms
-    rows = [resample(row, sample_rate, target_rate) for row in waveforms.numpy()]
-    return torch.from_numpy(np.stack(rows))
+    rows = [resample(row, sample_rate, target_rate) for row in waveforms.cpu().numpy()]
+    return torch.from_numpy(np.stack(rows)).to(waveforms.device)
 
 
 def _through(session: Any, record: Record) -> Callable[..., Tensor]:
     def answer(*given: Tensor) -> Tensor:
-        inputs = {name: one.numpy() for name, one in zip(record.graph_inputs, given, strict=True)}
+        inputs = {name: one.cpu().numpy() for name, one in zip(record.graph_inputs, given, strict=True)}
         [logits] = session.run(["logits"], inputs)
-        return torch.from_numpy(logits)
+        return torch.from_numpy(logits).to(given[0].device)
 
     return answer
 

@@ -172,6 +172,8 @@ class _Runs:
             self.close()
             self.fold = facts["fold"]
             return
+        if "epoch" not in facts:  # words, not numbers
+            return
         if "step" in facts:
             self.step = (facts["epoch"] - 1) * facts["steps"] + facts["step"]
         if not self.opened:

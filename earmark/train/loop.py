@@ -1,21 +1,21 @@
 """The loop that trains every network: clips -> waveforms -> log-mel -> network -> loss, epoch by epoch.
 
 Conventions: a run lives in a folder of its own: ``recipe.json`` (resolved), ``run.json`` (where it comes
-from), ``log.jsonl`` (one line an epoch), ``state.safetensors`` (to go on from after a kill),
-``best.safetensors`` and ``last.safetensors`` (checkpoints with their record). The same command goes on where
-a killed run stopped; every draw comes from (seed, epoch, step), so the result is the same.
+from), ``log.jsonl`` (one line an epoch), ``state.safetensors`` and the one before (to go on from after a
+kill), ``best.safetensors`` and ``last.safetensors`` (checkpoints with their record). The same command goes on
+where a killed run stopped; every draw comes from (seed, epoch, step), so the result is the same. Several
+processes, see :mod:`earmark.train.devices`, learn from one batch together; a loss is that of all of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import starmap
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,17 +30,18 @@ from earmark.data.manifest import targets
 from earmark.errors import RecipeError
 from earmark.evaluate import metrics
 from earmark.evaluate.predict import predict
-from earmark.files import remove_partial, write_atomically
+from earmark.files import write_atomically
 from earmark.models.checkpoint import save_checkpoint
 from earmark.models.dymn import DyMN
 from earmark.models.network import Network, Output
 from earmark.record import Record
 from earmark.train.batch import Augmentation
+from earmark.train.claim import claim, resolve
+from earmark.train.devices import Batch, Devices, Keys, open_devices
 from earmark.train.left_out import LeftOut
 from earmark.train.losses import balanced_weights, label_loss
-from earmark.train.provenance import provenance
 from earmark.train.recipe import Recipe
-from earmark.train.run_state import RunState
+from earmark.train.run_state import STATE, Place, RunState, add_line, trim_log
 from earmark.train.schedules import rate_factor
 from earmark.train.sources import (
     Split,
@@ -52,13 +53,9 @@ from earmark.train.sources import (
     steps_per_epoch,
 )
 from earmark.train.start import anneal, first_network, moving_average, parameter_groups
+from earmark.train.stops import stops
 from earmark.train.teacher import open_lessons
 from earmark.version import __version__
-
-WORDS = ("description", "source", "command", "cost", "expected", "license")
-"""What a recipe says of itself; it changes no weight."""
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -82,53 +79,38 @@ def train(
         DataError: If clips or the run's state cannot be used.
         AudioError: If a clip cannot be read.
         ModelError: If the network cannot be built as asked.
+        RunError: If it is stopped from outside: by a full disk, or a process of it that died.
     """
     split = split_clips(recipe, fold)
-    resolved = _resolved(folder, recipe, fold)
-    run = _Run(recipe, split, folder, fold, report)
-    _claim(folder, recipe, split, resolved)
-    for epoch in range(run.resume(), recipe.optimizer.epochs):
-        run.epoch(epoch)
-    return run.record
-
-
-def _resolved(folder: Path, recipe: Recipe, fold: int | None) -> str:
-    """The recipe as the folder of its run keeps it; refused where the folder holds a run of another one.
-
-    What is said about a recipe, how its result is judged and where its numbers are shown may change without a
-    new training.
-    """
-    training = recipe.model_dump(mode="json", exclude_none=True, exclude=set(WORDS) | {"judge", "logging"})
-    resolved = json.dumps(training | {"fold": fold, "keep": recipe.judge.keep}, indent=1, sort_keys=True)
-    stored = folder / "recipe.json"
-    if stored.exists() and stored.read_text(encoding="utf-8") != resolved:
-        raise RecipeError(
-            f"{folder}: holds a run of another recipe: choose another folder or remove this one"
-        )
-    return resolved
-
-
-def _claim(folder: Path, recipe: Recipe, split: Split, resolved: str) -> None:
-    """Makes the folder the run's own, once all that the run needs is there."""
-    stored = folder / "recipe.json"
-    if not stored.exists():
-        noted = provenance(recipe, split.groups, split.judged)
-        write_atomically(folder / "run.json", json.dumps(noted, indent=1))
-    write_atomically(stored, resolved)
-    remove_partial(folder)
+    resolved = resolve(folder, recipe, fold)
+    with open_devices(recipe.run.device) as devices, stops(folder):
+        run = _Run(recipe, split, folder, fold, report, devices)
+        run.resume()
+        if devices.writes:
+            claim(folder, recipe, split, resolved, devices)
+        devices.wait()  # nobody reads a state that is newer than that of the others
+        for epoch in range(run.place.epoch, recipe.optimizer.epochs):
+            run.epoch(epoch)
+        devices.wait()  # all is written
+        return run.record
 
 
 class _Run:
     """One training: what stays the same over its epochs, and the parts with a state."""
 
-    def __init__(self, recipe: Recipe, split: Split, folder: Path, fold: int | None, report: Report) -> None:
-        self.recipe, self.split, self.folder, self.report = recipe, split, folder, report
+    def __init__(
+        self, recipe: Recipe, split: Split, folder: Path, fold: int | None, report: Report, devices: Devices
+    ) -> None:
+        self.recipe, self.split, self.folder, self.devices = recipe, split, folder, devices
+        self.report: Report = report if devices.writes else lambda facts: None
         torch.manual_seed(recipe.seed)
-        self.network = first_network(recipe, split.labels)
+        self.network = first_network(recipe, split.labels).to(devices.device)
         if recipe.optimizer.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.front_end, self.behind = hearing(recipe, self.network)
-        self.augmentation = Augmentation(recipe, self.front_end)
+        if recipe.optimizer.sync_batch_norm:
+            devices.synchronized(self.network)
+        self.front_end, self.behind = self._hearing(self.network)
+        self.augmentation = Augmentation(recipe, self.front_end, devices.device)
         self.embedding_size = self._embedding_size()
         self.lessons = open_lessons(
             recipe.teacher,
@@ -138,34 +120,43 @@ class _Run:
             sample_rate=recipe.front_end.sample_rate,
             embedding_size=self.embedding_size,
             fold=fold,
-            report=report,
+            report=self.report,
         )
+        self.lessons.to(devices.device)
         self.average = moving_average(self.network, recipe.optimizer.average_decay)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(recipe, self.trained, self.network),
             lr=recipe.optimizer.learning_rate,
             fused=True,
         )
-        self.scaler = torch.amp.GradScaler("cpu", enabled=recipe.optimizer.precision == "fp16")
+        self.scaler = devices.scaler(recipe.optimizer.precision)
         self.data = clips_to_train(recipe, split)
         self.left_out = LeftOut(self.data, recipe.data.bad_share, report)
         self.draws = draws(recipe, split)
         self.class_weights = self._class_weights()
         self.steps = steps_per_epoch(recipe, split)
-        self.lessons.fit_probes(folder, self._labelled_passes)
-        self.best = -math.inf
+        self.batch_size = len(self._batches(0)[0])
+        devices.require_shares(self.batch_size)
+        self.lessons.fit_probes(folder, self._labelled_passes, devices.writes)
+        self.learner = devices.learning(self.trained, self.behind)
+        self.place, self.saved = Place(), time.monotonic()
         self.judged_windows: list[tuple[int, NDArray[np.float32]]] | None = None
+
+    def _hearing(self, network: Network) -> tuple[nn.Module, Network]:
+        front_end, behind = hearing(self.recipe, network)
+        return front_end.to(self.devices.device), behind
 
     @torch.no_grad()
     def _embedding_size(self) -> int:
         frames = self.recipe.front_end.num_frames(self.recipe.window_length)
-        answer: Output = self.behind.eval()(torch.zeros(1, self.recipe.front_end.n_mels, frames))
+        silence = torch.zeros(1, self.recipe.front_end.n_mels, frames, device=self.devices.device)
+        answer: Output = self.behind.eval()(silence)
         return answer.embedding.shape[1]
 
     def _class_weights(self) -> Tensor | None:
         if self.recipe.loss.class_weights == "none":
             return None
-        return balanced_weights(self.data.targets.nan_to_num().sum(0))
+        return self.devices.move(balanced_weights(self.data.targets.nan_to_num().sum(0)))
 
     def _labelled_passes(self, passes: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Targets and lessons of augmented batches of the labelled clips, whole windows of them."""
@@ -177,26 +168,31 @@ class _Run:
         for number in range(passes):
             seed = (recipe.seed, number, 1)
             batches = list(epoch_batches(labelled, recipe.optimizer.batch_size, seed))
-            for step, (waveforms, wanted) in enumerate(self._loader(batches)):
-                generator = np.random.default_rng([*seed, step])
-                last = recipe.optimizer.epochs
-                _, wanted, tables = self._augmented(waveforms, wanted, batches[step], generator, last)
-                yield wanted, tables
+            self.devices.require_shares(len(batches[0]))
+            for step, batch in enumerate(self._feed(batches)):
+                _, wanted, tables = self._augmented(batch, [*seed, step], recipe.optimizer.epochs)
+                yield self.devices.gather(wanted), self.devices.gather(tables)
 
-    def _loader(self, batches: list[list[tuple[int, int]]]) -> DataLoader[tuple[Tensor, Tensor]]:
-        return DataLoader(self.data, batch_sampler=batches, num_workers=self.recipe.data.workers)
+    def _batches(self, epoch: int) -> list[Keys]:
+        recipe = self.recipe
+        return list(epoch_batches(self.draws, recipe.optimizer.batch_size, (recipe.seed, epoch)))
 
-    def _augmented(
-        self,
-        waveforms: Tensor,
-        wanted: Tensor,
-        keys: Sequence[tuple[int, int]],
-        generator: np.random.Generator,
-        epoch: int,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _feed(self, batches: Sequence[Keys]) -> Iterator[Batch]:
+        """This process's rows of batches, on its device, without clips that cannot be read."""
+        own = [self.devices.own_rows(batch) for batch in batches]
+        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+            self.data,
+            batch_sampler=own,
+            num_workers=self.recipe.data.workers,
+            pin_memory=self.devices.pins,
+        )
+        return self.devices.feed(starmap(self.left_out, zip(own, loader, strict=True)))
+
+    def _augmented(self, batch: Batch, seed: Sequence[int], epoch: int) -> tuple[Tensor, Tensor, Tensor]:
         """Features, targets and lessons of a batch."""
-        waveforms, wanted, keys = self.left_out(waveforms, wanted, keys)
-        told = self.lessons.told([clip for clip, _ in keys])
+        keys, (waveforms, wanted) = batch
+        told = self.devices.move(self.lessons.told([clip for clip, _ in keys]))
+        generator = self.devices.generator(seed, len(keys))
         return self.augmentation(waveforms, wanted, generator, epoch, told, self.lessons.heard)
 
     @property
@@ -217,89 +213,107 @@ class _Run:
     def _annealed(self) -> list[Network]:
         return [self.network] if self.average is None else [self.network, cast(Network, self.average.module)]
 
-    def resume(self) -> int:
-        path = self.folder / "state.safetensors"
-        if not path.exists():
-            (self.folder / "log.jsonl").unlink(missing_ok=True)
-            return 0
-        facts = self.state.load(path)
-        self.best = facts["best"]
-        self.scaler.load_state_dict(facts["scaler"])
-        anneal(self.recipe, self._annealed, max(0, int(facts["epoch"]) - 1))
-        self._trim_log(facts["epoch"])
-        return int(facts["epoch"])
+    def resume(self) -> None:
+        """Goes to where a run of this folder stopped."""
+        facts, damage = self.state.load_last(self.folder / STATE)
+        if damage:
+            self.report({"warning": damage})
+        if facts is not None:
+            self.place = Place.of(facts)
+            self.scaler.load_state_dict(facts["scaler"])
+            anneal(self.recipe, self._annealed, max(0, self.place.epoch - 1))
+        if self.devices.writes:
+            trim_log(self.folder, self.place.epoch)
 
-    def _trim_log(self, epochs: int) -> None:
-        """Drops what a killed run wrote after its last state, so that no epoch stands in the log twice."""
-        log = self.folder / "log.jsonl"
-        lines = log.read_text(encoding="utf-8").splitlines()[:epochs] if log.exists() else []
-        write_atomically(log, "".join(line + "\n" for line in lines))
+    def _save(self) -> None:
+        if self.devices.writes:
+            facts = self.place.facts() | {"scaler": self.scaler.state_dict()}
+            self.state.save(self.folder / STATE, facts)
+        self.saved = time.monotonic()
 
     def epoch(self, epoch: int) -> None:
-        began = time.monotonic()
-        losses = self._train_epoch(epoch)
-        facts: dict[str, Any] = {"epoch": epoch + 1, "loss": float(np.mean(losses))}
+        began = time.monotonic() - self.place.seconds
+        self._train_epoch(epoch, began)
+        facts: dict[str, Any] = {"epoch": epoch + 1, "loss": float(np.mean(self.place.losses))}
         last = epoch + 1 == self.recipe.optimizer.epochs
         if self.split.judged and (last or (epoch + 1) % self.recipe.judge.every == 0):
             facts |= self._judge()
         facts["seconds"] = round(time.monotonic() - began, 2)
-        self._keep(facts, last)
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(facts) + "\n")
-            log.flush()
-            os.fsync(log.fileno())
-        state = {"epoch": epoch + 1, "best": self.best, "scaler": self.scaler.state_dict()}
-        self.state.save(self.folder / "state.safetensors", state)
+        best = max(self.place.best, facts.get("map_macro", -math.inf))
+        if self.devices.writes:
+            self._keep(facts, last)
+        self.place = Place(epoch + 1, best=best)
+        self._save()
         self.report(facts)
 
-    def _train_epoch(self, epoch: int) -> list[float]:
-        recipe, losses = self.recipe, []
-        torch.manual_seed(_seed(recipe.seed, epoch))
-        batches = list(epoch_batches(self.draws, recipe.optimizer.batch_size, (recipe.seed, epoch)))
+    def _train_epoch(self, epoch: int, began: float) -> None:
+        place, pending = self.place, []
+        self.devices.seed(_seed(self.recipe.seed, epoch))
         self.network.train()
-        anneal(recipe, self._annealed, epoch)
-        began = time.monotonic()
-        for step, (waveforms, wanted) in enumerate(self._loader(batches)):
-            loss = self._step(epoch, step, waveforms, wanted, batches[step])
+        anneal(self.recipe, self._annealed, epoch)
+        feed = self._feed(self._batches(epoch)[place.step :])
+        self.devices.take_chance(place.chance)
+        for step, batch in enumerate(feed, place.step):
+            pending.append(self._step(epoch, step, batch))
+            if len(pending) == self.devices.read_every or step + 1 == self.steps:
+                self._read(pending)
+                place.seconds = time.monotonic() - began
+                self._save_if_due()
+                self.report(self._progress())
+                pending = []
+
+    def _read(self, losses: Sequence[Tensor]) -> None:
+        """Adds the losses of some steps to the place in the run, which waits for the device."""
+        for loss in torch.stack(list(losses)).tolist():
+            self.place.step += 1
+            self.place.losses.append(loss)
             if not math.isfinite(loss):
                 raise RecipeError(
-                    f"{self.folder}: the loss is {loss} in epoch {epoch + 1}, step {step + 1}: lower "
-                    "optimizer.learning_rate; the last good state is kept"
+                    f"{self.folder}: the loss is {loss} in epoch {self.place.epoch + 1}, step "
+                    f"{self.place.step}: lower optimizer.learning_rate; the last good state is kept"
                 )
-            losses.append(loss)
-            self.report(self._progress(epoch, step, loss, len(waveforms), time.monotonic() - began))
-        return losses
 
-    def _progress(self, epoch: int, step: int, loss: float, batch: int, elapsed_s: float) -> dict[str, Any]:
+    def _save_if_due(self) -> None:
+        """Writes the state within an epoch, where no gradients wait for more of them."""
+        due = time.monotonic() - self.saved >= self.recipe.run.save_every_s
+        if self._completes(self.place.step - 1) and self.devices.agree(due):
+            self.place.chance = self.devices.chance()
+            self._save()
+
+    def _progress(self) -> dict[str, Any]:
         """Where the run stands; the time left leaves out the judging."""
-        to_do = (self.recipe.optimizer.epochs - epoch) * self.steps - step - 1
+        done, elapsed_s = self.place.step, self.place.seconds
+        to_do = (self.recipe.optimizer.epochs - self.place.epoch) * self.steps - done
         return {
-            "epoch": epoch + 1,
-            "step": step + 1,
+            "epoch": self.place.epoch + 1,
+            "step": done,
             "steps": self.steps,
-            "loss": loss,
-            "clips_per_s": (step + 1) * batch / elapsed_s,
-            "left_min": to_do * elapsed_s / (step + 1) / 60,
+            "loss": self.place.losses[-1],
+            "clips_per_s": done * self.batch_size / elapsed_s,
+            "left_min": to_do * elapsed_s / done / 60,
         }
 
-    def _step(
-        self, epoch: int, step: int, waveforms: Tensor, wanted: Tensor, keys: Sequence[tuple[int, int]]
-    ) -> float:
-        settings = self.recipe.optimizer
-        factor = rate_factor(self.recipe.schedule, epoch + step / self.steps, settings.epochs)
+    def _completes(self, step: int) -> bool:
+        """Whether the gradients of this step and those before it are to be followed."""
+        return (step + 1) % self.recipe.optimizer.accumulate == 0 or step + 1 == self.steps
+
+    def _step(self, epoch: int, step: int, batch: Batch) -> Tensor:
+        recipe, devices, completes = self.recipe, self.devices, self._completes(step)
+        factor = rate_factor(recipe.schedule, epoch + step / self.steps, recipe.optimizer.epochs)
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * group["factor"] * factor
-        generator = np.random.default_rng([self.recipe.seed, epoch, step])
-        features, wanted, tables = self._augmented(waveforms, wanted, keys, generator, epoch)
-        with torch.autocast("cpu", PRECISIONS[settings.precision], enabled=settings.precision != "fp32"):
-            answer: Output = self.behind(features)
-        logits = answer.logits.float()
-        loss = label_loss(logits, wanted, self.recipe.task, self.recipe.loss, self.class_weights)
-        loss = self.lessons.label_weight * loss + self.lessons.loss(answer, tables)
-        self.scaler.scale(loss / settings.accumulate).backward()  # type: ignore[no-untyped-call]
-        if (step + 1) % settings.accumulate == 0 or step + 1 == self.steps:
+            group["lr"] = recipe.optimizer.learning_rate * group["factor"] * factor
+        features, wanted, tables = self._augmented(batch, [recipe.seed, epoch, step], epoch)
+        with devices.alone(self.learner, not completes):
+            with devices.autocast(recipe.optimizer.precision):
+                own: Output = self.learner(features)
+            answer = Output(devices.gather(own.logits.float()), devices.gather(own.embedding.float()))
+            wanted, tables = devices.gather(wanted), devices.gather(tables)
+            loss = label_loss(answer.logits, wanted, recipe.task, recipe.loss, self.class_weights)
+            loss = self.lessons.label_weight * loss + self.lessons.loss(answer, tables)
+            self.scaler.scale(loss / recipe.optimizer.accumulate).backward()  # type: ignore[no-untyped-call]
+        if completes:
             self._move()
-        return loss.item()
+        return loss.detach()
 
     def _move(self) -> None:
         """One step of the optimizer, along the gradients gathered so far."""
@@ -313,14 +327,20 @@ class _Run:
             self.average.update_parameters(self.network)
 
     def _judge(self) -> dict[str, Any]:
-        windows = self.judged_windows or clips_to_judge(self.recipe, self.split.judged)
+        self.devices.align(self.kept)
+        clips = self.devices.judged(self.split.judged)
+        windows = self.judged_windows or clips_to_judge(self.recipe, clips)
         if self.recipe.data.cache:
             windows = self.judged_windows = list(windows)
-        front_end, network = hearing(self.recipe, self.kept)
-        scores = predict(network, front_end, windows, self.recipe.task)
+        front_end, network = self._hearing(self.kept)
+        own = np.zeros((0, len(self.split.labels)), np.float32)
+        if clips:
+            own = predict(network, front_end, windows, self.recipe.task)
+        scores = self.devices.together(own, len(self.split.judged))
         truth = targets(self.split.judged, self.split.labels)
         precision = metrics.macro(metrics.average_precision(truth, scores))
-        if self.recipe.judge.keep == "last" or precision > self.best:
+        better = self.recipe.judge.keep == "last" or precision > self.place.best
+        if better and self.devices.writes:
             stored = io.BytesIO()
             np.save(stored, scores)
             write_atomically(self.folder / "scores.npy", stored.getvalue())
@@ -331,11 +351,12 @@ class _Run:
         }
 
     def _keep(self, facts: Mapping[str, Any], last: bool) -> None:
-        if facts.get("map_macro", -math.inf) > self.best:
-            self.best = facts["map_macro"]
+        """Writes what an epoch leaves: checkpoints, and its line in the log."""
+        if facts.get("map_macro", -math.inf) > self.place.best:
             save_checkpoint(self.folder / "best.safetensors", self.kept, self.record)
         if last:
             save_checkpoint(self.folder / "last.safetensors", self.kept, self.record)
+        add_line(self.folder, facts)
 
     @property
     def _arguments(self) -> dict[str, Any]:

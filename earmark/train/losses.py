@@ -45,9 +45,17 @@ def label_loss(
     count = counted.sum() if task == "multi_label" else counted[:, 0].sum()
     loss = terms.sum() / count.clamp(min=1)
     if settings.ranking_weight:
-        rows = known.all(-1)
-        loss = loss + settings.ranking_weight * ranking_loss(logits[rows], targets[rows])
+        loss = loss + settings.ranking_weight * _ranking_of_known(logits, targets, known.all(-1))
     return loss
+
+
+def _ranking_of_known(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
+    """The ranking loss of some rows (batch,) only."""
+    if logits.device.type == "cpu":
+        return ranking_loss(logits[rows], targets[rows])
+    # Choosing rows would wait for the device; targets of 0 add nothing either.
+    whole = ranking_loss(logits, torch.where(rows[:, None], targets, 0.0))
+    return whole * len(rows) / rows.sum().clamp(min=1)
 
 
 def _terms(logits: Tensor, wanted: Tensor, task: Task, gamma: float) -> Tensor:

@@ -124,17 +124,22 @@ def _timed(recipe: Recipe, fold: int | None) -> float:
     # A probe would take far longer to fit than the steps.
     teachers = tuple(teacher.model_copy(update={"probe_weight": 0.0}) for teacher in recipe.teacher)
     recipe = recipe.model_copy(update={"teacher": teachers})
-    moments = [time.monotonic()]
+    moments, steps = [time.monotonic()], [0]
 
     def report(facts: Mapping[str, Any]) -> None:
         if "step" in facts:
             moments.append(time.monotonic())
+            steps.append((facts["epoch"] - 1) * facts["steps"] + facts["step"])
         if len(moments) > STEPS:
             raise _EnoughError
 
     with tempfile.TemporaryDirectory() as folder, suppress(_EnoughError):
         train(recipe, Path(folder), fold, report)
-    spans = [later - earlier for earlier, later in pairwise(moments)]
+    # A GPU tells of many steps at once.
+    spans = [
+        (later - earlier) / (to - since)
+        for (earlier, later), (since, to) in zip(pairwise(moments), pairwise(steps), strict=True)
+    ]
     return median(spans[1:] or spans)
 
 

@@ -29,6 +29,7 @@ from earmark.train.sections import (
     Natural,
     Optimizer,
     Positive,
+    Run,
     Schedule,
     Teaching,
 )
@@ -85,6 +86,7 @@ class Recipe(Section):
     """One table, or several."""
     judge: Judge = Judge()
     logging: Logging = Logging()
+    run: Run = Run()
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:

@@ -6,6 +6,7 @@ when the recipe is read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -305,6 +306,8 @@ class Optimizer(Section):
     """What the network computes in while training."""
     channels_last: bool = False
     """Memory layout of activations; same results, often faster."""
+    sync_batch_norm: bool = False
+    """With several processes: take the norms' statistics over all of them, not each over its share."""
 
 
 def _as_texts(values: Any) -> Any:
@@ -394,3 +397,18 @@ class Logging(Section):
 
     to: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Loggers, each an extra of that name."""
+
+
+def _is_device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise ValueError("must be auto, cpu, cuda, or one GPU such as cuda:0")
+    return value
+
+
+class Run(Section):
+    """Where and how a run is done, which decides nothing and may change when it goes on."""
+
+    device: Annotated[str, AfterValidator(_is_device)] = "auto"
+    """cpu, cuda, or one GPU such as cuda:0; auto: a GPU where there is one."""
+    save_every_s: Annotated[float, Field(ge=0)] = 600.0
+    """Write the state this often within an epoch too, for a killed run to go on from; 0: after each step."""

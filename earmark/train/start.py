@@ -7,6 +7,7 @@ and only where the recipe says so.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -113,18 +114,32 @@ def parameter_groups(recipe: Recipe, trained: nn.Module, network: Network) -> li
     ]
 
 
-def moving_average(network: nn.Module, decay: float) -> AveragedModel | None:
-    """A copy that follows the network's weights and norm statistics, at first faster; None without decay."""
-    if not decay:
-        return None
+class MovingAverage(AveragedModel):
+    """A copy that follows a network's weights and norm statistics, at first faster.
+
+    Args:
+        network: On its device; the count of the steps stays on the CPU, where reading it waits for nothing.
+        decay: By which the average keeps to what it was, once it has seen many steps.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__(network, use_buffers=True)
+        self.decay = decay
 
     @torch.no_grad()
-    def update(averages: Any, current: Any, steps: Any) -> None:
-        weight = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
-        for average, value in zip(averages, current, strict=True):
-            if average.is_floating_point():
-                average.lerp_(value, weight)
+    def update_parameters(self, model: nn.Module) -> None:
+        """Takes one more step of the network into account."""
+        steps = int(self.n_averaged)
+        share = 1 - min(self.decay, (1 + steps) / (10 + steps))
+        averages = chain(self.module.parameters(), self.module.buffers())
+        for average, value in zip(averages, chain(model.parameters(), model.buffers()), strict=True):
+            if steps and average.is_floating_point():
+                average.lerp_(value, share)
             else:
                 average.copy_(value)
+        self.n_averaged += 1
 
-    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+
+def moving_average(network: nn.Module, decay: float) -> MovingAverage | None:
+    """What follows a network; None without decay."""
+    return MovingAverage(network, decay) if decay else None

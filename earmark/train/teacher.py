@@ -57,6 +57,10 @@ class Probe:
         """Scores (batch, class) in [0, 1] of answers (batch, output)."""
         return as_scores(answers @ self.weight.T + self.bias, self.task)
 
+    def to(self, device: torch.device) -> Probe:
+        """The same on a device."""
+        return Probe(self.weight.to(device), self.bias.to(device), self.task)
+
     @classmethod
     def fit(cls, answers: Tensor, targets: Tensor, task: Task = "multi_label", decay: float = 0.03) -> Probe:
         """Fits by (binary) cross-entropy, summed over the classes, with a penalty on standardised weights.
@@ -90,7 +94,7 @@ class Probe:
 
     def save(self, path: Path) -> None:
         """Writes a safetensors file."""
-        write_atomically(path, save({"weight": self.weight, "bias": self.bias}))
+        write_atomically(path, save({"weight": self.weight.cpu(), "bias": self.bias.cpu()}))
 
     @classmethod
     def load(cls, path: Path, task: Task, shape: tuple[int, int]) -> Probe:
@@ -164,16 +168,17 @@ class _Lesson:
             total = total + self.settings.probe_weight * told
         return total
 
-    def fit_probe(self, path: Path, passes: Iterable[tuple[Tensor, Tensor]]) -> None:
+    def fit_probe(self, path: Path, passes: Iterable[tuple[Tensor, Tensor]], keep: bool) -> None:
         """Fits the probe to targets and tables of batches, or takes the one that was fitted before."""
         if path.exists():
             self.probe = Probe.load(path, self.task, (self.classes, self.outputs))
             return
-        targets, tables = map(torch.cat, zip(*passes, strict=True))
+        targets, tables = (torch.cat(parts).cpu() for parts in zip(*passes, strict=True))
         answers, weight = answers_of(tables)
         told = weight > 0
         self.probe = Probe.fit(answers[told, : self.imitated], targets[told], self.task)
-        self.probe.save(path)
+        if keep:
+            self.probe.save(path)
 
 
 class Lessons:
@@ -196,6 +201,7 @@ class Lessons:
         self._stored, self._heard, self._sample_rate = stored, heard, sample_rate
         self._lessons = [lesson for lesson, _ in stored] + [lesson for lesson, _ in heard]
         self.label_weight = label_weight
+        self._device = torch.device("cpu")
         self.layers = nn.ModuleList(lesson.layer for lesson in self._lessons if lesson.layer is not None)
         """Learn with the network, and are left behind."""
 
@@ -223,12 +229,20 @@ class Lessons:
         losses = [lesson.loss(answer, part) for lesson, part in zip(self._lessons, parts, strict=True)]
         return torch.stack(losses).sum()
 
-    def fit_probes(self, folder: Path, passes: Callable[[int], Iterable[tuple[Tensor, Tensor]]]) -> None:
+    def to(self, device: torch.device) -> None:
+        """Moves what learns, and what is fitted later, to a device; networks follow what they hear."""
+        self._device = device
+        self.layers.to(device)
+
+    def fit_probes(
+        self, folder: Path, passes: Callable[[int], Iterable[tuple[Tensor, Tensor]]], keep: bool = True
+    ) -> None:
         """Fits what the recipe asks for; it is kept in the folder for a resumed run.
 
         Args:
             folder: Of the run.
             passes: Gives targets and tables of the batches of so many passes over the labelled clips.
+            keep: Off: another process writes what this one fits too.
         """
         first = 0
         for number, lesson in enumerate(self._lessons):
@@ -237,7 +251,9 @@ class Lessons:
             if lesson.settings.probe_weight:
                 path = folder / f"probe{number or ''}.safetensors"
                 heard = passes(lesson.settings.probe_passes)
-                lesson.fit_probe(path, ((targets, tables[:, columns]) for targets, tables in heard))
+                lesson.fit_probe(path, ((targets, tables[:, columns]) for targets, tables in heard), keep)
+                assert lesson.probe is not None
+                lesson.probe = lesson.probe.to(self._device)
 
     @property
     def teachers(self) -> list[Mapping[str, str]]:

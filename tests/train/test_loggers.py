@@ -57,6 +57,14 @@ def test_each_fold_is_a_run_of_steps_and_epochs(clips, tmp_path):
         assert said == [("open", f"fold{fold}", fold, 1), *steps, "close"]
 
 
+def test_words_are_no_numbers(tmp_path, clips):
+    kept = Kept()
+    with logging_to([kept], toy.toy_recipe(clips), tmp_path) as report:
+        report({"fold": 1})
+        report({"warning": "a state is damaged"})
+    assert kept.said == []
+
+
 def test_a_run_that_goes_on_says_from_where(clips, tmp_path):
     kept = Kept()
     with pytest.raises(InterruptedError):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,11 +19,12 @@ import toy
 from safetensors import safe_open
 
 from earmark.data.manifest import read_manifest
-from earmark.errors import AudioError, DataError, ModelError, RecipeError
+from earmark.errors import AudioError, DataError, ModelError, RecipeError, RunError
 from earmark.models.checkpoint import load_checkpoint
 from earmark.models.log_mel import LogMel
 from earmark.train import loop
 from earmark.train.batch import Augmentation
+from earmark.train.devices import Devices
 from earmark.train.folds import score_clips
 from earmark.train.loop import train
 from earmark.train.run_state import RunState
@@ -82,7 +85,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert untimed[0] == untimed[1]
     names = {path.name for path in one.iterdir()}
     assert names == {path.name for path in other.iterdir()}
-    for name in names - {"log.jsonl", "run.json", "state.safetensors"}:
+    for name in names - {"log.jsonl", "run.json", "state.safetensors", "state.previous.safetensors"}:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
     ours, theirs = (tensors_of(folder / "state.safetensors") for folder in (one, other))
     assert ours.keys() == theirs.keys()
@@ -185,13 +188,29 @@ def test_a_run_that_was_cut_short_goes_on(clips, undisturbed, tmp_path, moment):
     assert_same_run(undisturbed, tmp_path)
 
 
+@pytest.mark.parametrize("save_every_s", [0, 600])
 @pytest.mark.parametrize("tables", VARIANTS.values(), ids=VARIANTS.keys())
-def test_so_does_one_of_any_kind(clips, tmp_path, tables):
+def test_so_does_one_of_any_kind(clips, tmp_path, tables, save_every_s):
     recipe = toy.toy_recipe(clips, **tables)
+    often = toy.toy_recipe(clips, **tables, run={"save_every_s": save_every_s})
     train(recipe, tmp_path / "undisturbed", 2)
     with pytest.raises(InterruptionError):
-        train(recipe, tmp_path / "cut", 2, interrupt_at(epoch=2, step=1))
-    train(recipe, tmp_path / "cut", 2)
+        train(often, tmp_path / "cut", 2, interrupt_at(epoch=2, step=2))
+    steps = []
+    train(often, tmp_path / "cut", 2, lambda facts: steps.append(facts.get("step")))
+    assert steps[0] == (1 if save_every_s else 3)
+    assert_same_run(tmp_path / "undisturbed", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_one_goes_on_within_an_epoch_where_its_gradients_are_all_used(clips, undisturbed, tmp_path, step):
+    tables = {"optimizer": {"accumulate": 2}, "run": {"save_every_s": 0}}
+    train(toy.toy_recipe(clips, **tables), tmp_path / "undisturbed", 1)
+    with pytest.raises(InterruptionError):
+        train(toy.toy_recipe(clips, **tables), tmp_path / "cut", 1, interrupt_at(epoch=2, step=step))
+    steps = []
+    train(toy.toy_recipe(clips, **tables), tmp_path / "cut", 1, lambda facts: steps.append(facts.get("step")))
+    assert steps[0] == {1: 1, 2: 3, 3: None}[step]  # None: all steps of the epoch are done
     assert_same_run(tmp_path / "undisturbed", tmp_path / "cut")
 
 
@@ -272,14 +291,75 @@ def test_a_complete_run_is_not_repeated(clips, undisturbed):
     assert all(after[name] == then for name, then in before.items() if name != "log.jsonl")
 
 
-@pytest.mark.parametrize("change", [{"seed": 3}, {"optimizer": {"epochs": 4}}, {"front_end": {"n_mels": 40}}])
-def test_another_recipe_in_the_same_folder_is_refused(clips, undisturbed, change):
+@pytest.mark.parametrize(
+    ("change", "lines"),
+    [
+        ({"seed": 3}, ["seed: 0 -> 3"]),
+        ({"optimizer": {"epochs": 4}, "window_s": 0.4}, ["optimizer.epochs: 3 -> 4", "window_s: 0.5 -> 0.4"]),
+        ({"front_end": {"n_mels": 40}}, ["front_end.n_mels: 32 -> 40"]),
+        ({"loss": {"focal_gamma": 2.0}}, ["loss.focal_gamma: 0.0 -> 2.0"]),
+        ({"augment": {"impulses": "rooms"}}, ['augment.impulses: (nothing) -> "rooms"']),
+        ({"model": {"arguments": {}}}, ["model.arguments.norm_momentum: 0.3 -> (nothing)"]),
+    ],
+    ids=str,
+)
+def test_another_recipe_in_the_same_folder_is_refused(clips, undisturbed, change, lines):
     before = {path.name: path.read_bytes() for path in undisturbed.iterdir()}
-    with pytest.raises(RecipeError, match="holds a run of another recipe: choose another folder"):
+    with pytest.raises(RecipeError, match="holds a run of another recipe: choose another folder") as caught:
         train(toy.toy_recipe(clips, **change), undisturbed, 1)
-    with pytest.raises(RecipeError, match="holds a run of another recipe"):
+    assert caught.value.__notes__ == lines
+    with pytest.raises(RecipeError, match="holds a run of another recipe") as caught:
         train(toy.toy_recipe(clips), undisturbed, 2)
+    assert caught.value.__notes__ == ["fold: 1 -> 2"]
     assert {path.name: path.read_bytes() for path in undisturbed.iterdir()} == before
+
+
+def test_a_run_of_a_version_that_knew_fewer_keys_goes_on(clips, undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path / "run")
+    stored = tmp_path / "run" / "recipe.json"
+    known = json.loads(stored.read_text())
+    assert known["optimizer"].pop("sync_batch_norm") is False
+    stored.write_text(json.dumps(known))
+    train(toy.toy_recipe(clips), tmp_path / "run", 1)
+    stored.write_text(json.dumps(known))
+    with pytest.raises(RecipeError) as caught:
+        train(toy.toy_recipe(clips, optimizer={"sync_batch_norm": True}), tmp_path / "run", 1)
+    assert caught.value.__notes__ == ["optimizer.sync_batch_norm: (nothing) -> true"]
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.previous.safetensors"])
+def test_where_a_state_is_damaged_the_other_serves(clips, undisturbed, tmp_path, name):
+    recipe = toy.toy_recipe(clips)
+    with pytest.raises(InterruptionError):
+        train(recipe, tmp_path, 1, interrupt_at(epoch=2))
+    content = bytearray((tmp_path / name).read_bytes())
+    content[-100] ^= 1
+    (tmp_path / name).write_bytes(content)
+    said = []
+    train(recipe, tmp_path, 1, said.append)
+    warned = [facts["warning"] for facts in said if "warning" in facts]
+    assert len(warned) == (name == "state.safetensors")
+    assert all("SHA-256 does not match): going on from the state before" in line for line in warned)
+    assert_same_run(undisturbed, tmp_path)
+
+
+def test_a_full_disk_is_said_and_leaves_the_last_state(clips, undisturbed, tmp_path):
+    recipe = toy.toy_recipe(clips)
+    with pytest.raises(InterruptionError):
+        train(recipe, tmp_path, 1, interrupt_at(epoch=2))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix == ".safetensors"}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        with pytest.raises(RunError, match="free some space there; the same command goes on") as caught:
+            train(recipe, tmp_path, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(caught.value).startswith(f"{tmp_path}: File too large")
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix == ".safetensors"}
+    assert after == before
+    train(recipe, tmp_path, 1)
+    assert_same_run(undisturbed, tmp_path)
 
 
 def test_a_damaged_state_is_refused(clips, tmp_path):
@@ -315,6 +395,21 @@ def test_a_loss_that_is_no_number_ends_the_run_and_leaves_the_last_state(
     assert_same_run(undisturbed, tmp_path)
 
 
+def test_losses_may_be_read_seldom(clips, undisturbed, tmp_path, monkeypatch):
+    """As a GPU's are, so that the steps in between wait for nothing."""
+    start = Devices.__init__
+
+    def seldom(self, *place):
+        start(self, *place)
+        self.read_every = 2
+
+    monkeypatch.setattr(Devices, "__init__", seldom)
+    steps = []
+    train(toy.toy_recipe(clips), tmp_path, 1, lambda facts: steps.append(facts.get("step")))
+    assert steps == [2, 3, None] * 3
+    assert_same_run(undisturbed, tmp_path)
+
+
 def test_a_rate_much_too_high_ends_the_run(clips, tmp_path):
     with pytest.raises(RecipeError, match=r"the loss is (nan|inf)"):
         train(toy.toy_recipe(clips, optimizer={"learning_rate": 1e25}), tmp_path, 1)
@@ -323,7 +418,8 @@ def test_a_rate_much_too_high_ends_the_run(clips, tmp_path):
 def test_without_a_fold_it_trains_on_all_and_judges_nothing(clips, tmp_path):
     record = train(toy.toy_recipe(clips, optimizer={"epochs": 2}), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "last.safetensors", "log.jsonl", "recipe.json", "run.json", "state.safetensors"
+        "last.safetensors", "log.jsonl", "recipe.json", "run.json",
+        "state.previous.safetensors", "state.safetensors",
     }  # fmt: skip
     assert record.provenance["clips"] == 20
     assert all("accuracy" not in line for line in log_of(tmp_path))

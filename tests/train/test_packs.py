@@ -133,14 +133,13 @@ def test_another_clip_of_the_batch_stands_in_with_all_that_is_its_own():
     left_out = LeftOut(Clips(), 0.05, told.append)
     waveforms = torch.arange(12.0).reshape(4, 3)
     wanted, keys = torch.arange(4.0)[:, None], [(10, 0), (11, 1), (12, 2), (13, 3)]
-    same = left_out(waveforms, wanted, keys)
-    assert same[0] is waveforms
+    assert left_out(keys, (waveforms, wanted))[1][0] is waveforms
     waveforms[[0, 2]] = torch.nan
     for _ in range(2):
-        heard, targets, own = left_out(waveforms, wanted, keys)
+        own, (heard, targets) = left_out(keys, (waveforms, wanted))
         assert [index for index, _ in own] == [11, 11, 11, 13]
         assert targets.flatten().tolist() == [1, 1, 1, 3]
         np.testing.assert_array_equal(heard[:, 0], [3, 3, 3, 9])
     assert [facts["left_out"] for facts in told] == ["clip 10 is gone", "clip 12 is gone"]
     with pytest.raises(AudioError, match="clip 10 is gone; no clip of its batch can be read"):
-        left_out(waveforms[[0, 0]], wanted[:2], [keys[0], keys[0]])
+        left_out([keys[0], keys[0]], (waveforms[[0, 0]], wanted[:2]))

@@ -1,6 +1,7 @@
 """A run's state comes back as it was, so that what follows is the same to the last bit."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from earmark.errors import DataError
-from earmark.train.run_state import RunState
+from earmark.train.run_state import Place, RunState
 
 FACTS = {"epoch": 3, "best": -float("inf"), "note": "hört"}
 
@@ -94,6 +95,39 @@ def test_a_state_before_the_first_step_comes_back(tmp_path):
     state.save(tmp_path / "state", FACTS)
     other.load(tmp_path / "state")
     assert_equal(other, state)
+
+
+def test_the_one_before_is_kept(tmp_path):
+    path, state = tmp_path / "state.safetensors", build(False)
+    assert state.load_last(path) == (None, "")
+    for epoch in range(3):
+        step(state, epoch)
+        state.save(path, {"epoch": epoch})
+    assert {one.name for one in tmp_path.iterdir()} == {"state.safetensors", "state.previous.safetensors"}
+    assert build(False).load_last(path) == ({"epoch": 2}, "")
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    facts, damage = build(False).load_last(path)
+    assert facts == {"epoch": 1}
+    assert damage.startswith(f"{path}: the run's state cannot be read (its SHA-256 does not match)")
+    path.unlink()  # killed between the two renames
+    assert build(False).load_last(path) == ({"epoch": 1}, "")
+
+
+def test_where_none_is_whole_that_is_said(tmp_path):
+    path, state = tmp_path / "state.safetensors", build(False)
+    for epoch in range(2):
+        state.save(path, {"epoch": epoch})
+    for one in tmp_path.iterdir():
+        one.write_bytes(one.read_bytes()[:100])
+    with pytest.raises(DataError, match="remove the run's folder to start anew"):
+        state.load_last(path)
+
+
+def test_a_place_of_a_version_before_is_understood():
+    assert Place.of({"epoch": 3, "best": 0.5, "scaler": {}}) == Place(epoch=3, best=0.5)
+    place = Place(2, 5, [0.25, 0.1], 3.5, -float("inf"), [["00ff"]])
+    assert Place.of(json.loads(json.dumps(place.facts()))) == place
 
 
 def refused(state: RunState, path) -> str:
