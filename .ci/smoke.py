@@ -72,7 +72,7 @@ def check_example(example: Path) -> None:
     found = [entry["label"] for entry in result["tags"][:2]]
     if "siren" not in found:
         sys.exit(f"the first two tags of the example are {found}")
-    for form, start in (("jsonl", '{"path"'), ("csv", "path,label,score,start_s,end_s\n")):
+    for form, start in (("jsonl", '{"path"'), ("csv", "path,label,score,start_s,end_s,calibrated\n")):
         if not earmark("tag", example, "--format", form).startswith(start):
             sys.exit(f"--format {form} does not start with {start!r}")
     print(earmark("models"))
