@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earmark.errors import ModelError
-from earmark.record import Record
+from earmark.record import Precision, Record
 
 RECORD_KEY = b"earmark.record"
 HASH_KEY = b"earmark.sha256"
@@ -89,12 +89,15 @@ def read_record(path: str | PathLike[str]) -> Record:
     return read_model_file(path)[1]
 
 
-def read_weights(content: bytes, prefix: str) -> dict[str, NDArray[np.float32]]:
-    """The float32 weights of a graph whose names begin in some way.
+def read_weights(
+    content: bytes, prefix: str, precision: Precision = "fp32"
+) -> dict[str, NDArray[np.float32]]:
+    """The weights of a graph, other than those of 8 bits, whose names begin in some way.
 
     Args:
         content: Of a model file, as :func:`read_model_file` gives it.
         prefix: How the names begin.
+        precision: Of its record.
 
     Returns:
         Name -> values in one row, shape (value,). Types are not looked at: check how many values there are.
@@ -107,9 +110,16 @@ def read_weights(content: bytes, prefix: str) -> dict[str, NDArray[np.float32]]:
         parts = dict(_fields(value))
         name = bytes(parts.get(_TENSOR_NAME, b"")).decode()
         if name.startswith(prefix) and _TENSOR_RAW in parts:
-            raw = parts[_TENSOR_RAW]
-            found[name] = np.frombuffer(raw, "<f4", len(raw) // 4).astype(np.float32)
+            found[name] = _widened(parts[_TENSOR_RAW], precision)
     return found
+
+
+def _widened(raw: memoryview, precision: Precision) -> NDArray[np.float32]:
+    kind = {"fp16": "<f2", "bf16": "<u2"}.get(precision, "<f4")
+    values = np.frombuffer(raw, kind, len(raw) // np.dtype(kind).itemsize)
+    if precision == "bf16":  # the upper half of a float32
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32)
 
 
 def _record_entry(body: bytes) -> bytes:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from types import UnionType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from earmark.calibration import Calibration, calibration_from_dict, calibration_problem, calibration_to_dict
 from earmark.calibration import Task as Task
@@ -19,11 +19,12 @@ from earmark.errors import ModelError
 from earmark.frontend import FrontEnd
 from earmark.learned_frontend import AnyFrontEnd, LearnedFrontEnd, front_end_from_dict
 
-RECORD_VERSION = 2
-"""2 has calibrations, and thresholds of each class."""
+RECORD_VERSION = 3
+"""2 has calibrations, and thresholds of each class; 3 has precisions."""
 
 Threshold = float | tuple[float, ...]
 Padding = Literal["repeat", "zero"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Record:
         padding: How a clip shorter than the window is filled up: "repeat" or "zero".
         embedding_size: Channels of the embedding.
         further_front_ends: Of an ensemble whose members hear differently: those of the graph's other inputs.
+        precision: What the weights are stored in: "fp32"; "fp16" or "bf16", which are computed with in
+            float32; or "int8", where most layers compute in 8 bits.
         threshold: Score from which a tag counts as heard, in [0, 1], or one for each label; None where none
             was chosen.
         calibration: How logits become probabilities; None where scores are plain sigmoids or a softmax, which
@@ -66,6 +69,7 @@ class Record:
     padding: Padding
     embedding_size: int
     further_front_ends: tuple[AnyFrontEnd, ...] = ()
+    precision: Precision = "fp32"
     threshold: Threshold | None = None
     calibration: Calibration | None = None
     description: str = ""
@@ -117,8 +121,9 @@ class Record:
     def _value_problem(self) -> str:
         if self.task not in ("multi_label", "single_label"):
             return f"task must be multi_label or single_label, not {self.task!r}"
-        if self.padding not in ("repeat", "zero"):
-            return f"padding must be repeat or zero, not {self.padding!r}"
+        for name, choices in (("padding", get_args(Padding)), ("precision", get_args(Precision))):
+            if getattr(self, name) not in choices:
+                return f"{name} must be {' or '.join(choices)}, not {getattr(self, name)!r}"
         if not _is_number(self.window_s) or not 0 < self.window_s < math.inf:
             return f"window_s must be a positive number of seconds, not {self.window_s!r}"
         if isinstance(self.embedding_size, bool) or self.embedding_size < 1:

@@ -178,10 +178,22 @@ def join(
     """
     with extra("writing an ensemble as one file", "train"):
         from earmark.deploy.join import join as join_networks
-    return join_networks([_member(model, report) for model in models], out, name)
+    return join_networks([trained(model, report) for model in models], out, name)
 
 
-def _member(model: str, report: Report | None) -> tuple[Network, Record]:
+def trained(model: str, report: Report | None = None) -> tuple[Network, Record]:
+    """The network behind a name or a checkpoint, to make something of; needs PyTorch.
+
+    Args:
+        model: Name of published weights that hear, fetched on first use, or path of a checkpoint.
+        report: As for :func:`load`.
+
+    Returns:
+        The network on the CPU in evaluation mode, and its record.
+
+    Raises:
+        ModelError: If the model is unknown, cannot be had, or is a graph.
+    """
     from earmark.models.checkpoint import load_checkpoint
 
     if _is_checkpoint(model):
@@ -190,8 +202,8 @@ def _member(model: str, report: Report | None) -> tuple[Network, Record]:
     if known is None or known.labels is None:
         found = weights.find(model)  # says what is wrong with the name, if anything is
         raise ModelError(
-            f"{model}: {found} holds a graph, an ensemble is written from weights: give a checkpoint "
-            "(.safetensors) or the name of published weights"
+            f"{model}: {found} holds a graph, this takes weights: give a checkpoint (.safetensors) or the "
+            "name of published weights"
         )
     pull(model, report=report)
     return pretrained(model)

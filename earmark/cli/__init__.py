@@ -5,7 +5,9 @@ Conventions: results go to standard output, everything else to standard error. E
 never a traceback.
 """
 
-from earmark.cli import tag, embed, models, complexity, pull, join, pack, teach, train, evaluate, calibrate  # noqa: F401, I001  each enters its commands, in --help's order
+# ruff: noqa: F401, I001 - each enters its commands, in the order of --help
+from earmark.cli import tag, embed, models, complexity, pull, join, pack, teach, train, evaluate
+from earmark.cli import calibrate, compress
 from earmark.cli.program import app, main
 
 __all__ = ["app", "main"]

@@ -129,6 +129,9 @@ def mask_value(record: Record, weights: Mapping[str, Floats]) -> float | Floats:
     names = [FIRST_NORM + name for name in ("running_mean", "bias", "running_var", "weight")]
     if not any(name in weights for name in names):
         return front_end.neutral
+    if record.arguments.get("fused", False):  # its statistics are in its weights
+        still = np.zeros(front_end.n_mels, np.float32)
+        weights = {names[0]: still, names[2]: still + np.float32(1 - _EPSILON), **weights}
     if any(name not in weights or weights[name].size != front_end.n_mels for name in names):
         raise ModelError(f"{record.name}: its first norm cannot be read whole: judge its checkpoint instead")
     mean, bias, variance, gain = (weights[name].astype(np.float64).ravel() for name in names)
@@ -167,7 +170,8 @@ def augmented(
 
 def _first_norm(file: Path) -> dict[str, Floats]:
     if file.suffix != ".safetensors":
-        return read_weights(read_model_file(file)[0], FIRST_NORM)
+        content, record = read_model_file(file)
+        return read_weights(content, FIRST_NORM, record.precision)
     from earmark.models.checkpoint import load_checkpoint
 
     state = load_checkpoint(file)[0].state_dict()

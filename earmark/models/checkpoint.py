@@ -1,7 +1,8 @@
 """Checkpoints: the weights of a network and its record in one safetensors file.
 
-Conventions: the tensors bear the names of the state dict; the file's metadata holds the record as JSON under
-"earmark.record" and, under "earmark.sha256", a hash over record and tensors. Nothing is ever unpickled.
+Conventions: the tensors bear the names of the state dict, and are of the record's precision; the file's
+metadata holds the record as JSON under "earmark.record" and, under "earmark.sha256", a hash over record and
+tensors. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from earmark.record import Record
 
 RECORD_KEY = "earmark.record"
 HASH_KEY = "earmark.sha256"
+STORED_AS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""Precision of a record -> type of its checkpoint's weights; a network computes in float32 always."""
 
 
 def save_checkpoint(path: str | PathLike[str], network: Network, record: Record) -> None:
@@ -34,10 +37,10 @@ def save_checkpoint(path: str | PathLike[str], network: Network, record: Record)
     Args:
         path: The file, customarily named "*.safetensors"; its folder is made where it is missing.
         network: Built as the record says, on any device, in any memory format.
-        record: What the weights are.
+        record: What the weights are; they are rounded to its precision.
 
     Raises:
-        ModelError: If the record describes another network.
+        ModelError: If the record describes another network, or a precision that only graphs have.
         OSError: If the file cannot be written; a previous one is then untouched.
     """
     if configure(record.architecture, **_arguments(record)) != network.config:
@@ -51,13 +54,24 @@ def save_checkpoint(path: str | PathLike[str], network: Network, record: Record)
             f"the network has the learned front-end {front_end_of(network)}, its record has {learned}: "
             "give the record of this network"
         )
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    if record.precision not in STORED_AS:
+        raise ModelError(
+            f"{path}: a checkpoint cannot be of {record.precision}: write a model file (.onnx), or one of "
+            f"{', '.join(STORED_AS)}"
+        )
+    stored_as = STORED_AS[record.precision]
+    tensors = {
+        name: tensor.detach().to("cpu", stored_as if tensor.is_floating_point() else None).contiguous()
+        for name, tensor in network.state_dict().items()
+    }
     text = record.to_json()
     write_atomically(path, _ordered(save(tensors, {RECORD_KEY: text, HASH_KEY: _hash(text, tensors)})))
 
 
 def load_checkpoint(path: str | PathLike[str]) -> tuple[Network, Record]:
     """Reads what save_checkpoint wrote; every tensor must be there and none besides.
+
+    Weights of 16 bits become float32.
 
     Args:
         path: The file.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
@@ -59,6 +60,8 @@ class SeparableConv(nn.Module):
         channels: Input and output channels.
     """
 
+    norms: ClassVar = {"bn": ("sp_conv1", "sp_conv2")}
+
     def __init__(self, channels: tuple[int, int]) -> None:
         super().__init__()
         width = channels[1]
@@ -86,7 +89,7 @@ class SeparableConv(nn.Module):
         else:
             kernels = [self.ch_conv1.weight * each.weight for each in filters]
             along_frame, along_mel = (
-                conv2d(features, kernel, padding=each.padding, dilation=each.dilation)
+                conv2d(features, kernel, each.bias, padding=each.padding, dilation=each.dilation)
                 for kernel, each in zip(kernels, filters, strict=True)
             )
         summed: Tensor = along_frame + along_mel

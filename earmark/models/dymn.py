@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import partial, reduce
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -113,6 +114,8 @@ class ContextGenerator(nn.Module):
         norm: The batch norm of so many channels.
     """
 
+    norms: ClassVar = {"joint_norm": ("joint_conv",)}
+
     def __init__(self, block: Block, size: int, norm: nn.Module) -> None:
         super().__init__()
         self.joint_conv = nn.Conv2d(block.in_channels, size, 1, bias=False)
@@ -157,12 +160,16 @@ class DynamicConv(nn.Module):
 
     Attributes:
         temperature: What the kernels' scores are divided by; set by DyMN.set_temperature.
+        bias: None; or what a folded norm adds to each output channel, whatever the context.
     """
+
+    bias: nn.Parameter | None
 
     def __init__(self, shape: tuple[int, int, int, int], context: int, config: DyMNConfig) -> None:
         super().__init__()
         self.shape, self.temperature = shape, config.temperature
         self.weight = nn.Parameter(torch.empty(1, 1, config.kernels, math.prod(shape)))
+        self.register_parameter("bias", None)
         self.residuals = nn.Sequential(nn.Linear(context, config.kernels))
         for kernel in self.weight.detach()[0, 0]:
             nn.init.kaiming_normal_(kernel.view(shape), mode="fan_out")
@@ -192,7 +199,8 @@ class DynamicPointwise(DynamicConv):
     def forward(self, features: Tensor, context: Tensor) -> Tensor:
         """Maps (batch, input channel, mel, frame) and a context to (batch, output channel, mel, frame)."""
         kernels = self.mixed(context).view(-1, *self.shape[:2])  # (batch, output channel, input channel)
-        mapped = kernels @ features.flatten(2)
+        flat = features.flatten(2)
+        mapped = kernels @ flat if self.bias is None else torch.baddbmm(self.bias[:, None], kernels, flat)
         return mapped.view(*mapped.shape[:2], *features.shape[2:])
 
 
@@ -221,7 +229,9 @@ class DynamicDepthwise(DynamicConv):
         return result.view(*features.shape[:2], *result.shape[2:])
 
     def _convolved(self, features: Tensor, kernels: Tensor) -> Tensor:
-        return F.conv2d(features, kernels, None, self.stride, self.padding, groups=len(kernels))
+        clips = len(kernels) // self.shape[0]
+        bias = None if self.bias is None else self.bias.repeat(clips)
+        return F.conv2d(features, kernels, bias, self.stride, self.padding, groups=len(kernels))
 
     def _clip_by_clip(self, features: Tensor, kernels: Tensor) -> Tensor:
         """The same as a loop in the graph: ONNX fixes the number of groups, so it cannot hold the batch."""
@@ -309,6 +319,9 @@ class DynamicResidual(nn.Module):
         self.proj_conv = _pointwise((expanded, block.out_channels), context, config)
         self.proj_norm = norm(block.out_channels)
         self.context_gen = ContextGenerator(block, context, norm(context))
+        within = "" if config.dynamic_conv else ".module"
+        parts = ("exp", "depth", "proj") if self.expands else ("depth", "proj")
+        self.norms = {f"{part}_norm": (f"{part}_conv{within}",) for part in parts}
         self.scales = config.coordinate_attention
         self.residual = block.stride == 1 and block.in_channels == block.out_channels
 

@@ -265,6 +265,7 @@ class ResidualBlock(nn.Module):
             self.add_module(f"conv{number}", convolution(channels, kernel, stride=step, padding=padding))
             self.add_module(f"bn{number}", norm(channels[1]))
         self.depth = len(kernels)
+        self.norms = {f"bn{number}": (f"conv{number}",) for number in range(1, self.depth + 1)}
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or in_channels != self.out_channels:
             channels = in_channels, self.out_channels

@@ -53,12 +53,15 @@ class NetworkConfig:
 
     Attributes:
         num_classes: Length of the logits.
+        fused: Whether batch norms are folded into the layers before them (:mod:`earmark.models.fold`); made
+            of a trained network, to run it.
 
     Raises:
         ModelError: If a value is not possible.
     """
 
     num_classes: int = 527
+    fused: bool = False
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():

@@ -11,7 +11,6 @@ import pickle
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from torch import Tensor
 from earmark.errors import ModelError
 from earmark.models.hearing import WaveformNetwork
 from earmark.models.network import Network
-from earmark.models.registry import create_model
+from earmark.models.registry import create_model, rebuilt
 
 CONTAINERS = ("state_dict", "net", "model")
 """Where checkpoints keep their state dict, looked for in this order."""
@@ -161,8 +160,7 @@ def _with_count(network: Network, num_classes: int) -> Network:
     if isinstance(network, WaveformNetwork):
         inner = _with_count(network.network, num_classes)
         return WaveformNetwork(inner, network.features.front_end)
-    build: Callable[[Any], Network] = type(network)
-    return build(replace(network.config, num_classes=num_classes))
+    return rebuilt(network, num_classes=num_classes)
 
 
 def _from_torchvision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,11 +7,12 @@ the name fixes. An unknown name or argument is an error that names what there is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from earmark.errors import ModelError
+from earmark.models.fold import fold_norms
 from earmark.models.network import Network, NetworkConfig
 
 N = TypeVar("N", bound=Network)
@@ -80,7 +81,30 @@ def create_model(architecture: str, **arguments: Any) -> Network:
         ModelError: If the name or an argument is unknown, or a value is not possible.
     """
     config = configure(architecture, **arguments)
-    return _ARCHITECTURES[architecture].build(config)
+    return _built(_ARCHITECTURES[architecture].build, config)
+
+
+def rebuilt(network: Network, **changes: Any) -> Network:
+    """Builds a network again, with fresh random weights and some of its choices changed.
+
+    Args:
+        network: From the registry.
+        **changes: Fields of its dataclass.
+
+    Returns:
+        The network, in training mode.
+
+    Raises:
+        ModelError: If a value is not possible.
+    """
+    return _built(type(network), replace(network.config, **changes))
+
+
+def _built(build: Callable[[Any], Network], config: NetworkConfig) -> Network:
+    network = build(config)
+    if config.fused:
+        fold_norms(network)
+    return network
 
 
 def configure(architecture: str, **arguments: Any) -> NetworkConfig:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,7 @@ class ResNet(Network):
     """
 
     config: ResNetConfig
+    norms: ClassVar = {"bn1": ("conv1",)}
 
     def __init__(self, config: ResNetConfig | None = None) -> None:
         config = config or ResNetConfig()

@@ -10,6 +10,7 @@ in the state dict are the published ones.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -77,6 +78,7 @@ class ResidualBlock(nn.Module):
             self.conv1, self.bn1 = _conv(in_channels, width, 3, stride), nn.BatchNorm2d(width)
             self.conv2, self.bn2 = _conv(width, width, 3), nn.BatchNorm2d(width)
         self.bottleneck = bottleneck
+        self.norms = {f"bn{number}": (f"conv{number}",) for number in range(1, 4 if bottleneck else 3)}
         self.downsample: nn.Sequential | None = None
         if stride != 1 or in_channels != out_channels:
             norm = nn.BatchNorm2d(out_channels)
@@ -112,6 +114,7 @@ class ResNetish(Network):
     """
 
     config: ResNetishConfig
+    norms: ClassVar = {"bn1": ("conv1",)}
 
     def __init__(self, config: ResNetishConfig | None = None) -> None:
         config = config or ResNetishConfig()

@@ -256,7 +256,7 @@ def test_from_the_command_line(run, record, tmp_path, monkeypatch) -> None:
     graph = tmp_path / "graph.onnx"
     graph.touch()
     wrong = {
-        graph: "graph.onnx holds a graph, an ensemble is written from weights: give a checkpoint",
+        graph: "graph.onnx holds a graph, this takes weights: give a checkpoint",
         "mn04_im": "mn04_im is a starting point",
         "mn04_sa": "there is no model named 'mn04_sa'",
         tmp_path / "none.safetensors": "none.safetensors: the checkpoint cannot be read",

@@ -1,0 +1,201 @@
+"""From a model to a smaller one of the same kind: what was asked for, checked and written.
+
+Conventions: an answer's difference is that of logits and embedding over a few windows of noise and silence,
+relative to the largest value where that is above 1.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto
+from torch import nn
+
+from earmark.deploy.export import export_model
+from earmark.deploy.fuse import fuse, fused_record
+from earmark.deploy.storage import TOLERANCES, graph_of, narrowed, require_fp32, rounded
+from earmark.errors import ModelError
+from earmark.files import write_atomically
+from earmark.frontend import FrontEnd, LogMel
+from earmark.model_file import read_model_file
+from earmark.models.checkpoint import load_checkpoint, save_checkpoint
+from earmark.models.network import Network
+from earmark.models.session import NetworkSession
+from earmark.record import Precision, Record
+
+CHECKPOINT = ".safetensors"
+
+
+class Model(NamedTuple):
+    """A model that is to become smaller: its record, and its network or, of a model file, its content."""
+
+    record: Record
+    network: Network | None
+    content: bytes
+
+    @property
+    def session(self) -> Any:
+        """What answers."""
+        if self.network is not None:
+            return NetworkSession(self.network)
+        return onnxruntime.InferenceSession(self.content, providers=["CPUExecutionProvider"])
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a model.
+
+    Args:
+        path: Where it was written.
+        norms: How many batch norms were folded.
+        parameters: Numbers before and after.
+        precision: In which they are stored.
+        difference: Of the answers, before against after.
+        tolerance: What it may be; None where SP4ASC's way of fusing was asked for, which is not exact.
+    """
+
+    path: Path
+    norms: int
+    parameters: tuple[int, int]
+    precision: Precision
+    difference: float
+    tolerance: float | None
+
+    def in_words(self) -> str:
+        """For people, in a few lines."""
+        before, after = self.parameters
+        bits = {"fp32": 32}.get(self.precision, 16)
+        allowed = "fused without an epsilon" if self.tolerance is None else f"allowed {self.tolerance:g}"
+        return "\n".join(
+            [
+                f"{self.norms} batch norms folded, {after:,} parameters instead of {before:,}",
+                f"{self.precision}: {after * bits / 8 / 1024:,.2f} KiB of parameters",
+                f"answers differ by up to {self.difference:.1e} from those before ({allowed})",
+                f"wrote {self.path}, {self.path.stat().st_size:,} bytes",
+            ]
+        )
+
+
+def compress(
+    model: Model,
+    out: str | PathLike[str],
+    *,
+    fused: bool = False,
+    eps: float | None = None,
+    precision: Precision = "fp32",
+) -> Report:
+    """Fuses a model's norms, rounds its weights, and writes it.
+
+    Args:
+        model: Of float32.
+        out: A checkpoint (.safetensors), or else a model file.
+        fused: Whether to fold batch norms; see :func:`earmark.deploy.fuse.fuse`.
+        eps: As for ``fuse``.
+        precision: "fp32", "fp16" or "bf16"; see :mod:`earmark.deploy.storage`.
+
+    Raises:
+        ModelError: If this cannot be done with this model, or its answers then differ by more than the
+            precision's tolerance; nothing is written then.
+    """
+    require_fp32(model.record)
+    path = Path(out)
+    if model.network is None:
+        made, norms = _smaller_graph(model, path, fused, precision), 0
+    else:
+        made, norms = _smaller_network(model.network, model.record, fused, eps, precision)
+    found = difference(model, made)
+    tolerance = None if eps is not None else TOLERANCES[precision]
+    if tolerance is not None and not found <= tolerance:
+        raise ModelError(
+            f"{model.record.name}: answers differ by {found:.2g} once it is {precision}, more than "
+            f"{tolerance:g}: keep it in a wider precision"
+        )
+    _write(made, path)
+    return Report(path, norms, (_count(model), _count(made)), precision, found, tolerance)
+
+
+def open_model(path: str | PathLike[str]) -> Model:
+    """Reads a model file or a checkpoint; errors as of those."""
+    if Path(path).suffix == CHECKPOINT:
+        network, record = load_checkpoint(path)
+        return Model(record, network, b"")
+    content, record = read_model_file(path)
+    return Model(record, None, content)
+
+
+def difference(model: Model, other: Model) -> float:
+    """The largest difference between the answers of two models that hear alike."""
+    largest, sessions = 0.0, (model.session, other.session)
+    for given in _heard(model.record):
+        wanted, got = (session.run(["logits", "embedding"], given) for session in sessions)
+        for want, answer in zip(wanted, got, strict=True):
+            largest = max(largest, float(np.abs(want - answer).max() / max(1.0, np.abs(want).max())))
+    return largest
+
+
+def _heard(record: Record) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """Windows of loud and soft noise, and of silence, as the graph takes them."""
+    generator = np.random.default_rng(0)
+    for level in (0.3, 0.003, 0.0):
+        given = []
+        for front_end in record.front_ends:
+            samples = round(record.window_s * front_end.sample_rate)
+            waveform = (level * generator.standard_normal((1, samples))).astype(np.float32)
+            given.append(LogMel(front_end)(waveform) if isinstance(front_end, FrontEnd) else waveform)
+        yield dict(zip(record.graph_inputs, given, strict=True))
+
+
+def _smaller_network(
+    network: Network, record: Record, fused: bool, eps: float | None, precision: Precision
+) -> tuple[Model, int]:
+    norms = 0
+    if fused and not network.config.fused:
+        norms = sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+        network, record = fuse(network, eps=eps), fused_record(record, eps=eps)
+    record = record.changed(precision=precision)
+    return Model(record, rounded(network, precision), b""), norms
+
+
+def _smaller_graph(model: Model, out: Path, fused: bool, precision: Precision) -> Model:
+    name = model.record.name
+    if out.suffix == CHECKPOINT:
+        raise ModelError(f"{name}: a graph gives no checkpoint: write a model file (.onnx)")
+    if fused and any(node.op_type == "BatchNormalization" for node in graph_of(model.content).graph.node):
+        raise ModelError(f"{name}: a graph's norms cannot be folded any more: give its checkpoint")
+    return Model(
+        model.record.changed(precision=precision), None, narrowed(model.content, model.record, precision)
+    )
+
+
+def _write(made: Model, path: Path) -> None:
+    if path.suffix == CHECKPOINT:
+        assert made.network is not None
+        save_checkpoint(path, made.network, made.record)
+    elif made.network is None:
+        write_atomically(path, made.content)
+    else:
+        plain = made.record.changed(precision="fp32")
+        with tempfile.TemporaryDirectory() as folder:
+            export_model(made.network, plain, Path(folder) / "plain.onnx")
+            content, _ = read_model_file(Path(folder) / "plain.onnx")
+        write_atomically(path, narrowed(content, plain, made.record.precision))
+
+
+@torch.no_grad()
+def _count(model: Model) -> int:
+    """Parameters of a network; of a graph, its numbers that are not single constants."""
+    if model.network is not None:
+        return sum(parameter.numel() for parameter in model.network.parameters())
+    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    tensors = graph_of(model.content).graph.initializer
+    return sum(prod(tensor.dims) for tensor in tensors if tensor.data_type in floats and tensor.dims)
