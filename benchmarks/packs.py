@@ -3,13 +3,15 @@
 Conventions: clips of 10 s at 32 kHz, from ../shared/data/esc18 where that is, repeated to their length, else
 chirps in noise. A job reads every clip once, in random order, into float32 batches of 16. All sides run in
 turns in one process with one thread; rates are clips per second of the processor (one core), which other jobs
-of the machine disturb less than the clock's, and medians; ratios are medians over the turns. Workers are
-measured by the clock, as a loader of PyTorch's with that many of them.
+of the machine disturb less than the clock's, and medians; ratios are medians over the turns. Loaders of
+PyTorch's of one and of two workers take turns as well: how many times the clips of one two read, by the time
+of their processors (as if two cores were free) and by the clock.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -56,24 +58,23 @@ class PackLine:
         kilobytes: Of a clip.
         rates: Clips per second and core, for each job.
         ratios: Of the rates to those of the reference.
-        workers: Clips per second by the clock with 1 and with 2 workers, whole clips.
+        scaling: Of two workers over one: by their processor time and by the clock, whole clips.
     """
 
     name: str
     kilobytes: float
     rates: tuple[float, ...]
     ratios: tuple[float, ...]
-    workers: tuple[float, float]
+    scaling: tuple[float, float]
 
     def cells(self) -> list[str]:
         """The line of the table."""
         pairs = zip(self.rates, self.ratios, strict=True)
-        one, two = self.workers
         return [
             self.name,
             f"{self.kilobytes:.0f}",
             *(f"{rate:.0f}, {ratio:.1f} x" for rate, ratio in pairs),
-            f"{one:.0f}, {two:.0f}",
+            ", ".join(f"{ratio:.2f} x" for ratio in self.scaling),
             f"{CORES * self.rates[0]:.0f}",
             f"{WANTED / self.rates[0]:.1f}",
         ]
@@ -152,7 +153,7 @@ def measured(folder: Path, turns: int, clips: int = 32) -> Iterator[PackLine]:
                     found[name].append(clips / spent)
         for name, values in found.items():
             rates[name].append(values)
-    loaded = {name: _loaded(side, clips) for name, side in _sides(packs, SECONDS, RATE).items()}
+    grown = _grown(_sides(packs, SECONDS, RATE), clips, turns)
     for name, jobs in rates.items():
         ratios = [
             median(own / other for own, other in zip(values, others, strict=True))
@@ -160,7 +161,7 @@ def measured(folder: Path, turns: int, clips: int = 32) -> Iterator[PackLine]:
         ]
         files = packs["mp3 in HDF5" if name == REFERENCE else name].iterdir()
         size = sum(path.stat().st_size for path in files if path.suffix in (".npy", ".tar", ".hdf"))
-        yield PackLine(name, size / clips / 1e3, tuple(map(median, jobs)), tuple(ratios), loaded[name])
+        yield PackLine(name, size / clips / 1e3, tuple(map(median, jobs)), tuple(ratios), grown[name])
 
 
 def _sides(packs: dict[str, Path], seconds: int, rate: int) -> dict[str, Any]:
@@ -186,23 +187,45 @@ def _pass(side: Any, clips: int, turn: int) -> float:
     return time.process_time() - began
 
 
-def _loaded(side: Any, clips: int, passes: int = 4) -> tuple[float, float]:
-    """Clips per second by the clock with 1 and with 2 workers, once both are at work."""
+def _grown(data: dict[str, Any], clips: int, turns: int) -> dict[str, tuple[float, float]]:
+    """What two workers read over what one does: by their processor time, and by the clock."""
+    own: dict[str, list[float]] = {name: [] for name in data}
+    clock: dict[str, list[float]] = {name: [] for name in data}
+    for _ in range(turns):
+        for name, side in data.items():
+            one, two = (_loaded(side, clips, workers) for workers in (1, 2))
+            own[name].append(2 * two[0] / one[0])
+            clock[name].append(two[1] / one[1])
+    return {name: (median(own[name]), median(clock[name])) for name in data}
+
+
+def _loaded(side: Any, clips: int, workers: int, passes: int = 6) -> tuple[float, float]:
+    """Clips per second of a worker's processor, and by the clock, once all workers are at work."""
     from torch.utils.data import DataLoader
 
-    rates = []
-    for workers in (1, 2):
-        batches = [batch for turn in range(passes) for batch in _keys(clips, turn)]
-        loader = DataLoader(side, batch_sampler=batches, num_workers=workers)
-        marks = [time.perf_counter() for _ in loader]
-        first = 2 * workers
-        rates.append(BATCH * (len(marks) - 1 - first) / (marks[-1] - marks[first]))
-    return rates[0], rates[1]
+    batches = [batch for turn in range(passes) for batch in _keys(clips, turn)]
+    loader = DataLoader(side, batch_sampler=batches, num_workers=workers, collate_fn=_marked)
+    spent: dict[int, list[float]] = {}
+    marks = []
+    for _, process, moment in loader:
+        marks.append(time.perf_counter())
+        spent.setdefault(process, []).append(moment)
+    first = 2 * workers
+    by_clock = (len(marks) - 1 - first) / (marks[-1] - marks[first])
+    by_processor = (len(marks) - workers) / sum(moments[-1] - moments[0] for moments in spent.values())
+    return BATCH * by_processor, BATCH * by_clock
+
+
+def _marked(items: Sequence[Any]) -> tuple[Any, int, float]:
+    """A batch, the process that made it, and the time that its processor has spent."""
+    from torch.utils.data import default_collate
+
+    return default_collate(items), os.getpid(), time.process_time()
 
 
 def table(lines: Sequence[PackLine]) -> str:
     """The lines as a Markdown table, and the verdicts."""
-    head = ["reading", "kB a clip", *JOBS, "1, 2 workers", f"{CORES} cores feed", f"cores for {WANTED}"]
+    head = ["reading", "kB a clip", *JOBS, "2 workers", f"{CORES} cores feed", f"cores for {WANTED}"]
     shown = markdown(head, [line.cells() for line in lines], numbers=head[1:])
     verdicts = []
     for line in lines[1:]:

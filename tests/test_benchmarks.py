@@ -70,12 +70,12 @@ def test_both_sides_of_the_reading_job_read_the_same(tmp_path: Path) -> None:
 
 def test_the_verdicts_on_reading_name_the_jobs_that_miss() -> None:
     lines = [
-        packs.PackLine(name, 81.2, (100.0, 300.0, 60.0), ratios, (50.0, 99.0))
+        packs.PackLine(name, 81.2, (100.0, 300.0, 60.0), ratios, (1.98, 1.2))
         for name, ratios in (("reference", (1, 1, 1)), ("memmap", (4, 4, 2.9)), ("shards", (1.1, 1.1, 1.1)))
     ]
     text = packs.table(lines)
     assert "memmap ≥ 3 x: MISSED for 10 s at 16 kHz; shards > 1 x: met." in text
-    assert lines[1].cells()[-2:] == ["1600", "30.0"]
+    assert lines[1].cells()[-3:] == ["1.98 x, 1.20 x", "1600", "30.0"]
 
 
 @pytest.mark.parametrize("form", FORMS)

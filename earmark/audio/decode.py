@@ -3,7 +3,8 @@
 Conventions: samples are float32 ``(time,)``: [-1, 1] for integer files, for float files as they are, even
 beyond. Several channels become their mean. A file that ends too early is read as far as it goes and the
 stream's ``warnings`` say so; whatever cannot be read at all is an AudioError of one line that starts with the
-path. libsndfile reads most kinds; those that it does not know are read by PyAV where that is installed.
+path. libsndfile reads most kinds. Where PyAV is installed, it reads those that libsndfile does not know, and
+Opus that lies in memory, as of packs, because it is quicker.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from earmark.audio import containers
+from earmark.audio.opus import find_opus
 from earmark.audio.resample import cut_piece, resample_blocks
 from earmark.errors import AudioError
 
@@ -347,6 +349,8 @@ class _AvReader:
 def _open_reader(source: Source, handle: BinaryIO, label: str, resources: ExitStack) -> _Reader:
     if not handle.seek(0, os.SEEK_END):
         raise AudioError(f"{label}: the file is empty (0 bytes)")
+    if isinstance(handle, io.BytesIO) and (opus := find_opus(handle.getvalue())):
+        return opus
     suffix = os.path.splitext(label)[1]
     by_magic, by_suffix = containers.ffmpeg_format(handle, suffix)
     if by_magic:
@@ -371,9 +375,19 @@ def _open_sound_file(source: Source, handle: BinaryIO, suffix: str, resources: E
     # libsndfile is fastest on the path itself; but soundfile takes a path ending in .raw as headerless.
     is_plain = isinstance(handle, io.FileIO) and not head and suffix.lower() != ".raw"
     what = os.fspath(cast(str, source)) if is_plain and isinstance(source, (str, os.PathLike)) else None
-    sound = _Forward(what or containers.View(handle, *head or ()))
+    sound = _Forward(what or _without_name(handle, *head or ()))
     resources.enter_context(sound)
     return _SoundFileReader(sound, handle, extent)
+
+
+def _without_name(handle: BinaryIO, head: bytes = b"", rest: int = 0) -> BinaryIO:
+    """As :class:`~earmark.audio.containers.View`.
+
+    libsndfile asks for an mp3 144 bytes at a time. Memory answers that without Python: a tenth of the time.
+    """
+    if isinstance(handle, io.BytesIO):
+        return io.BytesIO(head + handle.getvalue()[rest:] if head else handle.getvalue())
+    return cast(BinaryIO, containers.View(handle, head, rest))
 
 
 def _open_av(handle: BinaryIO, kind: str, label: str, resources: ExitStack) -> _AvReader:

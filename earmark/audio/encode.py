@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
 from typing import Literal
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from earmark.audio import ogg
 from earmark.errors import AudioError
 
 Codec = Literal["flac", "mp3", "opus"]
@@ -29,7 +29,6 @@ _RATES: dict[Codec, tuple[int, ...]] = {
     "mp3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
     "opus": (8000, 12000, 16000, 24000, 48000),
 }
-_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def check_rate(codec: Codec, sample_rate: int) -> None:
@@ -87,19 +86,6 @@ def is_encoded(content: bytes, sample_rate: int, codec: Codec) -> bool:
 
 
 def _without_chance(content: bytes) -> bytes:
-    """An Ogg file whose stream has the number 1 instead of a random one (RFC 3533, section 6)."""
-    pages, at = [], 0
-    while at < len(content):
-        segments = content[at + 26]
-        end = at + 27 + segments + sum(content[at + 27 : at + 27 + segments])
-        page = content[at : at + 14] + struct.pack("<I", 1) + content[at + 18 : at + 22]
-        rest = content[at + 26 : end]
-        pages.append(page + _checksum(page + bytes(4) + rest) + rest)
-        at = end
-    return b"".join(pages)
-
-
-def _checksum(page: bytes) -> bytes:
-    """Ogg's CRC: zlib's polynomial with the bits of each byte the other way round, from 0."""
-    found = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return struct.pack(">I", found).translate(_REVERSED)
+    """An Ogg file whose stream has the number 1 instead of a random one."""
+    same = [page[:14] + struct.pack("<I", 1) + page[18:] for page in ogg.pages(content)]
+    return b"".join(page[:22] + ogg.checksum(page) + page[26:] for page in same)

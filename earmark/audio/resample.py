@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from earmark.errors import AudioError
 
 _NOTHING = np.zeros(0, np.float32)
+_AT_ONCE = 1 << 14
+"""Samples that soxr is given at once: few enough to stay in the processor's cache. A clip of 10 s in one go
+takes a quarter to three quarters longer."""
 _REACH = 256
 """Samples (of the lower rate) within which soxr's filter reaches: further ones change nothing above 3e-7."""
 
@@ -60,9 +63,14 @@ class Resampler:
             return block
         if not self._first.size:
             self._first = block[:1].copy()
-        ready: NDArray[np.float32] = self._stream.resample_chunk(
-            np.ascontiguousarray(block, np.float32), last=last
-        )
+        block = np.ascontiguousarray(block, np.float32)
+        parts = [
+            self._stream.resample_chunk(
+                block[first : first + _AT_ONCE], last=last and first + _AT_ONCE >= block.size
+            )
+            for first in range(0, max(1, block.size), _AT_ONCE)
+        ]
+        ready: NDArray[np.float32] = parts[0] if len(parts) == 1 else np.concatenate(parts)
         self._given += ready.size
         return self._first if last and not self._given else ready
 

@@ -39,7 +39,7 @@ def read_table(path: Path, columns: int, dtype: str) -> tuple[list[str], NDArray
         DataError: If the file is missing or not of that layout.
         MissingExtraError: If h5py is not installed.
     """
-    file = _open(path)
+    file = _open(path)[0]
     missing = [part for part in _PARTS if part not in file]
     if missing:
         raise DataError(
@@ -67,7 +67,7 @@ def read_names(path: Path) -> list[str]:
         DataError: If the file is missing or of another layout.
         MissingExtraError: If h5py is not installed.
     """
-    file = _open(path)
+    file = _open(path)[0]
     if "audio_name" not in file:
         raise DataError(f"{path}: lacks the data set 'audio_name'")
     return [name.decode("utf-8") for name in file["audio_name"][:].tolist()]
@@ -106,19 +106,19 @@ def read_member(path: Path, member: int) -> bytes:
         DataError: If there is no such row, or no such file.
         MissingExtraError: If h5py is not installed.
     """
-    file = _open(path)
-    if "mp3" not in file:
+    recordings = _open(path)[1]
+    if recordings is None:
         raise DataError(f"{path}: lacks the data set 'mp3'")
-    count = len(file["mp3"])
-    if not 0 <= member < count:
-        raise DataError(f"{path}: there is no row {member}: the file has {count}, counted from 0")
+    if not 0 <= member < len(recordings):
+        raise DataError(f"{path}: there is no row {member}: the file has {len(recordings)}, counted from 0")
     try:
-        return bytes(file["mp3"][member].tobytes())
+        return bytes(recordings[member].tobytes())
     except OSError as error:
         raise AudioError(f"{path}, row {member}: damaged ({error})") from None
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path) -> tuple[Any, Any]:
+    """A file and its recordings, which h5py takes longer to find and to get ready than to read a row of."""
     try:
         changed = path.stat().st_mtime_ns
     except OSError as error:
@@ -128,10 +128,11 @@ def _open(path: Path) -> Any:
 
 
 @lru_cache(maxsize=16)
-def _opened(path: Path, changed: int, process: int) -> Any:
+def _opened(path: Path, changed: int, process: int) -> tuple[Any, Any]:
     with extra("reading HDF5 files", "hdf5"):
         import h5py
     try:
-        return h5py.File(path, "r", locking=False)
+        file = h5py.File(path, "r", locking=False)
+        return file, file.get("mp3")
     except OSError as error:
         raise DataError(f"{path}: is no HDF5 file, or a damaged one ({error})") from None
