@@ -18,6 +18,7 @@ from earmark.data.hdf5 import read_member
 from earmark.data.manifest import Clip
 from earmark.data.packs.index import read_range
 from earmark.data.packs.shards import read_array, read_array_piece
+from earmark.errors import AudioError
 
 
 class _Named(io.BytesIO):
@@ -39,12 +40,13 @@ def read_clip(clip: Clip, sample_rate: int) -> NDArray[np.float32]:
         float32, shape (time,), at least one sample.
 
     Raises:
-        AudioError: If the recording cannot be read.
+        AudioError: If the recording cannot be read, or is cut off within a file of many.
         DataError: If there is no such file or row, or an index is older than its shard.
     """
     if clip.member is not None and clip.path.suffix == ".npy":
         return read_array(clip.path, clip.member, sample_rate)
-    return load_audio(recording(clip), sample_rate)[0]
+    source = recording(clip)
+    return _undamaged(source, *load_audio(source, sample_rate))
 
 
 def read_piece(clip: Clip, sample_rate: int, length: int, start: Callable[[int], int]) -> NDArray[np.float32]:
@@ -66,7 +68,17 @@ def read_piece(clip: Clip, sample_rate: int, length: int, start: Callable[[int],
     """
     if clip.member is not None and clip.path.suffix == ".npy":
         return read_array_piece(clip.path, clip.member, sample_rate, length, start)
-    return load_piece(recording(clip), sample_rate, length, start)[0]
+    source = recording(clip)
+    return _undamaged(source, *load_piece(source, sample_rate, length, start))
+
+
+def _undamaged(
+    source: Path | io.BytesIO, waveform: NDArray[np.float32], warnings: list[str]
+) -> NDArray[np.float32]:
+    """Refuses what is cut off in a file of many; a file of its own is taken as far as it goes."""
+    if warnings and isinstance(source, _Named):
+        raise AudioError(f"{source.name}: {warnings[0]}")
+    return waveform
 
 
 def recording(clip: Clip) -> Path | io.BytesIO:

@@ -6,6 +6,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import soundfile
@@ -200,6 +201,21 @@ def test_a_damaged_clip_is_found_whatever_the_codec(clips, tmp_path, codec):
     with pytest.raises(AudioError, match=r"000000\.tar, clip 3: damaged"):
         read_clip(packed[3], RATE)
     assert len(read_clip(packed[4], RATE)) == len(sound(4))
+
+
+def test_a_row_that_is_cut_off_is_found_where_what_is_missing_is_needed(copied, clips):
+    with h5py.File(copied["hdf5"] / "clips_mp3.hdf", "r+") as file:
+        recording = file["mp3"][9]
+        file["mp3"][9] = recording[: len(recording) // 2]
+    packed = load_pack(copied["hdf5"])[1]
+    for read in (
+        lambda clip: read_clip(clip, RATE),
+        lambda clip: read_piece(clip, RATE, 3000, lambda excess: excess),
+    ):
+        with pytest.raises(AudioError, match=r"clips_mp3\.hdf, row 9 .*: the file is cut off"):
+            read(packed[9])
+        assert len(read(packed[8]))
+    assert len(read_piece(packed[9], RATE, 3000, lambda excess: 0)) == 3000
 
 
 def test_what_is_missing_or_no_pack_is_said(copied, tmp_path):
