@@ -1,8 +1,8 @@
 """A model file that answers: a recording in; tags, scores, embeddings and a timeline out.
 
 Conventions: a recording goes through in blocks, so memory does not grow with its length. Each window is one
-forward pass. Scores lie in [0, 1]; times are seconds from the recording's start. Only NumPy and ONNX Runtime
-are needed. Scores are probabilities where the record holds a calibration.
+forward pass. Scores lie in [0, 1]; times are seconds from the recording's start. Only NumPy and an engine
+(:mod:`earmark.engines`) are needed. Scores are probabilities where the record holds a calibration.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from earmark import weights
 from earmark.audio import check_finite, open_audio, resample_blocks, window_chunks
 from earmark.calibration import uncalibrated
 from earmark.embeddings import Embeddings
+from earmark.engines import Engine, open_engine
 from earmark.ensemble import JointSession, joined
 from earmark.errors import AudioError, ModelError
 from earmark.frontend import FrontEnd, LogMel
@@ -210,15 +211,26 @@ class Tagger:
         model: A name, the path of a model file, several of these with "+" between them, or None for the
             default model.
         threads: Of the network; None: as many as there are cores.
+        engine: What computes the network: "onnx" (ONNX Runtime) or "openvino" (extra "openvino").
+        precision: That it computes in: "f32", with OpenVINO also "bf16" or "f16"; None: "f32".
 
     Raises:
-        ModelError: If the model is unknown, or its file damaged or too new; or if several do not agree on
-            labels, task, window and padding.
+        ModelError: If the model is unknown, or its file damaged or too new; if several do not agree on
+            labels, task, window and padding; or if there is no such engine or precision.
+        MissingExtraError: If the engine is not installed.
     """
 
-    def __init__(self, model: str | os.PathLike[str] | None = None, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        threads: int | None = None,
+        engine: Engine = "onnx",
+        precision: str | None = None,
+    ) -> None:
         names = (None,) if model is None else weights.members(model)
-        sessions, records = zip(*(open_session(weights.find(name), threads) for name in names), strict=True)
+        opened = (open_session(weights.find(name), threads, engine, precision) for name in names)
+        sessions, records = zip(*opened, strict=True)
         session = JointSession(sessions, records) if len(sessions) > 1 else sessions[0]
         self._equip(session, joined(records))
 
@@ -474,38 +486,27 @@ class _Ear:
                 yield chunk.first_sample + start, one
 
 
-def open_session(path: os.PathLike[str], threads: int | None = None) -> tuple[Any, Record]:
+def open_session(
+    path: os.PathLike[str], threads: int | None = None, engine: str = "onnx", precision: str | None = None
+) -> tuple[Any, Record]:
     """Opens a model file for those who hear by themselves.
 
     Args:
         path: The file.
         threads: Of the network; None: as many as there are cores.
+        engine: As for :class:`Tagger`.
+        precision: As for :class:`Tagger`.
 
     Returns:
-        An inference session of ONNX Runtime, from the record's ``graph_inputs`` to "logits" and "embedding",
+        A session (:mod:`earmark.engines`), from the record's ``graph_inputs`` to "logits" and "embedding",
         and the record.
 
     Raises:
-        ModelError: If the file is missing, damaged or too new.
+        ModelError: If the file is missing, damaged or too new, or there is no such engine or precision.
+        MissingExtraError: If the engine is not installed.
     """
     content, record = read_model_file(path)
-    return _open_session(content, path, threads), record
-
-
-def _open_session(content: bytes, path: os.PathLike[str], threads: int | None) -> Any:
-    import onnxruntime  # the engine is the larger part of the start, so nothing but a tagger pays for it
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # Its threads would wait for the next window by spinning, on the cores that now compute a log-mel.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own exceptions share no base but this
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"{os.fspath(path)}: ONNX Runtime cannot run this model ({reason})") from None
+    return open_engine(content, path, threads=threads, engine=engine, precision=precision), record
 
 
 def _samples(source: ArrayLike, sample_rate: int | None) -> tuple[Floats, int]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earmark import weights
+from earmark.engines import Engine
 from earmark.errors import ModelError, extra
 from earmark.files import write_atomically
 from earmark.record import Record
@@ -30,7 +31,12 @@ _LARGEST = 8
 
 
 def load(
-    model: str | os.PathLike[str] | None = None, *, threads: int | None = None, report: Report | None = None
+    model: str | os.PathLike[str] | None = None,
+    *,
+    threads: int | None = None,
+    engine: Engine = "onnx",
+    precision: str | None = None,
+    report: Report | None = None,
 ) -> Tagger:
     """Opens a model; a published one that is not on this machine yet is fetched and converted first.
 
@@ -39,12 +45,16 @@ def load(
             (.safetensors, which runs in PyTorch), several of these with "+" between them (an ensemble: the
             mean of their logits), or None for the default.
         threads: Of the network; None: as many as there are cores. A checkpoint takes PyTorch's own number.
+        engine: What computes a model file: "onnx" (ONNX Runtime) or "openvino" (extra "openvino").
+        precision: That it computes in: "f32", with OpenVINO also "bf16" or "f16"; None: "f32".
         report: Is told, while something is fetched, how many bytes have arrived, of how many.
 
     Raises:
-        ModelError: If the model is unknown, cannot be fetched, or its file is damaged or too new; or if the
-            members of an ensemble do not agree on labels, task, window and padding.
-        MissingExtraError: If it has to be converted, or is a checkpoint, and PyTorch is not installed.
+        ModelError: If the model is unknown, cannot be fetched, or its file is damaged or too new; if the
+            members of an ensemble do not agree on labels, task, window and padding; or if there is no such
+            engine or precision, or it is asked of a checkpoint.
+        MissingExtraError: If it has to be converted, or is a checkpoint, and PyTorch is not installed; or if
+            the engine is not.
     """
     names = () if model is None else weights.members(model)
     for name in names:
@@ -52,7 +62,9 @@ def load(
         if known and known.labels:
             pull(known.name, report=report)
     if not any(map(_is_checkpoint, names)):
-        return Tagger(model, threads=threads)
+        return Tagger(model, threads=threads, engine=engine, precision=precision)
+    if engine != "onnx" or precision is not None:
+        raise ModelError(f"{model}: a checkpoint runs in PyTorch: engine and precision are for model files")
     return Tagger.together(
         [_in_torch(name) if _is_checkpoint(name) else Tagger(name, threads=threads) for name in names]
     )

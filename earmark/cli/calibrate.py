@@ -8,11 +8,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from earmark.cli.program import app, complain, download_bar, one_matrix_thread, progress
+from earmark.cli.program import (
+    EngineOption,
+    PrecisionOption,
+    app,
+    complain,
+    download_bar,
+    one_matrix_thread,
+    progress,
+)
 from earmark.files import write_atomically
 
 if TYPE_CHECKING:
@@ -55,6 +63,8 @@ def calibrate(
     report: Annotated[
         Path | None, typer.Option(help="Folder for the numbers as JSON and a reliability diagram.")
     ] = None,
+    engine: EngineOption = "onnx",
+    precision: PrecisionOption = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads to use; by default one per core.")
     ] = None,
@@ -73,7 +83,8 @@ def calibrate(
 
     wanted = None if target is None else Target.parse(target)
     clips, others = _clips(manifest, audio, fold, judge, judge_fold)
-    file, tagger = _open(model, out, threads, quiet)
+    how: dict[str, Any] = {"threads": threads, "engine": engine, "precision": precision}
+    file, tagger = _open(model, out, how, quiet)
     record = tagger.record
     method = method or METHODS[record.task][0]
     require_method(method, record.task)
@@ -92,6 +103,7 @@ def calibrate(
             complain(f"warning: {warning}")
     if report is not None:
         settings = {"fold": fold, "judge": judge and str(judge), "judge_fold": judge_fold}
+        settings |= {"engine": engine, "precision": precision}
         words.write_calibration(found, traces(record, [file], manifest, settings), report)
     _write(file, words.entered(record, found), out)
     print(f"\nwrote {out}, whose scores are probabilities")
@@ -120,7 +132,7 @@ def _clips(
     return clips, others
 
 
-def _open(model: str, out: Path, threads: int | None, quiet: bool) -> tuple[Path, Tagger]:
+def _open(model: str, out: Path, how: dict[str, Any], quiet: bool) -> tuple[Path, Tagger]:
     from earmark import weights
     from earmark.errors import ModelError
     from earmark.zoo import load
@@ -128,7 +140,7 @@ def _open(model: str, out: Path, threads: int | None, quiet: bool) -> tuple[Path
     if len(weights.members(model)) > 1:
         raise ModelError(f"{model}: an ensemble is calibrated as one file: make it with earmark join first")
     with download_bar(quiet) as report:
-        tagger = load(model, threads=threads, report=report)
+        tagger = load(model, report=report, **how)
     file = weights.find(model)
     if (file.suffix == CHECKPOINT) != (out.suffix == CHECKPOINT):
         raise typer.BadParameter(f"{out} must be of the same kind as {file.name}", param_hint="--out")

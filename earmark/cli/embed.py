@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from earmark.cli.program import ModelOption, app, complain, download_bar, one_matrix_thread, progress
+from earmark.cli.program import (
+    EngineOption,
+    ModelOption,
+    PrecisionOption,
+    app,
+    complain,
+    download_bar,
+    one_matrix_thread,
+    progress,
+)
 from earmark.errors import EarmarkError
 
 if TYPE_CHECKING:
@@ -43,6 +52,8 @@ def embed(
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Search folders within folders.")
     ] = False,
+    engine: EngineOption = "onnx",
+    precision: PrecisionOption = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads to use; by default one per core.")
     ] = None,
@@ -56,10 +67,12 @@ def embed(
 
     write = file_writer(output)
     if stages is not None:
+        if engine != "onnx" or precision is not None:
+            raise typer.BadParameter("inner stages run in PyTorch", param_hint="--engine and --precision")
         tagger = _by_stages(model, stages, pool, threads)
     else:
         with download_bar(quiet) as report:
-            tagger = load(model, threads=threads, report=report)
+            tagger = load(model, threads=threads, engine=engine, precision=precision, report=report)
     embeddings = []
     failed = 0
     with progress(quiet) as show:

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from earmark.cli.program import app, complain, download_bar, one_matrix_thread, progress
+from earmark.cli.program import (
+    EngineOption,
+    PrecisionOption,
+    app,
+    complain,
+    download_bar,
+    one_matrix_thread,
+    progress,
+)
 from earmark.errors import extra
 from earmark.files import write_atomically
 
@@ -69,6 +77,8 @@ def evaluate(
     author: Annotated[
         list[str] | None, typer.Option(help="Of the challenge's submission: Given-name Last-name.")
     ] = None,
+    engine: EngineOption = "onnx",
+    precision: PrecisionOption = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads to use; by default one per core.")
     ] = None,
@@ -84,7 +94,8 @@ def evaluate(
     manifest = table_of(manifest)
     clips = _clips(manifest, audio, fold, limit, unlabelled=dcase is not None)
     masks = _masks(tta, frames=tta_frames, mels=tta_mels)
-    tagger, passes = _open(model, threads, quiet, tta, masks, seed)
+    how: dict[str, Any] = {"threads": threads, "engine": engine, "precision": precision}
+    tagger, passes = _open(model, how, quiet, tta, masks, seed)
     challenge = _challenge(dcase, model, tagger)
     with progress(quiet) as show:
         before = _announcer(passes, show, len(clips))
@@ -96,6 +107,7 @@ def evaluate(
     print(f"{tagger.record.name}, judged by {manifest}\n\n{in_words(found)}")
     if out is not None:
         settings: dict[str, Any] = {"way": way, "fold": fold, "limit": limit, "by": by, "tta": tta}
+        settings |= {"engine": engine, "precision": precision}
         if passes:
             settings |= {"seed": seed, "masks": [asdict(masked.masks) for masked in passes]}
         from earmark import weights
@@ -141,7 +153,7 @@ def _masks(tta: int | None, **widths: int | None) -> dict[str, int]:
 
 
 def _open(
-    model: str, threads: int | None, quiet: bool, tta: int | None, masks: dict[str, int], seed: int
+    model: str, how: dict[str, Any], quiet: bool, tta: int | None, masks: dict[str, int], seed: int
 ) -> tuple[Tagger, list[MaskedPasses]]:
     """The model, and what masks its members, where that was asked for."""
     from earmark import weights
@@ -150,11 +162,11 @@ def _open(
 
     names = weights.members(model)
     with download_bar(quiet) as report:
-        members = [load(name, threads=threads, report=report) for name in names]
-    if threads is not None and any(Path(name).suffix == ".safetensors" for name in names):
+        members = [load(name, report=report, **how) for name in names]
+    if how["threads"] is not None and any(Path(name).suffix == ".safetensors" for name in names):
         import torch
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(how["threads"])
     passes: list[MaskedPasses] = []
     if tta is not None:
         from earmark.evaluate.augmented import augmented

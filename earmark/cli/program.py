@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer.exceptions import Abort, TyperException
@@ -34,6 +34,15 @@ ModelOption = Annotated[
     typer.Option(
         "--model", "-m", help="A model's name or file, or several: a+b; by default the one that ships."
     ),
+]
+
+EngineOption = Annotated[
+    Literal["onnx", "openvino"],
+    typer.Option(help="What computes the network: ONNX Runtime or OpenVINO (extra openvino)."),
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(help="What the engine computes in: f32 (default); with openvino also bf16 or f16."),
 ]
 
 

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from earmark.cli.program import ModelOption, app, complain, download_bar, one_matrix_thread, progress
+from earmark.cli.program import (
+    EngineOption,
+    ModelOption,
+    PrecisionOption,
+    app,
+    complain,
+    download_bar,
+    one_matrix_thread,
+    progress,
+)
 from earmark.errors import EarmarkError
 from earmark.files import write_atomically
 from earmark.output import Format
@@ -52,6 +61,8 @@ def tag(
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Search folders within folders.")
     ] = False,
+    engine: EngineOption = "onnx",
+    precision: PrecisionOption = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads to use; by default one per core.")
     ] = None,
@@ -64,7 +75,7 @@ def tag(
     from earmark.zoo import load
 
     with download_bar(quiet) as report:
-        tagger = load(model, threads=threads, report=report)
+        tagger = load(model, threads=threads, engine=engine, precision=precision, report=report)
     view = _view(tagger, rollup, only)
     parts = layout(format, top, _threshold(threshold, tagger))
     tagged = failed = 0

@@ -42,7 +42,8 @@ def traces(
         settings: How it was judged, as the command line has it.
     """
     files = list(models)
-    packages = ["numpy", "onnxruntime", *(["torch"] if _in_torch(files) else [])]
+    packages = ["numpy", "openvino" if settings.get("engine") == "openvino" else "onnxruntime"]
+    packages += ["torch"] if _in_torch(files) else []
     return {
         "model": {
             "name": record.name,
