@@ -2,10 +2,11 @@
 
     python -m benchmarks [cold|warm|long|growth ...] [--quick] [--json FILE] [--docs FILE]
     python -m benchmarks zoo [--cache FOLDER] [--threads N ...] [--quick] [--json FILE] [--docs FILE]
-    python -m benchmarks packs [--quick] [--json FILE] [--docs FILE]
+    python -m benchmarks packs|step [--quick] [--json FILE] [--docs FILE]
 
 The second form measures the published networks against one of them (see :mod:`benchmarks.zoo`), the third one
-how fast clips are read for training (see :mod:`benchmarks.packs`).
+how fast clips are read for training (see :mod:`benchmarks.packs`), or steps of training with one lever after
+another (see :mod:`benchmarks.step`).
 
 Conventions: every figure is a ratio of two measurements of this run. The two sides are measured in turns;
 times are medians, ratios are medians over the pairs. Needs the extra "train".
@@ -83,10 +84,11 @@ class Plan:
     memory: int = 3
     zoo: int = 11
     packs: int = 9
+    steps: int = 5
     minutes: int = 10
 
 
-QUICK = Plan(cold=3, warm=3, long=2, memory=1, zoo=3, packs=3, minutes=1)
+QUICK = Plan(cold=3, warm=3, long=2, memory=1, zoo=3, packs=3, steps=1, minutes=1)
 
 
 def cold(folder: Path, plan: Plan) -> Iterator[Row]:
@@ -230,11 +232,23 @@ def packs(plan: Plan) -> tuple[str, list[Any]]:
     return packs_table(lines), lines
 
 
+def step(plan: Plan) -> tuple[str, list[Any]]:
+    """Measures steps of training."""
+    from benchmarks.step import lines as step_lines
+    from benchmarks.step import table as step_table
+
+    lines = list(step_lines(plan.steps, steps=2))
+    return step_table(lines), lines
+
+
 def main() -> None:
     """Parses the command, prepares, measures, prints."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Speed and memory, as ratios.")
     parser.add_argument(
-        "parts", nargs="*", choices=[[], *PARTS, "zoo", "packs"], help="by default all but zoo and packs"
+        "parts",
+        nargs="*",
+        choices=[[], *PARTS, "zoo", "packs", "step"],
+        help="by default all but the last three",
     )
     parser.add_argument("--quick", action="store_true", help="few repetitions, one minute instead of ten")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
@@ -251,6 +265,8 @@ def main() -> None:
         results["zoo"] = zoo(arguments.cache, tuple(arguments.threads), plan)
     if set(parts) & set(PARTS):
         results["measured"] = jobs([part for part in parts if part in PARTS], plan)
+    if "step" in parts:
+        results["step"] = step(plan)
     if "packs" in parts:  # last: this process grows by what it imports
         results["packs"] = packs(plan)
     facts: dict[str, Any] = {"machine": machine(), "plan": asdict(plan)}

@@ -89,8 +89,12 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name is the base's
         """Maps n to ceil(n / stride) along mel and frame; shapes (batch, channel, mel, frame) in and out."""
+        return super().forward(self.padded(input))
+
+    def padded(self, features: Tensor) -> Tensor:
+        """The map with the zeros around it."""
         span = (self.kernel_size[0] - 1) * self.dilation[0] + 1
-        return super().forward(pad_same(input, span, self.stride[0]))
+        return pad_same(features, span, self.stride[0])
 
 
 def convolution(

@@ -28,6 +28,7 @@ from earmark.models.layers import (
     make_divisible,
 )
 from earmark.models.network import Network, NetworkConfig, Output, require
+from earmark.models.recompute import chained
 from earmark.models.registry import register
 
 HEADS = ("mlp", "fully_convolutional", "multihead_attention_pooling")
@@ -176,6 +177,9 @@ class InvertedResidual(nn.Module):
         norm: Makes the batch norm of a number of channels.
         padding: See layers.convolution.
         drop_path: Probability of leaving the branch out in training, where there is a way around it.
+
+    Attributes:
+        recomputes: Whether less is kept for the backward pass; see :mod:`earmark.models.recompute`.
     """
 
     def __init__(
@@ -211,10 +215,12 @@ class InvertedResidual(nn.Module):
         self.block = nn.Sequential(*layers)
         self.residual = block.stride == 1 and block.in_channels == block.out_channels
         self.drop_path = DropPath(drop_path)
+        self.recomputes = False
 
     def forward(self, features: Tensor) -> Tensor:
         """Maps (batch, in_channels, mel, frame) to (batch, out_channels, mel / stride, frame / stride)."""
-        result: Tensor = self.block(features)
+        keeps_less = self.training and self.recomputes
+        result: Tensor = chained(self.block, features) if keeps_less else self.block(features)
         return features + self.drop_path(result) if self.residual else result
 
 

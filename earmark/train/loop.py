@@ -38,6 +38,7 @@ from earmark.record import Record
 from earmark.train.batch import Augmentation
 from earmark.train.claim import claim, resolve
 from earmark.train.devices import Batch, Devices, Keys, open_devices
+from earmark.train.freed_memory import keep_freed_memory
 from earmark.train.left_out import LeftOut
 from earmark.train.losses import balanced_weights, label_loss
 from earmark.train.recipe import Recipe
@@ -52,7 +53,7 @@ from earmark.train.sources import (
     split_clips,
     steps_per_epoch,
 )
-from earmark.train.start import anneal, first_network, moving_average, parameter_groups
+from earmark.train.start import anneal, first_network, moving_average, parameter_groups, recompute
 from earmark.train.stops import stops
 from earmark.train.teacher import open_lessons
 from earmark.version import __version__
@@ -83,6 +84,8 @@ def train(
     """
     split = split_clips(recipe, fold)
     resolved = resolve(folder, recipe, fold)
+    if recipe.run.keep_memory:
+        keep_freed_memory()
     with open_devices(recipe.run.device) as devices, stops(folder):
         run = _Run(recipe, split, folder, fold, report, devices)
         run.resume()
@@ -107,6 +110,7 @@ class _Run:
         self.network = first_network(recipe, split.labels).to(devices.device)
         if recipe.optimizer.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        recompute(recipe, self.network)
         if recipe.optimizer.sync_batch_norm:
             devices.synchronized(self.network)
         self.front_end, self.behind = self._hearing(self.network)

@@ -306,8 +306,16 @@ class Optimizer(Section):
     """What the network computes in while training."""
     channels_last: bool = False
     """Memory layout of activations; same results, often faster."""
+    recompute: bool = False
+    """Of inverted residual blocks, compute norms and activations anew for the backward pass: less memory."""
     sync_batch_norm: bool = False
     """With several processes: take the norms' statistics over all of them, not each over its share."""
+
+    @model_validator(mode="after")
+    def _norms_are_plain(self) -> Optimizer:
+        if self.recompute and self.sync_batch_norm:
+            raise ValueError("recompute does not go with sync_batch_norm: leave one out")
+        return self
 
 
 def _as_texts(values: Any) -> Any:
@@ -412,3 +420,5 @@ class Run(Section):
     """cpu, cuda, or one GPU such as cuda:0; auto: a GPU where there is one."""
     save_every_s: Annotated[float, Field(ge=0)] = 600.0
     """Write the state this often within an epoch too, for a killed run to go on from; 0: after each step."""
+    keep_memory: bool = False
+    """On Linux, keep freed memory for the next step, not give it back: faster on a CPU, and larger."""

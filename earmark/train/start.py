@@ -20,6 +20,7 @@ from earmark.errors import RecipeError
 from earmark.models.checkpoint import load_checkpoint
 from earmark.models.dymn import DyMN, temperature_at
 from earmark.models.hearing import with_front_end
+from earmark.models.mobilenet import InvertedResidual
 from earmark.models.network import Network
 from earmark.models.published import head_tensors, with_classes
 from earmark.models.registry import create_model
@@ -65,6 +66,23 @@ def first_network(recipe: Recipe, labels: Sequence[str]) -> Network:
                 f"{recipe.model.base}: model.base has another {what} ({other}) than the recipe ({own})"
             )
     return base
+
+
+def recompute(recipe: Recipe, network: nn.Module) -> None:
+    """Lets the blocks of a network keep less for the backward pass, where the recipe says so.
+
+    Raises:
+        RecipeError: If it has none that can.
+    """
+    if not recipe.optimizer.recompute:
+        return
+    blocks = [module for module in network.modules() if isinstance(module, InvertedResidual)]
+    if not blocks:
+        raise RecipeError(
+            f"optimizer.recompute: {recipe.model.architecture} has no inverted residual blocks: leave it out"
+        )
+    for block in blocks:
+        block.recomputes = True
 
 
 def _base(name: str) -> tuple[Network, Any]:

@@ -48,6 +48,7 @@ VARIANTS = {
         "schedule": {"warm_up_epochs": 0.7},
         "optimizer": {
             "channels_last": True,
+            "recompute": True,
             "weight_decay": 0.05,
             "decay_all": True,
             "clip_norm": 1.0,
@@ -443,6 +444,23 @@ def test_half_precision_and_channels_last_train_too(clips, tmp_path):
     train(toy.toy_recipe(clips, optimizer=options), tmp_path, 1)
     assert log_of(tmp_path)[0]["loss"] < 2
     assert all(value.dtype != torch.bfloat16 for value in tensors_of(tmp_path / "last.safetensors").values())
+
+
+def test_blocks_that_keep_less_learn_the_same(clips, tmp_path):
+    def losses(name, **options):
+        train(toy.toy_recipe(clips, optimizer={"epochs": 2, **options}), tmp_path / name, 1)
+        return [epoch["loss"] for epoch in log_of(tmp_path / name)]
+
+    assert losses("lean", recompute=True) == pytest.approx(losses("plain"), rel=1e-3)
+
+
+def test_freed_memory_is_kept_where_the_recipe_says_so(clips, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(loop, "keep_freed_memory", lambda: kept.append(True))
+    for wanted in (False, True):
+        recipe = toy.toy_recipe(clips, run={"keep_memory": wanted}, optimizer={"epochs": 1})
+        train(recipe, tmp_path / str(wanted), 1)
+        assert kept == [True] * wanted
 
 
 def test_progress_is_reported_step_by_step(clips, tmp_path):

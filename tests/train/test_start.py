@@ -8,10 +8,11 @@ from torch import nn
 from earmark.errors import RecipeError
 from earmark.models import create_model
 from earmark.models.checkpoint import load_checkpoint
+from earmark.models.mobilenet import InvertedResidual
 from earmark.models.published import head_tensors
 from earmark.train.loop import train
 from earmark.train.recipe import Recipe
-from earmark.train.start import anneal, first_network, moving_average, parameter_groups
+from earmark.train.start import anneal, first_network, moving_average, parameter_groups, recompute
 
 LABELS = ("noise", "tone")
 
@@ -127,3 +128,16 @@ def test_the_average_moves_by_its_decay_and_faster_at_first():
         expected = decay * expected + (1 - decay) * value
         assert average.module.running_mean.item() == pytest.approx(expected)
         assert average.module.num_batches_tracked.item() == 10 + step
+
+
+def test_only_networks_with_such_blocks_keep_less(clips):
+    recipe = toy.toy_recipe(clips, optimizer={"recompute": True})
+    network = create_model("mn01", num_classes=2)
+    recompute(recipe, network)
+    blocks = [module for module in network.modules() if isinstance(module, InvertedResidual)]
+    assert len(blocks) == 15
+    assert all(block.recomputes for block in blocks)
+    with pytest.raises(RecipeError, match=r"optimizer\.recompute: .* has no inverted residual blocks"):
+        recompute(recipe, create_model("cnn6_60k", num_classes=2))
+    with pytest.raises(ValueError, match="recompute does not go with sync_batch_norm"):
+        toy.toy_recipe(clips, optimizer={"recompute": True, "sync_batch_norm": True})
