@@ -53,6 +53,7 @@ class Side:
         precision: What the network computes in.
         compiled: By ``torch.compile``, which needs a C++ compiler.
         jemalloc: Another allocator, loaded before the process starts, that gives nothing back.
+        gives_back: glibc's allocator gives every map of 4 MB and more back at once (MALLOC_MMAP_THRESHOLD_).
     """
 
     channels_last: bool = False
@@ -64,6 +65,7 @@ class Side:
     precision: str = "fp32"
     compiled: bool = False
     jemalloc: bool = False
+    gives_back: bool = False
 
 
 _EARMARK = {"channels_last": True, "fused": True, "log_mel": True}
@@ -77,6 +79,7 @@ SIDES = {
     "the first three": Side(**_EARMARK),
     "all, for speed: keep_memory": Side(**_EARMARK, keep_memory=True),
     "all, for memory: recompute": Side(**_EARMARK, recompute=True),
+    "all: recompute, every map given back": Side(**_EARMARK, recompute=True, gives_back=True),
     "all: keep_memory, recompute": Side(**_EARMARK, keep_memory=True, recompute=True),
     "all: jemalloc, recompute": Side(**_EARMARK, recompute=True, jemalloc=True),
     "all: jemalloc, every stage checkpointed": Side(**_EARMARK, checkpoint=True, jemalloc=True),
@@ -147,6 +150,8 @@ def measured(name: str, steps: int) -> dict[str, float]:
     if side.jemalloc:
         keeping = "oversize_threshold:0,dirty_decay_ms:-1,muzzy_decay_ms:-1"
         environment |= {"LD_PRELOAD": str(JEMALLOC), "MALLOC_CONF": keeping}
+    if side.gives_back:
+        environment["MALLOC_MMAP_THRESHOLD_"] = str(4 << 20)
     command = [sys.executable, "-m", "benchmarks.step", name, str(steps)]
     found = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
     return dict(json.loads(found.stdout))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import packs
+from benchmarks import packs, step
 from benchmarks.dymn_forms import FORMS, in_form
 from benchmarks.tables import update
 from benchmarks.zoo import LARGEST, LARGEST_PEAK_MB, PEER, Line, networks, table
@@ -76,6 +76,16 @@ def test_the_verdicts_on_reading_name_the_jobs_that_miss() -> None:
     text = packs.table(lines)
     assert "memmap ≥ 3 x: MISSED for 10 s at 16 kHz; shards > 1 x: met." in text
     assert lines[1].cells()[-3:] == ["1.98 x, 1.20 x", "1600", "30.0"]
+
+
+def test_a_step_has_to_be_faster_and_smaller() -> None:
+    quick, small, both = (
+        step.StepLine(name, 1.0, 1.5, 1300.0, faster, faster, share)
+        for name, faster, share in (("quick", 2.6, 0.6), ("small", 2.4, 0.4), ("both", 2.5, 0.5))
+    )
+    assert "in ≤ 50 % of the memory: MISSED." in step.table([quick, small])
+    assert "in ≤ 50 % of the memory: met by both." in step.table([quick, small, both])
+    assert small.cells() == ["small", "16.0", "2.40 x", "1.50 s", "2.40 x", "1300", "40 %"]
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -50,7 +50,7 @@ class Link:
     convolution: nn.Conv2d
 
     @property
-    def weights(self) -> list[nn.Parameter]:
+    def weights(self) -> list[Tensor]:
         """All that learns: of the norm, of the convolution, and of the scaling."""
         own = [self.norm.weight, self.norm.bias, self.convolution.weight]
         return own if self.scaling is None else [*own, *self.scaling.parameters()]
@@ -99,6 +99,9 @@ class _Linked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, link: Link, features: Tensor, *weights: Tensor) -> Tensor:
         norm, kind = link.norm, features.device.type
+        assert norm.momentum is not None
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked.add_(1)
         statistics = torch.batch_norm_update_stats(
             features, norm.running_mean, norm.running_var, norm.momentum
         )
@@ -107,7 +110,7 @@ class _Linked(torch.autograd.Function):
         ctx.save_for_backward(features, *statistics, *weights)
         parts = [
             link.convolved(link.activated(link.normed(part, *statistics)))
-            for part in features.split(_items(features))
+            for part in torch.split(features, _items(features))
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -118,7 +121,7 @@ class _Linked(torch.autograd.Function):
         of_normed, totals = torch.empty_like(features), None
         items = _items(features)
         for kept, given, taken in zip(
-            features.split(items), gradient.split(items), of_normed.split(items), strict=True
+            *(torch.split(maps, items) for maps in (features, gradient, of_normed)), strict=True
         ):
             normed = link.normed(kept, mean, variance).requires_grad_()
             with torch.enable_grad(), ctx.autocast:
@@ -152,16 +155,20 @@ def chained(chain: nn.Sequential, features: Tensor) -> Tensor:
     Returns:
         What the chain gives, less rounding; the norms' running statistics have moved as they do in training.
     """
-    first, *others = chain
-    result: Tensor = first[0](features)
-    norm, activation, scaling = first[1], first[-1], None
-    for part in others:
+    result, scaling = features, None
+    waiting: tuple[nn.BatchNorm2d, nn.Module] | None = None
+    for part in chain:
         if not isinstance(part, ConvNormActivation):
             scaling = part
             continue
-        link = Link(norm, activation, scaling, part[0])
-        result = _Linked.apply(link, result, *link.weights)  # type: ignore[no-untyped-call]
-        norm.num_batches_tracked.add_(1)
-        norm, activation, scaling = part[1], part[-1], None
+        convolution, norm, activation = part[0], part[1], part[-1]
+        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        if waiting is None:
+            result = convolution(result)
+        else:
+            link = Link(*waiting, scaling, convolution)
+            result = _Linked.apply(link, result, *link.weights)  # type: ignore[no-untyped-call]
+        waiting, scaling = (norm, activation), None
     last: Tensor = norm(result)
     return last
