@@ -105,7 +105,7 @@ def _openvino(content: bytes, path: str, threads: int | None, precision: str) ->
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
-        model = _core().read_model(content)
+        model = openvino_core().read_model(content)
     except RuntimeError as error:
         raise _cannot_run(path, "OpenVINO", error) from None
     return _OpenVinoSession(model, path, settings)
@@ -152,14 +152,14 @@ class _OpenVinoSession:
             model = self._model.clone()
             if shapes:
                 model.reshape({name: list(shape) for name, shape in shapes.items()})
-            return _core().compile_model(model, "CPU", dict(self._settings)).create_infer_request()
+            return openvino_core().compile_model(model, "CPU", dict(self._settings)).create_infer_request()
         except RuntimeError as error:
             raise _cannot_run(self._path, "OpenVINO", error) from None
 
 
 @cache
-def _core() -> Any:
-    """OpenVINO's runtime."""
+def openvino_core() -> Any:
+    """OpenVINO's runtime; a MissingExtraError where it is not installed."""
     with extra("engine openvino", "openvino"), _without_telemetry():
         import openvino
 
@@ -169,7 +169,7 @@ def _core() -> Any:
 @cache
 def _processors_own() -> tuple[str, ...]:
     """The precisions that this processor computes in; in others OpenVINO would silently take the nearest."""
-    able = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    able = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return tuple(name for name in PRECISIONS["openvino"] if _CAPABILITIES[name] in able)
 
 

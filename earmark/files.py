@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -65,3 +65,19 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     """
     with replacing(path) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_together(contents: Mapping[Path, bytes | str]) -> None:
+    """Replaces several files that belong together: none before all of them lie on the disk.
+
+    Args:
+        contents: Bytes of each file, or text to be written as UTF-8.
+
+    Raises:
+        OSError: As :func:`replacing`.
+    """
+    with ExitStack() as stack:
+        for path, content in contents.items():
+            stream = stack.enter_context(replacing(path))
+            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()  # a full disk is found here, before the first file is replaced

@@ -1,7 +1,8 @@
-"""Front-ends that learn: what the record says of them, and what a tagger feeds a graph that holds one.
+"""Front-ends within a graph: those that learn, and log-mels that an export has put there.
 
-Conventions: such a front-end is part of the network's graph, which takes waveforms, float32 in [-1, 1], shape
-(batch, time), at ``LearnedFrontEnd.sample_rate``. Its filters are weights; the record holds what is fixed.
+Conventions: such a graph takes waveforms, float32 in [-1, 1], shape (batch, time), at the front-end's
+``sample_rate``; whoever feeds it resamples. The filters of a front-end that learns are weights; the record
+holds what is fixed.
 """
 
 from __future__ import annotations
@@ -115,16 +116,80 @@ LEAF = LearnedFrontEnd()
 SINCNET = LearnedFrontEnd(kind="sincnet", f_min=50.0, f_max=7900.0)
 """SincNet as audax's networks have it, at 16 kHz."""
 
-AnyFrontEnd = FrontEnd | LearnedFrontEnd
+
+@dataclass(frozen=True)
+class GraphFrontEnd:
+    """A log-mel that the graph of a model file computes by itself, from waveforms at its sample rate.
+
+    Args:
+        log_mel: What it computes.
+    """
+
+    log_mel: FrontEnd
+
+    graph_input: ClassVar[str] = "waveform"
+    """Name of what goes into the graph of a model file."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the waveform, in Hz."""
+        return self.log_mel.sample_rate
+
+    @property
+    def n_mels(self) -> int:
+        """Number of mel bands that the network sees."""
+        return self.log_mel.n_mels
+
+    @property
+    def min_samples(self) -> int:
+        """The shortest waveform that can be padded by reflection, in samples."""
+        return self.log_mel.min_samples
+
+    @property
+    def neutral(self) -> float:
+        """What features are overwritten by where they are masked."""
+        return self.log_mel.neutral
+
+    def num_frames(self, num_samples: int) -> int:
+        """How many frames a waveform of ``num_samples`` samples has.
+
+        Raises:
+            AudioError: If there are fewer than :attr:`min_samples` samples.
+        """
+        return self.log_mel.num_frames(num_samples)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field of the log-mel by name, and that it is ``in_graph``."""
+        return {**self.log_mel.to_dict(), "in_graph": True}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> GraphFrontEnd:
+        """The front-end that :meth:`to_dict` wrote.
+
+        Raises:
+            ModelError: If a field is unknown, missing or out of range.
+        """
+        fields_of_log_mel = dict(values)
+        if fields_of_log_mel.pop("in_graph", None) is not True:
+            raise ModelError(f"front-end: in_graph must be true, not {values.get('in_graph')!r}")
+        return cls(FrontEnd.from_dict(fields_of_log_mel))
+
+
+NetworkFrontEnd = FrontEnd | LearnedFrontEnd
+"""What a network is trained behind."""
+AnyFrontEnd = NetworkFrontEnd | GraphFrontEnd
+"""What a model file may have."""
 
 
 def front_end_from_dict(values: Mapping[str, Any]) -> AnyFrontEnd:
-    """The front-end that its ``to_dict`` wrote: one that learns says its kind, a log-mel has none.
+    """The front-end that its ``to_dict`` wrote: one that learns says its kind, a log-mel whether in a graph.
 
     Raises:
         ModelError: If a field is unknown, missing or out of range.
     """
-    return LearnedFrontEnd.from_dict(values) if "kind" in values else FrontEnd.from_dict(values)
+    kinds = {"kind": LearnedFrontEnd, "in_graph": GraphFrontEnd}
+    made: type[AnyFrontEnd] = next((kinds[key] for key in kinds if key in values), FrontEnd)
+    return made.from_dict(values)
 
 
 class Waveforms:

@@ -10,17 +10,17 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from math import ceil, gcd
 from types import UnionType
 from typing import Any, Literal, get_args
 
 from earmark.calibration import Calibration, calibration_from_dict, calibration_problem, calibration_to_dict
 from earmark.calibration import Task as Task
 from earmark.errors import ModelError
-from earmark.frontend import FrontEnd
-from earmark.learned_frontend import AnyFrontEnd, LearnedFrontEnd, front_end_from_dict
+from earmark.learned_frontend import AnyFrontEnd, front_end_from_dict
 
 RECORD_VERSION = 3
-"""2 has calibrations, and thresholds of each class; 3 has precisions."""
+"""2 has calibrations, thresholds of each class; 3 has precisions, fixed windows, log-mels in the graph."""
 
 Threshold = float | tuple[float, ...]
 Padding = Literal["repeat", "zero"]
@@ -34,8 +34,9 @@ class Record:
     Args:
         name: The model's name.
         labels: One per class, in the order of the logits; no two alike.
-        front_end: Waveform -> log-mel, with every constant; or what is fixed of a front-end that learns and
-            is part of the graph.
+        front_end: Waveform -> log-mel, with every constant, and ``in_graph`` where the graph computes it by
+            itself from waveforms at the front-end's sample rate (resampling is no part of it); or what is
+            fixed of a front-end that learns and is part of the graph.
         task: "multi_label": sounds may co-occur, a score is the sigmoid of a logit, and a recording's score
             is the maximum over its windows. "single_label": classes exclude each other, scores are a softmax,
             windows are averaged.
@@ -47,6 +48,7 @@ class Record:
         further_front_ends: Of an ensemble whose members hear differently: those of the graph's other inputs.
         precision: What the weights are stored in: "fp32"; "fp16" or "bf16", which are computed with in
             float32; or "int8", where most layers compute in 8 bits.
+        fixed_window: Whether the graph takes windows of ``window_s`` only, and no other length.
         threshold: Score from which a tag counts as heard, in [0, 1], or one for each label; None where none
             was chosen.
         calibration: How logits become probabilities; None where scores are plain sigmoids or a softmax, which
@@ -70,6 +72,7 @@ class Record:
     embedding_size: int
     further_front_ends: tuple[AnyFrontEnd, ...] = ()
     precision: Precision = "fp32"
+    fixed_window: bool = False
     threshold: Threshold | None = None
     calibration: Calibration | None = None
     description: str = ""
@@ -102,12 +105,28 @@ class Record:
             return self.threshold
         return (self.threshold,) * len(self.labels)
 
+    @property
+    def ticks_per_s(self) -> int:
+        """How finely a second divides into lengths that are whole samples at the rate of every front-end."""
+        return gcd(*(one.sample_rate for one in self.front_ends))
+
+    @property
+    def shortest_s(self) -> float:
+        """The shortest window that all front-ends can hear, in seconds."""
+        ticks = (ceil(one.min_samples * self.ticks_per_s / one.sample_rate) for one in self.front_ends)
+        return max(ticks) / self.ticks_per_s
+
+    def samples(self, seconds: float) -> tuple[int, ...]:
+        """Samples of some seconds at the rate of each front-end, of which all are equally long."""
+        ticks = round(seconds * self.ticks_per_s)
+        return tuple(ticks * (one.sample_rate // self.ticks_per_s) for one in self.front_ends)
+
     def _problem(self) -> str:
         for kind, wanted, names in _KINDS:
             wrong = [name for name in names if not isinstance(getattr(self, name), kind)]
             if wrong:
                 return f"{wrong[0]} must be {wanted}, not {getattr(self, wrong[0])!r}"
-        if not all(isinstance(one, FrontEnd | LearnedFrontEnd) for one in self.further_front_ends):
+        if not all(isinstance(one, AnyFrontEnd) for one in self.further_front_ends):
             return f"further_front_ends must be a list of front-ends, not {self.further_front_ends!r}"
         return self._label_problem() or self._value_problem()
 
@@ -207,7 +226,8 @@ _KINDS: tuple[tuple[type | UnionType, str, tuple[str, ...]], ...] = (
     (str, "a text", ("name", "architecture", "description", "license", "source", "card")),
     (tuple, "a list of names", ("labels",)),
     (Mapping, "a table", ("arguments", "metrics", "provenance")),
-    (FrontEnd | LearnedFrontEnd, "a front-end", ("front_end",)),
+    (AnyFrontEnd, "a front-end", ("front_end",)),
+    (bool, "true or false", ("fixed_window",)),
     (int, "a whole number", ("embedding_size",)),
 )
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import tee
-from math import ceil, gcd
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -389,34 +388,38 @@ class Tagger:
         Raises:
             AudioError: If a window does not lie within the waveform or is shorter than the front-end needs,
                 or the waveform holds NaN or infinite samples.
-            ModelError: If the model is an ensemble whose members hear at different rates.
+            ModelError: If the model is an ensemble whose members hear at different rates, or takes windows of
+                another length only.
         """
         _ = self.sample_rate  # there is but one
+        self._require_window((length,) * len(self._ears))
         heard = zip(*(ear.windows(waveform, starts, length) for ear in self._ears), strict=True)
         return np.stack([self._answer(given)[1] for given in heard])
 
     def _lengths(self, window_s: float | None, hop_s: float | None) -> list[tuple[int, int]]:
-        """Window and hop in samples of each front-end, at all of them equally long.
-
-        So they are counted in ticks that are whole samples at every rate: 10 ms at 32 and 44.1 kHz.
-        """
-        front_ends = self.record.front_ends
-        ticks_per_s = gcd(*(one.sample_rate for one in front_ends))
-        shortest = max(ceil(one.min_samples * ticks_per_s / one.sample_rate) for one in front_ends)
-        window_s = self.record.window_s if window_s is None else window_s
+        """Window and hop in samples of each front-end, at all of them equally long."""
+        record = self.record
+        window_s = record.window_s if window_s is None else window_s
         hop_s = window_s if hop_s is None else hop_s
-        if not shortest / ticks_per_s <= window_s <= LONGEST_WINDOW_S:
+        if not record.shortest_s <= window_s <= LONGEST_WINDOW_S:
             raise ModelError(
                 f"a window of {window_s:g} s is not possible: "
-                f"{shortest / ticks_per_s:.3f} to {LONGEST_WINDOW_S:g} s are"
+                f"{record.shortest_s:.3f} to {LONGEST_WINDOW_S:g} s are"
             )
-        if not 1 / ticks_per_s <= hop_s < float("inf"):
+        if not 1 / record.ticks_per_s <= hop_s < float("inf"):
             raise ModelError(
-                f"a hop of {hop_s:g} s is no step forward: give at least {1 / ticks_per_s:g} seconds"
+                f"a hop of {hop_s:g} s is no step forward: give at least {1 / record.ticks_per_s:g} seconds"
             )
-        window, hop = round(window_s * ticks_per_s), round(hop_s * ticks_per_s)
-        samples = (one.sample_rate // ticks_per_s for one in front_ends)
-        return [(window * per_tick, hop * per_tick) for per_tick in samples]
+        self._require_window(record.samples(window_s))
+        return list(zip(record.samples(window_s), record.samples(hop_s), strict=True))
+
+    def _require_window(self, samples: tuple[int, ...]) -> None:
+        record = self.record
+        if record.fixed_window and samples != record.samples(record.window_s):
+            raise ModelError(
+                f"{record.name} was exported for windows of {record.window_s:g} s and takes no others: "
+                "leave the window out, or export the model again for any length"
+            )
 
     def _hear(
         self, blocks: Iterable[Floats], sample_rate: int, lengths: list[tuple[int, int]]

@@ -23,6 +23,8 @@ from earmark.tagger import Tagger
 from earmark.weights import Published
 
 if TYPE_CHECKING:
+    from earmark.deploy.export import Exported
+    from earmark.deploy.source import Form, Source
     from earmark.download import Report
     from earmark.models import Network
 
@@ -191,6 +193,57 @@ def join(
     with extra("writing an ensemble as one file", "train"):
         from earmark.deploy.join import join as join_networks
     return join_networks([trained(model, report) for model in models], out, name)
+
+
+def export(
+    model: str,
+    out: str | os.PathLike[str],
+    form: Form | None = None,
+    *,
+    target: str | None = None,
+    recordings: Sequence[str | os.PathLike[str]] = (),
+    report: Report | None = None,
+) -> Exported:
+    """Writes a model for another runtime, compared with the model first; needs PyTorch.
+
+    Args:
+        model: A name, the path of a checkpoint (.safetensors), or of a model file where the target can do
+            with a graph (.onnx, .xml).
+        out: The file; its ending says the target: .onnx, .xml (OpenVINO), .tflite or .pt2.
+        form: What the graph is to take; None: log-mels of any length.
+        target: "onnx", "openvino", "litert" or "pt2"; None: what the ending says.
+        recordings: To compare by, besides one that ships.
+        report: As for :func:`load`.
+
+    Returns:
+        What was written, and how it compared.
+
+    Raises:
+        ModelError: If the model cannot be had, the form is not possible, or the answers differ; nothing is
+            written then.
+        MissingExtraError: If PyTorch or the target's package is not installed.
+        AudioError: If a recording cannot be read.
+    """
+    with extra("an export", "train"):
+        from earmark.deploy.export import export as export_source
+        from earmark.deploy.source import Form
+        from earmark.deploy.targets import target_of
+    name = target_of(Path(out), target)
+    return export_source(_source(model, report), out, name, form or Form(), recordings)
+
+
+def _source(model: str, report: Report | None) -> Source:
+    from earmark.deploy.source import Source
+    from earmark.model_file import read_model_file
+
+    if len(weights.members(model)) > 1:
+        raise ModelError(f"{model}: an ensemble is exported as one file: make it with earmark join first")
+    known = weights.published().get(model)
+    if _is_checkpoint(model) or (known and known.labels and model not in weights.shipped()):
+        network, record = trained(model, report)
+        return Source(record, network)
+    content, record = read_model_file(weights.find(model))
+    return Source(record, content=content)
 
 
 def trained(model: str, report: Report | None = None) -> tuple[Network, Record]:

@@ -132,6 +132,8 @@ def test_example_recording_is_what_its_script_makes() -> None:
     assert sample_rate == make_siren_and_bell.RATE
     assert samples.shape == made.shape
     assert EXAMPLE.stat().st_size < 300_000
+    shipped = ROOT / "earmark" / "shipped" / EXAMPLE.name
+    assert shipped.read_bytes() == EXAMPLE.read_bytes(), "exports are verified on it where there is no clone"
     assert np.sqrt(np.mean((samples - made) ** 2)) < 0.05 * np.sqrt(np.mean(made**2)), (
         "more than Vorbis loses"
     )

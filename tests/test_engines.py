@@ -169,7 +169,7 @@ def test_a_precision_that_the_processor_lacks_is_refused(
 
 def test_a_missing_engine_names_its_extra(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    engines._core.cache_clear()
+    engines.openvino_core.cache_clear()
     engines._processors_own.cache_clear()
     with pytest.raises(MissingExtraError, match=r"engine openvino needs .*earmark\[openvino\]"):
         earmark.load(model, engine="openvino")

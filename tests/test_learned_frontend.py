@@ -8,11 +8,18 @@ import pytest
 
 from earmark.errors import AudioError, ModelError
 from earmark.frontend import AUDAX
-from earmark.learned_frontend import LEAF, SINCNET, LearnedFrontEnd, Waveforms, front_end_from_dict
+from earmark.learned_frontend import (
+    LEAF,
+    SINCNET,
+    GraphFrontEnd,
+    LearnedFrontEnd,
+    Waveforms,
+    front_end_from_dict,
+)
 from earmark.record import Record
 
 
-@pytest.mark.parametrize("front_end", [LEAF, SINCNET, AUDAX])
+@pytest.mark.parametrize("front_end", [LEAF, SINCNET, AUDAX, GraphFrontEnd(AUDAX)])
 def test_it_comes_back_as_it_was(record, front_end):
     assert front_end_from_dict(json.loads(json.dumps(front_end.to_dict()))) == front_end
     learned = record.changed(front_end=front_end)
@@ -48,6 +55,17 @@ def test_unknown_and_missing_fields_are_refused():
     del values["n_mels"]
     with pytest.raises(ModelError, match=r"missing fields \['n_mels'\]"):
         front_end_from_dict(values)
+
+
+def test_a_log_mel_in_the_graph_is_told_from_one_before_it():
+    within = GraphFrontEnd(AUDAX)
+    assert (within.graph_input, within.sample_rate, within.n_mels) == ("waveform", 16000, 64)
+    assert (within.min_samples, within.neutral) == (AUDAX.min_samples, AUDAX.neutral)
+    assert within.num_frames(16000) == AUDAX.num_frames(16000)
+    with pytest.raises(ModelError, match="in_graph must be true, not 1"):
+        front_end_from_dict(AUDAX.to_dict() | {"in_graph": 1})
+    with pytest.raises(ModelError, match=r"unknown fields \['colour'\]"):
+        front_end_from_dict(within.to_dict() | {"colour": 1})
 
 
 def test_whole_numbers_of_hertz_are_equal():

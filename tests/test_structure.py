@@ -41,7 +41,7 @@ ROOMS = {
     "evaluate": {"models", "data", "tagger", "plots", "engines"},
     "config": frozenset(),
     "train": {"config", "models", "data", "evaluate", "tagger", "zoo"},
-    "deploy": {"models", "data", "evaluate", "tagger"},
+    "deploy": {"models", "data", "evaluate", "tagger", "engines"},
     "zoo": {"tagger", "models", "deploy", "engines"},
 }
 """Room -> rooms above the ground floor that it may import. ``cli`` has a rule of its own."""
@@ -57,7 +57,16 @@ PACKAGES = {
     "models": {"numpy", "torch", "safetensors"},
     "evaluate": {"numpy", "torch"},
     "train": {"numpy", "torch", "safetensors", "pydantic", "ai_edge_litert", "transformers", "wandb"},
-    "deploy": {"numpy", "torch", "onnx", "onnxscript", "onnxruntime"},
+    "deploy": {
+        "numpy",
+        "torch",
+        "onnx",
+        "onnxscript",
+        "onnxruntime",
+        "openvino",
+        "litert_torch",
+        "ai_edge_litert",
+    },
     "cli": {"typer", "rich", "torch"},
 }
 """Room -> packages of others that it may import; a room that is not listed: NumPy."""

@@ -19,7 +19,7 @@ from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from earmark.errors import ModelError
-from earmark.learned_frontend import LearnedFrontEnd
+from earmark.learned_frontend import GraphFrontEnd, LearnedFrontEnd
 from earmark.model_file import seal
 from earmark.models.checkpoint import STORED_AS
 from earmark.models.network import Network
@@ -28,6 +28,8 @@ from earmark.record import Record
 PRECISIONS = tuple(STORED_AS)
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-1}
 """What answers may differ by from those of the weights in 32 bits, relative to the largest where above 1."""
+FRONT_END = "front_end/"
+"""How the names within a graph begin that belong to a log-mel."""
 _ONNX_TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
 
@@ -100,9 +102,16 @@ def narrowed(content: bytes, record: Record, precision: str) -> bytes:
     """
     require_fp32(record)
     model = graph_of(content)
-    keep = "features." if any(isinstance(one, LearnedFrontEnd) for one in record.front_ends) else None
-    narrow_graph(model, precision, keep)
+    narrow_graph(model, precision, kept_wide(record))
     return seal(model.SerializeToString(), record.changed(precision=precision))
+
+
+def kept_wide(record: Record) -> str | None:
+    """How the names of weights begin that stay in float32: those of a front-end within the graph."""
+    if any(isinstance(one, LearnedFrontEnd) for one in record.front_ends):
+        return "features."
+    within = any(isinstance(one, GraphFrontEnd) for one in record.front_ends)
+    return FRONT_END if within else None
 
 
 def graph_of(content: bytes) -> ModelProto:

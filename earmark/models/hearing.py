@@ -46,7 +46,7 @@ class WaveformNetwork(Network):
 
 def with_front_end(network: Network, front_end: AnyFrontEnd) -> Network:
     """Puts a fresh front-end before a network where it is one that learns; else gives the network back."""
-    return network if isinstance(front_end, FrontEnd) else WaveformNetwork(network, front_end)
+    return WaveformNetwork(network, front_end) if isinstance(front_end, LearnedFrontEnd) else network
 
 
 def front_end_of(network: Network) -> LearnedFrontEnd | None:

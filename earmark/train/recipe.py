@@ -16,7 +16,7 @@ from earmark.calibration import METHODS
 from earmark.config import Section, load
 from earmark.errors import ModelError
 from earmark.frontend import FrontEnd
-from earmark.learned_frontend import LEAF, SINCNET, AnyFrontEnd, LearnedFrontEnd, front_end_from_dict
+from earmark.learned_frontend import LEAF, SINCNET, LearnedFrontEnd, NetworkFrontEnd, front_end_from_dict
 from earmark.record import Padding, Task
 from earmark.train.sections import (
     OF_SOUND,
@@ -75,7 +75,7 @@ class Recipe(Section):
     window_s: Positive
     padding: Padding = "repeat"
     model: Model
-    front_end: Annotated[AnyFrontEnd, BeforeValidator(_front_end)] = FrontEnd()
+    front_end: Annotated[NetworkFrontEnd, BeforeValidator(_front_end)] = FrontEnd()
     """A log-mel, or with ``kind`` one that learns with the network."""
     data: Data
     augment: Augment = Augment()
