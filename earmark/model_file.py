@@ -114,6 +114,17 @@ def read_weights(
     return found
 
 
+def weight_bytes(content: bytes) -> int:
+    """How many bytes all constants of a graph take: weights, and the scales of those of 8 bits.
+
+    Args:
+        content: Of a model file, as :func:`read_model_file` gives it.
+    """
+    graph = next(value for field, value in _fields(memoryview(content)) if field == _GRAPH_FIELD)
+    tensors = (dict(_fields(value)) for field, value in _fields(graph) if field == _INITIALIZER_FIELD)
+    return sum(len(parts.get(_TENSOR_RAW, b"")) for parts in tensors)
+
+
 def _widened(raw: memoryview, precision: Precision) -> NDArray[np.float32]:
     kind = {"fp16": "<f2", "bf16": "<u2"}.get(precision, "<f4")
     values = np.frombuffer(raw, kind, len(raw) // np.dtype(kind).itemsize)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import toy
 
 import earmark
 from earmark.deploy import compress as room
@@ -51,6 +52,18 @@ def test_a_model_file_is_halved(run: Run, toy_model: Path, tmp_path: Path) -> No
     np.testing.assert_allclose(scores(out), scores(toy_model), atol=5e-2)
 
 
+def test_a_model_file_computes_in_8_bits(run: Run, toy_model: Path, tmp_path: Path) -> None:
+    clips, out = toy.write_clips(tmp_path / "clips", clips_per_fold=8, quiet=0), tmp_path / "small.onnx"
+    code, printed, err = run(
+        "compress", toy_model, "--precision", "int8", "--clips", clips, "--bound", 0.5, "--out", out
+    )
+    assert (code, err) == (0, "")
+    assert "60 of 60 layers in 8 bits" in printed
+    assert "of mAP on 16 clips (allowed 0.5)" in printed
+    assert read_record(out).precision == "int8"
+    np.testing.assert_allclose(scores(out), scores(toy_model), atol=0.2)
+
+
 @pytest.mark.slow
 def test_a_checkpoint_becomes_a_model_file(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "small.onnx"
@@ -71,11 +84,17 @@ def test_sp4ascs_way_says_that_it_is_not_exact(run: Run, checkpoint: Path, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["toy.onnx", "--out", "a.onnx"], "name what to do: --fuse or --precision"),
+        (["toy.onnx", "--out", "a.onnx"], "name what to do: --fuse, --precision or --budget"),
         (["toy.onnx", "--precision", "fp16", "--without-epsilon", "--out", "a.onnx"], "goes with --fuse"),
         (["toy.onnx", "--precision", "fp16", "--out", "a.safetensors"], "a graph gives no checkpoint"),
         (["toy.onnx", "--precision", "fp8", "--out", "a.onnx"], "fp8"),
         (["mn99", "--fuse", "--out", "a.onnx"], "mn99"),
+        (["toy.onnx", "--precision", "int8", "--out", "a.onnx"], "int8 and --budget need clips"),
+        (["toy.onnx", "--precision", "fp16", "--clips", ".", "--out", "a.onnx"], "others do not"),
+        (["toy.onnx", "--precision", "int8", "--clips", ".", "--out", "a.onnx"], "no recording"),
+        (["toy.onnx", "--precision", "int8", "--clips", "b.csv", "--out", "a.onnx"], "b.csv"),
+        (["toy.onnx", "--budget", "dcase2022", "--out", "a.toml"], "need clips"),
+        (["toy.onnx", "--budget", "dcase2022", "--clips", ".", "--out", "a.onnx"], "name it *.toml"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(

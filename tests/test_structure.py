@@ -64,6 +64,7 @@ PACKAGES = {
         "onnxscript",
         "onnxruntime",
         "openvino",
+        "nncf",
         "litert_torch",
         "ai_edge_litert",
     },

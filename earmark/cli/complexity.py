@@ -22,12 +22,29 @@ def complexity(
             help="A model's name or file, a checkpoint, or an architecture's name.", show_default=False
         ),
     ],
-    seconds: Annotated[float, typer.Option(help="Length of the clip.")] = 10.0,
+    seconds: Annotated[
+        float | None, typer.Option(help="Length of the clip; 10, or that of the budget.", show_default=False)
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="dcase2021 to dcase2025, or params=128kB,macs=30M,seconds=1; exit code 1 if exceeded."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Counts parameters, operations, memory and receptive field of a network."""
     with extra("earmark complexity", "train"):
+        from earmark.evaluate.budget import parse_budget, use
         from earmark.evaluate.complexity import complexity as measured
 
-    answer = measured(model, seconds)
-    print(json.dumps(answer.to_dict(), indent=1, ensure_ascii=False) if as_json else answer.in_words())
+    limits = None if budget is None else parse_budget(budget)
+    answer = measured(model, seconds or (limits and limits.seconds) or 10.0)
+    used = limits and use(limits, answer)
+    if as_json:
+        told = answer.to_dict() | ({"exceeded": list(used.exceeded)} if used else {})
+        print(json.dumps(told, indent=1, ensure_ascii=False))
+    else:
+        print("\n".join([answer.in_words(), *([used.in_words()] if used else [])]))
+    if used and used.exceeded:
+        raise typer.Exit(1)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from earmark.cli.program import app, download_bar
+from earmark.cli.program import app, download_bar, one_matrix_thread, progress
 from earmark.errors import extra
+from earmark.files import write_atomically
 
 if TYPE_CHECKING:
     from earmark.deploy.compress import Model
+    from earmark.record import Precision
 
 
 @app.command()
@@ -28,21 +30,92 @@ def compress(
         bool, typer.Option("--without-epsilon", help="Fuse as SP4ASC did, which is not exact.")
     ] = False,
     precision: Annotated[
-        Literal["fp32", "fp16", "bf16"], typer.Option(help="What the weights are stored in.")
-    ] = "fp32",
+        Literal["fp32", "fp16", "bf16", "int8"] | None,
+        typer.Option(help="What weights are stored in; int8: what most layers compute in."),
+    ] = None,
+    clips: Annotated[
+        list[Path] | None,
+        typer.Option(help="For int8: manifest, recordings or a folder of them; may be given again."),
+    ] = None,
+    audio: Annotated[
+        Path | None, typer.Option(help="Folder of a manifest's recordings; by default its own.")
+    ] = None,
+    bound: Annotated[
+        float, typer.Option(min=0, help="For int8: the largest loss of the score on these clips.")
+    ] = 0.005,
+    engine: Annotated[
+        Literal["onnx", "openvino"], typer.Option(help="For int8: what the graph is laid out for.")
+    ] = "onnx",
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Propose what fits it, as a recipe (--out FILE.toml) to train on the manifests of --clips: "
+            "dcase2021 to dcase2025, or params=128kB,macs=30M,seconds=1."
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Makes a model smaller, and says by how much its answers then differ."""
     if without_epsilon and not fuse:
         raise typer.BadParameter("goes with --fuse", param_hint="--without-epsilon")
-    if not fuse and precision == "fp32":
-        raise typer.BadParameter("name what to do: --fuse or --precision", param_hint="MODEL")
+    if not fuse and precision is None and budget is None:
+        raise typer.BadParameter("name what to do: --fuse, --precision or --budget", param_hint="MODEL")
+    if (precision == "int8" or budget is not None) != bool(clips):
+        raise typer.BadParameter("int8 and --budget need clips, others do not", param_hint="--clips")
+    one_matrix_thread()
     with extra("earmark compress", "train"):
         from earmark.deploy.compress import compress as make_smaller
 
-    eps = 0.0 if without_epsilon else None
-    report = make_smaller(_open(model, quiet), out, fused=fuse, eps=eps, precision=precision)
-    print(report.in_words())
+    if budget is not None:
+        print(_propose(model, budget, precision or "fp16", clips or [], audio, out))
+    elif precision == "int8":
+        print(_to_int8(_open(model, quiet), out, (clips or [], audio), bound, engine, quiet))
+    else:
+        eps = 0.0 if without_epsilon else None
+        done = make_smaller(_open(model, quiet), out, fused=fuse, eps=eps, precision=precision or "fp32")
+        print(done.in_words())
+
+
+def _propose(
+    model: str, budget: str, precision: Precision, clips: list[Path], audio: Path | None, out: Path
+) -> str:
+    from earmark import weights
+    from earmark.deploy.compress import open_model
+    from earmark.deploy.evidence import find_clips
+    from earmark.deploy.shrink import propose, recipe, require_manifests
+    from earmark.evaluate.budget import parse_budget
+
+    if out.suffix != ".toml":
+        raise typer.BadParameter("a budget gives a recipe: name it *.toml", param_hint="--out")
+    file = weights.find(model)
+    record = open_model(file).record
+    require_manifests(clips, find_clips(clips, record, audio))
+    found = propose(record, parse_budget(budget), precision)
+    write_atomically(out, recipe(found, record, file, (clips, audio), out))
+    return f"{found.in_words()}\nwrote {out}, by which it learns from {record.name}: earmark train {out}"
+
+
+def _to_int8(
+    model: Model,
+    out: Path,
+    sources: tuple[list[Path], Path | None],
+    bound: float,
+    engine: Literal["onnx", "openvino"],
+    quiet: bool,
+) -> str:
+    from earmark.deploy.compress import compress_to_int8
+    from earmark.deploy.evidence import find_clips
+
+    found = find_clips(sources[0], model.record, sources[1])
+    with progress(quiet) as show:
+        made = compress_to_int8(model, out, found, bound, engine=engine, say=show)
+    how = made.record.provenance["int8"]
+    kept = f"; in float: {', '.join(made.in_float)}" if made.in_float else ""
+    return (
+        f"{made.layers - len(made.in_float)} of {made.layers} layers in 8 bits{kept}\n"
+        f"loses {made.loss:.4f} of {how['judged_by']} on {how['clips']} clips (allowed {bound:g})\n"
+        f"wrote {out}, {out.stat().st_size:,} bytes"
+    )
 
 
 def _open(model: str, quiet: bool) -> Model:

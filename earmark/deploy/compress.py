@@ -7,7 +7,7 @@ relative to the largest value where that is above 1.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from os import PathLike
@@ -21,8 +21,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from torch import nn
 
+from earmark.data.manifest import Clip
+from earmark.deploy.evidence import listen
 from earmark.deploy.export import export_model
 from earmark.deploy.fuse import fuse, fused_record
+from earmark.deploy.quantize import Engine, Quantized, quantize
 from earmark.deploy.storage import TOLERANCES, graph_of, narrowed, require_fp32, rounded
 from earmark.errors import ModelError
 from earmark.files import write_atomically
@@ -124,6 +127,42 @@ def compress(
     return Report(path, norms, (_count(model), _count(made)), precision, found, tolerance)
 
 
+def compress_to_int8(
+    model: Model,
+    out: str | PathLike[str],
+    clips: Sequence[Clip],
+    bound: float,
+    *,
+    engine: Engine = "onnx",
+    say: Callable[[str], object] = lambda text: None,
+) -> Quantized:
+    """Has most layers of a model compute in 8 bits, and writes it as a model file.
+
+    Args:
+        model: Of float32; a network's norms are folded first.
+        out: The model file.
+        clips: By which ranges and loss are measured; see :func:`earmark.deploy.evidence.find_clips`.
+        bound: The largest loss allowed.
+        engine: As for :func:`earmark.deploy.quantize.quantize`.
+        say: Is told what is being done.
+
+    Raises:
+        DataError: If a clip cannot be heard.
+        ModelError: If the model cannot be quantised, or not within the bound; nothing is written then.
+        MissingExtraError: If NNCF is needed and not installed.
+    """
+    if Path(out).suffix == CHECKPOINT:
+        raise ModelError(f"{out}: a checkpoint cannot be of int8: write a model file (.onnx)")
+    if model.network is not None:
+        model, _ = _smaller_network(model.network, model.record, True, None, "fp32")
+        say("writing the graph")
+        model = Model(model.record, None, _exported(model))
+    evidence = listen(model.session, model.record, clips, before=lambda clip: say(str(clip.path)))
+    made = quantize(model.content, model.record, evidence, bound, engine=engine, say=say)
+    write_atomically(out, made.content)
+    return made
+
+
 def open_model(path: str | PathLike[str]) -> Model:
     """Reads a model file or a checkpoint; errors as of those."""
     if Path(path).suffix == CHECKPOINT:
@@ -185,10 +224,16 @@ def _write(made: Model, path: Path) -> None:
         write_atomically(path, made.content)
     else:
         plain = made.record.changed(precision="fp32")
-        with tempfile.TemporaryDirectory() as folder:
-            export_model(made.network, plain, Path(folder) / "plain.onnx")
-            content, _ = read_model_file(Path(folder) / "plain.onnx")
-        write_atomically(path, narrowed(content, plain, made.record.precision))
+        write_atomically(path, narrowed(_exported(made), plain, made.record.precision))
+
+
+def _exported(made: Model) -> bytes:
+    """The content of a network's model file, of float32."""
+    assert made.network is not None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "plain.onnx"
+        export_model(made.network, made.record.changed(precision="fp32"), path)
+        return read_model_file(path)[0]
 
 
 @torch.no_grad()
