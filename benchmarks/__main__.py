@@ -3,10 +3,12 @@
     python -m benchmarks [cold|warm|long|growth ...] [--quick] [--json FILE] [--docs FILE]
     python -m benchmarks zoo [--cache FOLDER] [--threads N ...] [--quick] [--json FILE] [--docs FILE]
     python -m benchmarks packs|step [--quick] [--json FILE] [--docs FILE]
+    python -m benchmarks engines [--cache FOLDER] [--threads N ...] [--quick] [--json FILE] [--docs FILE]
 
 The second form measures the published networks against one of them (see :mod:`benchmarks.zoo`), the third one
 how fast clips are read for training (see :mod:`benchmarks.packs`), or steps of training with one lever after
-another (see :mod:`benchmarks.step`).
+another (see :mod:`benchmarks.step`), the fourth one what engines and precisions bring (see
+:mod:`benchmarks.engines`).
 
 Conventions: every figure is a ratio of two measurements of this run. The two sides are measured in turns;
 times are medians, ratios are medians over the pairs. Needs the extra "train".
@@ -85,10 +87,11 @@ class Plan:
     zoo: int = 11
     packs: int = 9
     steps: int = 5
+    engines: int = 15
     minutes: int = 10
 
 
-QUICK = Plan(cold=3, warm=3, long=2, memory=1, zoo=3, packs=3, steps=1, minutes=1)
+QUICK = Plan(cold=3, warm=3, long=2, memory=1, zoo=3, packs=3, steps=1, engines=5, minutes=1)
 
 
 def cold(folder: Path, plan: Plan) -> Iterator[Row]:
@@ -241,28 +244,49 @@ def step(plan: Plan) -> tuple[str, list[Any]]:
     return step_table(lines), lines
 
 
+def engines(cache: Path | None, threads: tuple[int, ...], plan: Plan) -> tuple[str, list[Any]]:
+    """Measures engines and precisions; the model files are made where they are not in the folder yet."""
+    from benchmarks.engines import measured as measured_engines
+    from benchmarks.engines import shares
+    from benchmarks.engines import table as engines_table
+
+    gains = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = (cache or Path(name)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        run(("-m", "benchmarks.engines", str(folder)))
+        for gain in measured_engines(folder, plan.engines, threads):
+            gains.append(gain)
+            print("  ".join(gain.cells()), file=sys.stderr, flush=True)
+        return engines_table(gains, shares(folder, plan.engines)), gains
+
+
 def main() -> None:
     """Parses the command, prepares, measures, prints."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Speed and memory, as ratios.")
     parser.add_argument(
         "parts",
         nargs="*",
-        choices=[[], *PARTS, "zoo", "packs", "step"],
-        help="by default all but the last three",
+        choices=[[], *PARTS, "zoo", "packs", "step", "engines"],
+        help="by default all but the last four",
     )
     parser.add_argument("--quick", action="store_true", help="few repetitions, one minute instead of ten")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     parser.add_argument(
         "--docs", type=Path, metavar="FILE", help="replace the table between the marks of this page"
     )
-    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where zoo keeps the files it exports")
-    parser.add_argument("--threads", type=int, nargs="+", default=THREADS, metavar="N", help="of zoo: 1 2")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where zoo and engines keep their files")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=THREADS, metavar="N", help="of zoo, engines: 1 2"
+    )
     arguments = parser.parse_args()
     plan = QUICK if arguments.quick else Plan()
     parts = arguments.parts or list(PARTS)
     results: dict[str, tuple[str, list[Any]]] = {}
     if "zoo" in parts:
         results["zoo"] = zoo(arguments.cache, tuple(arguments.threads), plan)
+    if "engines" in parts:
+        results["engines"] = engines(arguments.cache, tuple(arguments.threads), plan)
     if set(parts) & set(PARTS):
         results["measured"] = jobs([part for part in parts if part in PARTS], plan)
     if "step" in parts:

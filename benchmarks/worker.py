@@ -7,8 +7,9 @@ each line read, the seconds that a call took, by the clock and of the processor,
 burst long enough to be timed.
 
 Conventions: SIDE is "earmark" or "reference". JOB is "front_end" (10 s), "clip MODEL" (10 s of samples to
-scores), or "long MODEL WINDOW_S HOP_S" (a file to the scores of its windows). Models are loaded before the
-clock runs.
+scores), or "long MODEL WINDOW_S HOP_S" (a file to the scores of its windows); of earmark also "decode" and
+"hear" (a file, resampled), "file MODEL ENGINE PRECISION" (from the file to scores) and "network" likewise
+(from log-mel to logits). Models are loaded before the clock runs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import earmark
+from earmark.audio import open_audio, resample_blocks
 from earmark.frontend import FrontEnd, LogMel
+from earmark.tagger import open_session
 
 Job = Callable[[], NDArray[np.float32]]
 BURST_S = 0.25
@@ -43,7 +46,11 @@ def earmark_job(job: str, folder: Path, threads: int) -> Job:
     if job == "front_end":
         log_mel = LogMel(FRONT_END)
         return lambda: log_mel(CLIP)
+    if job in ("decode", "hear"):
+        return lambda: _heard(folder / "clip.wav", resampled=job == "hear")
     kind, model, *lengths = job.split()
+    if kind in ("file", "network"):
+        return _engine_job(kind, folder, model, lengths, threads)
     tagger = earmark.load(folder / f"{model}.onnx", threads=threads)
     if kind == "clip":
         rate = tagger.record.front_end.sample_rate
@@ -52,6 +59,26 @@ def earmark_job(job: str, folder: Path, threads: int) -> Job:
     window_s, hop_s = map(float, lengths)
     path = folder / "long.wav"
     return lambda: np.stack([w.scores for w in tagger.tag(path, window_s=window_s, hop_s=hop_s).windows])
+
+
+def _heard(path: Path, resampled: bool) -> NDArray[np.float32]:
+    with open_audio(path) as stream:
+        blocks = stream.blocks()
+        if resampled:
+            blocks = resample_blocks(blocks, stream.sample_rate, FRONT_END.sample_rate)
+        return np.concatenate(list(blocks))
+
+
+def _engine_job(kind: str, folder: Path, model: str, way: list[str], threads: int) -> Job:
+    engine, precision = way
+    path = folder / f"{model}.onnx"
+    if kind == "file":
+        tagger = earmark.load(path, threads=threads, engine=engine, precision=precision)  # type: ignore[arg-type]
+        return lambda: tagger.tag(folder / "clip.wav").scores
+    session, record = open_session(path, threads, engine, precision)
+    [name] = record.graph_inputs
+    log_mel = LogMel(FRONT_END)(CLIP)[None]
+    return lambda: session.run(["logits", "embedding"], {name: log_mel})[0]
 
 
 def reference_job(job: str, folder: Path, threads: int) -> Job:

@@ -1,4 +1,4 @@
-"""Pictures: published models by score, size and cost; an evaluation by class, confusion and reliability.
+"""Pictures: models by score, size and cost; an evaluation by class, confusion and reliability.
 
 Conventions: matplotlib is the extra "plot"; nothing of it is touched but the figure that is drawn.
 """
@@ -70,6 +70,33 @@ def _front(points: dict[str, tuple[float, float]]) -> dict[str, tuple[float, flo
         if score > highest:
             front[name], highest = (cost, score), score
     return front
+
+
+def plot_tradeoff(
+    points: Sequence[tuple[str, float, float]], chosen: int, score: str, path: str | PathLike[str]
+) -> None:
+    """Draws scores against the time that a recording takes; a line joins those that no other surpasses.
+
+    Args:
+        points: Name, milliseconds, and score.
+        chosen: Which of them is to be marked.
+        score: Its name.
+        path: Of the picture.
+    """
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    axes = figure.subplots()
+    marks = "os^Dv*PX"
+    for number, (name, cost, value) in enumerate(points):
+        mark = marks[number // 10 % len(marks)]
+        axes.scatter([cost], [value], label=name, s=36, color=f"C{number % 10}", marker=mark)
+    front = _front({name: (cost, value) for name, cost, value in points})
+    axes.plot(*zip(*front.values(), strict=True), linewidth=0.8, color="0.5", zorder=0)
+    _, cost, value = points[chosen]
+    axes.scatter([cost], [value], s=160, facecolors="none", edgecolors="black", label="to ship")
+    axes.set(xscale="log", xlabel="milliseconds for the recording", ylabel=score)
+    axes.grid(visible=True, which="both", alpha=0.2)
+    figure.legend(loc="outside right upper", fontsize=8)
+    figure.savefig(path)
 
 
 def plot_classes(values: Mapping[str, float], metric: str, path: str | PathLike[str]) -> None:

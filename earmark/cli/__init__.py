@@ -7,7 +7,7 @@ never a traceback.
 
 # ruff: noqa: F401, I001 - each enters its commands, in the order of --help
 from earmark.cli import tag, embed, models, complexity, pull, join, export, pack, teach, train, evaluate
-from earmark.cli import calibrate, compress
+from earmark.cli import calibrate, compress, bench, report
 from earmark.cli.program import app, main
 
 __all__ = ["app", "main"]
