@@ -205,11 +205,14 @@ def test_nncf_lays_the_graph_out_for_openvino(
     made = quantize(content, record, few, 1.0, engine="openvino")
     assert capfd.readouterr() == ("", "")
     assert made.record.provenance["int8"]["engine"] == "openvino"
-    compiled = openvino.Core().compile_model(openvino.Core().read_model(made.content), "CPU")
-    feed = few.feeds[0]
-    got, wanted = compiled(feed)["logits"], session_of(content).run(["logits"], feed)[0]
-    assert 0 < np.abs(got - wanted).max() < 0.2 * np.abs(wanted).max()
-    assert np.abs(session_of(made.content).run(["logits"], feed)[0] - got).max() < 0.2 * np.abs(wanted).max()
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(made.content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    runtime = session_of(made.content)
+    for feed in few.feeds[:4]:
+        got, same = compiled(feed)["logits"], runtime.run(["logits"], feed)[0]
+        before = session_of(content).run(["logits"], feed)[0]
+        assert np.abs(got - same).max() < 0.2 * np.abs(before).max(), "what differs is rounding to 8 bits"
+        assert np.abs(got - before).max() > 1e-4
 
 
 def test_without_nncf_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
