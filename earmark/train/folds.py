@@ -27,7 +27,9 @@ from earmark.models.network import Network
 from earmark.record import Record
 from earmark.train.loop import Report, train
 from earmark.train.recipe import Recipe
+from earmark.train.sections import fold_name
 from earmark.train.sources import clips_to_judge, hearing, split_clips
+from earmark.train.start import require_bases
 from earmark.train.teacher import require_teachers
 
 Scores = NDArray[np.float32]
@@ -60,7 +62,7 @@ class Judgement:
 
 def run_folder(folder: Path, fold: int | None) -> Path:
     """Where the run of a fold lies; None: of the network trained on all clips."""
-    return folder / ("all" if fold is None else f"fold{fold}")
+    return folder / fold_name(fold)
 
 
 def cross_validate(recipe: Recipe, folder: Path, report: Report = lambda facts: None) -> Judgement:
@@ -80,6 +82,7 @@ def cross_validate(recipe: Recipe, folder: Path, report: Report = lambda facts: 
     # Read first: a missing table or fold is to be found before hours of training.
     quiet_clips = _quiet_clips(recipe)
     require_teachers(recipe.teacher, recipe.runs)
+    require_bases(recipe)
     clips = [clip for fold in recipe.data.folds for clip in split_clips(recipe, fold).judged]
     if recipe.judge.calibrate is not None:
         labels = split_clips(recipe, recipe.runs[-1]).labels

@@ -82,6 +82,7 @@ def train(
         ModelError: If the network cannot be built as asked.
         RunError: If it is stopped from outside: by a full disk, or a process of it that died.
     """
+    recipe = recipe.of_fold(fold)
     split = split_clips(recipe, fold)
     resolved = resolve(folder, recipe, fold)
     if recipe.run.keep_memory:

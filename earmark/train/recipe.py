@@ -32,6 +32,7 @@ from earmark.train.sections import (
     Run,
     Schedule,
     Teaching,
+    fold_name,
 )
 
 _LEARNED = {"leaf": LEAF, "sincnet": SINCNET}
@@ -155,6 +156,13 @@ class Recipe(Section):
         A single fold is a published split, whose clips to judge by are never trained on.
         """
         return self.data.folds if len(self.data.folds) == 1 else (*self.data.folds, None)
+
+    def of_fold(self, fold: int | None) -> Recipe:
+        """The recipe of one run of :attr:`runs`, which starts from its own fold's network."""
+        if self.model.base is None:
+            return self
+        base = self.model.base.replace("{fold}", fold_name(fold))
+        return self.model_copy(update={"model": self.model.model_copy(update={"base": base})})
 
     @property
     def window_length(self) -> int:

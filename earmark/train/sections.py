@@ -58,6 +58,11 @@ class Annealing(Section):
     """Lost in each epoch after that."""
 
 
+def fold_name(fold: int | None) -> str:
+    """What ``{fold}`` stands for in a path: the folder of a fold's run; None: of that on all clips."""
+    return "all" if fold is None else f"fold{fold}"
+
+
 class Model(Section):
     """The network to train."""
 
@@ -66,7 +71,7 @@ class Model(Section):
     arguments: Mapping[str, Any] = {}
     """What the architecture is built with; the number of classes comes from the labels."""
     base: str | None = None
-    """Checkpoint, or name of published weights, of the same network to start from; by default: none."""
+    """Of the same network, to start from: a checkpoint ({fold}: fold1, ..., all), or a published name."""
     new_head: bool = False
     """The labels are others than those of the base: its last layer is left behind."""
     annealing: Annealing | None = None

@@ -89,6 +89,18 @@ def _base(name: str) -> tuple[Network, Any]:
     return load_checkpoint(name) if Path(name).suffix == ".safetensors" else zoo.pretrained(name)
 
 
+def require_bases(recipe: Recipe) -> None:
+    """Refuses a recipe of which a base is missing, before the first of several folds is trained.
+
+    Raises:
+        RecipeError: If a file is missing.
+    """
+    for fold in recipe.runs:
+        base = recipe.of_fold(fold).model.base
+        if base is not None and Path(base).suffix == ".safetensors" and not Path(base).is_file():
+            raise RecipeError(f"{base}: there is no such model.base: train what it comes from first")
+
+
 def anneal(recipe: Recipe, networks: Sequence[nn.Module], epoch: int) -> float | None:
     """Brings the temperature of networks to that of an epoch; None where the recipe has no annealing."""
     annealing = recipe.model.annealing

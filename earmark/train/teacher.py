@@ -33,7 +33,7 @@ from earmark.train.distillation import (
 )
 from earmark.train.listener import HUGGING_FACE, Listener, open_listener
 from earmark.train.losses import label_loss
-from earmark.train.sections import Teaching
+from earmark.train.sections import Teaching, fold_name
 
 Teacher = Callable[[Tensor], Tensor]
 """Gives what is to be learned of waveforms (batch, time): (batch, column), as :meth:`Lessons.heard` does."""
@@ -311,8 +311,7 @@ def open_lessons(
 
 def paths_of(settings: Teaching, fold: int | None) -> list[str]:
     """Where a teacher of a fold is found; None: of the network that is trained on all clips."""
-    name = "all" if fold is None else f"fold{fold}"
-    return [path.replace("{fold}", name) for path in settings.path]
+    return [path.replace("{fold}", fold_name(fold)) for path in settings.path]
 
 
 def require_teachers(teachers: Sequence[Teaching], folds: Iterable[int | None]) -> None:

@@ -1,5 +1,8 @@
 """What a run starts with: a network that fits the recipe, groups of weights, a moving average."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 import toy
@@ -10,6 +13,7 @@ from earmark.models import create_model
 from earmark.models.checkpoint import load_checkpoint
 from earmark.models.mobilenet import InvertedResidual
 from earmark.models.published import head_tensors
+from earmark.train.folds import cross_validate
 from earmark.train.loop import train
 from earmark.train.recipe import Recipe
 from earmark.train.start import anneal, first_network, moving_average, parameter_groups, recompute
@@ -66,6 +70,21 @@ def test_a_base_that_is_not_there_is_refused_before_anything_is_made(clips, tmp_
     with pytest.raises(Exception, match=r"none\.safetensors"):
         train(recipe_from(str(tmp_path / "none.safetensors"), clips), tmp_path / "run", 1)
     assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+def test_a_run_goes_on_from_the_network_of_its_own_fold(clips, base, tmp_path):
+    recipe = recipe_from(str(tmp_path / "{fold}" / "last.safetensors"), clips, optimizer={"epochs": 1})
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"folds": (1, 2)})})
+    for name in ("fold1", "fold2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "last.safetensors").write_bytes(Path(base).read_bytes())
+    with pytest.raises(RecipeError, match=r"all.last\.safetensors: there is no such model\.base"):
+        cross_validate(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    train(recipe, tmp_path / "run", 2)
+    told = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert told["model"]["base"] == str(tmp_path / "fold2" / "last.safetensors")
+    assert str(tmp_path / "fold2" / "last.safetensors") in (tmp_path / "run" / "run.json").read_text()
 
 
 def test_what_needs_a_base_is_refused_without_one(clips):
