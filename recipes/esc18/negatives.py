@@ -51,7 +51,9 @@ from earmark.errors import DataError, EarmarkError
 from earmark.files import write_atomically
 
 SPLITS = ("train", "test")
-COLUMNS = ("path", "labels", "fold", "kind", "license", "author", "source", "title")
+COLUMNS = ("path", "labels", "fold", "kind", "group", "license", "author", "source", "title")
+GROUPS = {"sampled_music": "music", "speech_music": "speech"}
+"""Kinds that the promise to stay silent counts together with another."""
 
 # Near one of the 18 classes by name (crow, bells, glass), or near enough to doubt: hot stones and vinyl are
 # near fire, wooshes near surf, a deep boom near thunder, ticks near a clock, a printer near a saw, a burp
@@ -403,7 +405,7 @@ def write_split(
 
 def _row(name: str, kind: str, piece: Piece) -> dict[str, str]:
     made = {"license": "CC0", "author": "earmark", "source": piece.source, "title": piece.title}
-    return {"path": name, "labels": "", "fold": "0", "kind": kind, **made}
+    return {"path": name, "labels": "", "fold": "0", "kind": kind, "group": GROUPS.get(kind, kind), **made}
 
 
 def main() -> int:
