@@ -100,7 +100,7 @@ def to_onnx(
     model: ModelProto = program.model_proto
     model.producer_name, model.producer_version = "earmark", ""
     del model.metadata_props[:]
-    for graph in _with_bodies(model.graph):
+    for graph in with_bodies(model.graph):
         for node in graph.node:
             del node.metadata_props[:]  # source lines and stack traces of this machine
             node.doc_string = ""
@@ -109,13 +109,13 @@ def to_onnx(
     return model
 
 
-def _with_bodies(graph: GraphProto) -> Iterator[GraphProto]:
+def with_bodies(graph: GraphProto) -> Iterator[GraphProto]:
     """A graph and those of its loops."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _with_bodies(attribute.g)
+                yield from with_bodies(attribute.g)
 
 
 @contextlib.contextmanager

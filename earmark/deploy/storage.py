@@ -10,14 +10,14 @@ weights so and gives them back as float32, each the nearest to what it was. Arit
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import numpy as np
 import onnx
 import torch
-from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from earmark.deploy.graph import with_bodies
 from earmark.errors import ModelError
 from earmark.learned_frontend import GraphFrontEnd, LearnedFrontEnd
 from earmark.model_file import seal
@@ -76,7 +76,7 @@ def narrow_graph(model: ModelProto, precision: str, keep: str | None = None) -> 
         narrow = helper.make_tensor(tensor.name, _ONNX_TYPES[precision], tensor.dims, raw, raw=True)
         tensor.CopyFrom(narrow)
         widened[tensor.name] = f"{tensor.name}.fp32"
-    for graph in _with_bodies(model.graph):
+    for graph in with_bodies(model.graph):
         for node in graph.node:
             node.input[:] = [widened.get(name, name) for name in node.input]
     casts = [helper.make_node("Cast", [name], [wide], to=TensorProto.FLOAT) for name, wide in widened.items()]
@@ -132,12 +132,3 @@ def _narrow(tensor: Tensor, precision: str, name: str) -> Tensor:
     if tensor.isfinite().all() and not values.isfinite().all():
         raise ModelError(f"{name}: a weight of {tensor.abs().max():g} is too large for {precision}: use bf16")
     return values
-
-
-def _with_bodies(graph: GraphProto) -> Iterator[GraphProto]:
-    """A graph and those of its loops."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _with_bodies(attribute.g)
