@@ -380,13 +380,24 @@ def _open_sound_file(source: Source, handle: BinaryIO, suffix: str, resources: E
     return _SoundFileReader(sound, handle, extent)
 
 
+class _Memory(io.BytesIO):
+    """Bytes of which a damaged header may ask for any place, as of a :class:`containers.View`."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_CUR:
+            offset += self.tell()
+        elif whence == os.SEEK_END:
+            offset += self.getbuffer().nbytes
+        return super().seek(min(max(0, offset), 1 << 62))
+
+
 def _without_name(handle: BinaryIO, head: bytes = b"", rest: int = 0) -> BinaryIO:
     """As :class:`~earmark.audio.containers.View`.
 
     libsndfile asks for an mp3 144 bytes at a time. Memory answers that without Python: a tenth of the time.
     """
     if isinstance(handle, io.BytesIO):
-        return io.BytesIO(head + handle.getvalue()[rest:] if head else handle.getvalue())
+        return _Memory(head + handle.getvalue()[rest:] if head else handle.getvalue())
     return cast(BinaryIO, containers.View(handle, head, rest))
 
 

@@ -277,9 +277,9 @@ def test_published_members_are_fetched_first(record, tmp_path, monkeypatch) -> N
 
 
 def test_without_pytorch_one_line_says_what_to_install(monkeypatch, tmp_path) -> None:
-    for name in ("join", "export"):
-        monkeypatch.delitem(sys.modules, f"earmark.deploy.{name}")
-        monkeypatch.delattr(earmark.deploy, name)
+    for module in [name for name in sys.modules if name.startswith("earmark.deploy.")]:
+        monkeypatch.delitem(sys.modules, module)
+        monkeypatch.delattr(earmark.deploy, module.rpartition(".")[2])
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"one file needs .*pip install 'earmark\[train\]'$"):
         zoo.join(["a.safetensors", "b.safetensors"], tmp_path / "both.onnx")
