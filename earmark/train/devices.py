@@ -215,7 +215,7 @@ def open_devices(name: str) -> Iterator[Devices]:
         name: "cpu", "cuda" (with several processes each its own), "cuda:1" and the like, or "auto".
 
     Raises:
-        RecipeError: If there is no such device.
+        RecipeError: If there is no such device, or ``torchrun`` could not start the run again.
     """
     world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
     several = world > 1 and "RANK" in os.environ
@@ -225,12 +225,27 @@ def open_devices(name: str) -> Iterator[Devices]:
         return
     joins = not distributed.is_initialized()
     if joins:
+        _require_fresh_addresses()
         if device.type == "cuda":
             torch.cuda.set_device(device)
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     yield Devices(device, distributed.get_rank(), distributed.get_world_size())
     if joins:
         distributed.destroy_process_group()
+
+
+def _require_fresh_addresses() -> None:
+    """Refuses a run whose restarted processes would look for each other where those that died were.
+
+    By default ``torchrun`` keeps one store for all its attempts, and each finds the addresses of the one
+    before in it (PyTorch 2.13); whoever reads them too early waits for half an hour.
+    """
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if shared and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)):
+        raise RecipeError(
+            "torchrun --max-restarts finds its processes again only with "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment: set that, or leave the option out"
+        )
 
 
 def _device(name: str, local: int | None) -> torch.device:

@@ -36,6 +36,8 @@ LIKE_ONE = {
     "judge": {"every": 1},
 }  # fmt: skip
 """All that looks at more than one row, and no dropout, which each process draws for itself."""
+FRESH = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+"""With this ``torchrun`` has a store of addresses for each of its attempts."""
 
 
 def given(clips, folder, tables, **more):
@@ -213,20 +215,27 @@ def test_where_one_dies_the_other_says_so_and_both_go_on(clips, tmp_path):
     assert_same_run(tmp_path / "calm", tmp_path / "cut")
 
 
+def test_restarts_that_would_find_old_addresses_are_refused(clips, tmp_path, monkeypatch):
+    started = {"WORLD_SIZE": "2", "RANK": "0", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    for name, value in {**started, "TORCHELASTIC_MAX_RESTARTS": "3"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RecipeError, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        train(toy.toy_recipe(clips), tmp_path / "run", 1)
+
+
 @pytest.mark.slow
 def test_torchrun_starts_again_what_died(clips, tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     paths = os.pathsep.join(sys.path)
     for name, moment in (("calm", None), ("cut", {"epoch": 2, "step": 2})):
         wanted = given(clips, tmp_path / name, {"run": {"save_every_s": 0}}, dies_at=moment, dying_rank=1)
-        # One restart is enough, unless gloo misses its peers at first, as happens on a busy machine.
-        command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=3"]
+        command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
         done = subprocess.run(
             [sys.executable, *command, str(tmp_path / "script.py"), json.dumps(wanted)],
-            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, **FRESH, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             encoding="utf-8",
-            timeout=600,
+            timeout=300,
         )
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "cut.died").exists()
