@@ -481,7 +481,9 @@ class LogMel:
         check_level(waveform)
         if not self.front_end.preemphasis:
             return np.ascontiguousarray(waveform)
-        return waveform[1:] - np.float32(self.front_end.preemphasis) * waveform[:-1]
+        emphasized: Float32s = waveform[:-1] * np.float32(-self.front_end.preemphasis)
+        emphasized += waveform[1:]
+        return emphasized
 
     @cached_property
     def _window(self) -> Float32s:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import tee
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,6 +34,7 @@ from earmark.record import Padding, Record
 Floats = NDArray[np.float32]
 OverWindows = Literal["max", "mean"]
 Source = str | os.PathLike[str] | ArrayLike
+Item = TypeVar("Item")
 Limit = float | Sequence[float] | Literal["auto"]
 """Scores from which tags are chosen: one, one for each label, or the model's own."""
 
@@ -107,10 +109,9 @@ class Result:
         """Every label, highest score first."""
         best = np.argmax(np.stack([window.scores for window in self.windows]), 0)
         order = np.argsort(-self.scores, kind="stable")
-        return tuple(self._tag(int(index), self.windows[int(best[index])]) for index in order)
-
-    def _tag(self, index: int, window: Window) -> Tag:
-        return Tag(self.labels[index], float(self.scores[index]), window.start_s, window.end_s)
+        spans = [(window.start_s, window.end_s) for window in self.windows]
+        ranked = zip(order.tolist(), self.scores[order].tolist(), best[order].tolist(), strict=True)
+        return tuple(Tag(self.labels[index], score, *spans[window]) for index, score, window in ranked)
 
     @property
     def heard(self) -> tuple[Tag, ...]:
@@ -440,7 +441,7 @@ class Tagger:
         rate, (length, _) = self._ears[0].front_end.sample_rate, lengths[0]
         answers = []
         # Not strict: a recording that ends within a sample of a window's end may have one more at some rate.
-        for windows in zip(*heard, strict=False):
+        for windows in _ahead(zip(*heard, strict=False)):
             logits, embedding = self._answer([given for _, given in windows])
             answers.append((windows[0][0], self._scores(logits), embedding))
         duration_s = num_samples / sample_rate
@@ -461,6 +462,23 @@ class Tagger:
         if calibration is not None:
             return calibration.probabilities(logits)
         return uncalibrated(logits, self.record.task)
+
+
+def _ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, each made while the one before is worked on.
+
+    The first two are not, so that no thread has to start for a recording of one window.
+    """
+    item, coming = next(items, None), next(items, None)
+    if item is not None:
+        yield item
+    if coming is None:
+        return
+    with ThreadPoolExecutor(1, "hearing") as thread:
+        while coming is not None:
+            item, following = coming, thread.submit(next, items, None)
+            yield item
+            coming = following.result()
 
 
 class _Ear:

@@ -1,3 +1,5 @@
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from earmark.calibration import Platt, Temperature
 from earmark.errors import AudioError, ModelError
 from earmark.frontend import LogMel
 from earmark.model_file import read_model_file
-from earmark.tagger import Result, Window, open_session
+from earmark.tagger import Result, Window, _ahead, open_session
 
 RATE = 8000
 
@@ -62,6 +64,45 @@ def test_windows_of_a_long_clip(tagger: earmark.Tagger, toy_model: Path) -> None
     np.testing.assert_allclose(
         result.embedding, np.mean([window.embedding for window in result.windows], 0), atol=1e-6
     )
+
+
+class TestAhead:
+    """Windows are made in a thread of their own while the network is at work."""
+
+    def test_nothing_changes(self, tagger: earmark.Tagger) -> None:
+        assert [list(_ahead(iter(range(count)))) for count in range(6)] == [
+            list(range(count)) for count in range(6)
+        ]
+
+    def test_the_next_one_is_made_while_one_is_worked_on(self) -> None:
+        made, threads = [threading.Event() for _ in range(5)], set()
+
+        def windows() -> Iterator[int]:
+            for index, event in enumerate(made):
+                threads.add(threading.current_thread())
+                event.set()
+                yield index
+
+        for index in _ahead(windows()):
+            if 0 < index < 4:
+                assert made[index + 1].wait(10)
+        assert len(threads) == 2
+
+    def test_no_thread_starts_for_one_window(self, tagger: earmark.Tagger, monkeypatch) -> None:
+        monkeypatch.setattr(earmark.tagger, "ThreadPoolExecutor", None)
+        assert len(tagger.tag(sound(tagger.record.window_s), RATE).windows) == 1
+        with pytest.raises(TypeError):
+            tagger.tag(sound(3 * tagger.record.window_s), RATE)
+
+    def test_what_cannot_be_read_is_said_as_ever(self, tagger: earmark.Tagger) -> None:
+        def windows() -> Iterator[int]:
+            yield from range(4)
+            raise AudioError("damaged")
+
+        heard = _ahead(windows())
+        assert [next(heard) for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(AudioError, match="damaged"):
+            list(heard)
 
 
 def test_overlapping_windows_share_frames_and_change_nothing(tagger: earmark.Tagger, toy_model: Path) -> None:

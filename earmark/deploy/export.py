@@ -80,7 +80,7 @@ def export(
     made = Model(runtime.open(files, record), record)
     same = record.precision == source.record.precision and (source.network is None or not runtime.narrow)
     tolerance = TOLERANCE if same else TOLERANCES[record.precision]
-    check = verify(Model(source.session(), source.record), made, recordings, tolerance)
+    check = verify(source, made, recordings, tolerance)
     if not check.holds:
         error = ModelError(
             f"{record.name}: what was exported differs from the model by {check.difference:.2g}, more than "
@@ -136,4 +136,4 @@ def compare(network: Network, content: bytes, record: Record) -> float:
         Of logits and embedding, relative to the largest value where that is above 1.
     """
     made = Model(onnx_session(content), record)
-    return verify(Model(Source(record, network).session(), record), made).difference
+    return verify(Source(record, network), made).difference

@@ -5,10 +5,12 @@ Conventions: a model is known by its weights, as a network, or by its graph only
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal
 
+import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
@@ -92,6 +94,10 @@ class Source:
     def session(self) -> Any:
         """What answers as the model does."""
         return NetworkSession(self.network) if self.network is not None else onnx_session(self.content)
+
+    def exact_session(self) -> Any | None:
+        """What answers as the model does, in float64; None where only the graph is known."""
+        return NetworkSession(deepcopy(self.network).double(), torch.float64) if self.network else None
 
     def graph(self, record: Record) -> ModelProto:
         """The model as an ONNX graph, without metadata.

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from earmark.audio import load_audio, pad
 from earmark.deploy.graph import OUTPUTS
+from earmark.deploy.source import Source
 from earmark.deploy.waveform import FoldedLogMel
 from earmark.frontend import FrontEnd, LogMel, window
 from earmark.learned_frontend import AnyFrontEnd, LearnedFrontEnd
@@ -27,13 +28,15 @@ from earmark.record import Record
 
 Floats = NDArray[np.float32]
 Recording = str | PathLike[str]
+_LogMels = Callable[[FrontEnd, Floats], Floats]
+"""From waveforms (batch, time) to log-mels (batch, mel, frame)."""
 EXAMPLE = Path(__file__).parents[1] / "shipped" / "siren_and_bell.ogg"
 """A recording that every export is verified on."""
 TOLERANCE = 1e-4
 """Of logits and embedding against the model, relative to the largest where that is above 1."""
 _ROUNDINGS = 4
-"""Where a log-mel has next to no floor, its quietest bands hold what was rounded off, and a graph that
-computes it rounds otherwise. It may differ by so many times what a log-mel in float64 changes."""
+"""Some networks and log-mels magnify what is rounded off: drawn weights on loud sounds, bands that hold next
+to nothing. Another program rounds otherwise, and may differ by so many times what float64 changes."""
 
 
 class Model(NamedTuple):
@@ -41,6 +44,21 @@ class Model(NamedTuple):
 
     session: Any
     record: Record
+
+    def answers(self, waveforms: Sequence[Floats], log_mel: _LogMels | None = None) -> list[Floats]:
+        """Logits and embedding, (batch, class) and (batch, channel), of what each front-end hears.
+
+        Args:
+            waveforms: (batch, time) for each front-end.
+            log_mel: What computes log-mels; by default earmark's own, in float32.
+        """
+        heard = [
+            (log_mel or _log_mel)(front_end, waveform) if isinstance(front_end, FrontEnd) else waveform
+            for front_end, waveform in zip(self.record.front_ends, waveforms, strict=True)
+        ]
+        inputs = dict(zip(self.record.graph_inputs, heard, strict=True))
+        answers: list[Floats] = self.session.run(list(OUTPUTS), inputs)
+        return answers
 
 
 @dataclass(frozen=True)
@@ -96,7 +114,7 @@ class Check:
 
 
 def verify(
-    source: Model, made: Model, recordings: Sequence[Recording] = (), tolerance: float = TOLERANCE
+    source: Source, made: Model, recordings: Sequence[Recording] = (), tolerance: float = TOLERANCE
 ) -> Check:
     """Compares an export with its source, at several lengths and batches where it takes them.
 
@@ -109,18 +127,26 @@ def verify(
     Raises:
         AudioError: If a recording cannot be read.
     """
-    cases = []
+    model, cases = Model(source.session(), source.record), []
     for trial in _trials(made.record, recordings):
         waveforms = trial.waveforms(made.record)
-        wanted, got = _answers(source, waveforms), _answers(made, waveforms)
+        wanted, got = model.answers(waveforms), made.answers(waveforms)
         seconds = trial.samples[0] / made.record.front_end.sample_rate
         for row, name in enumerate(trial.sounds):
             difference, allowed = _difference(wanted, got, row), tolerance
-            if (difference or 0) > tolerance and made.record.graph_inputs != source.record.graph_inputs:
-                exact = _answers(source, waveforms, _exact_log_mel)
+            if (difference or 0) > tolerance:
+                exact = _exact_answers(source, model, made.record, waveforms)
                 allowed = max(allowed, _ROUNDINGS * (_difference(wanted, exact, row) or 0))
             cases.append(Case(name, len(trial.sounds), seconds, difference, allowed))
     return Check(tuple(cases))
+
+
+def _exact_answers(source: Source, model: Model, made: Record, waveforms: Sequence[Floats]) -> list[Floats]:
+    """What the source answers where float64 rounds off next to nothing of what the export computes."""
+    exact = Model(source.exact_session() or model.session, source.record)
+    return exact.answers(
+        waveforms, _log_mel if made.graph_inputs == source.record.graph_inputs else _exact_log_mel
+    )
 
 
 _Sound = Callable[[AnyFrontEnd, int], Floats]
@@ -204,21 +230,6 @@ def _log_mel(front_end: FrontEnd, waveforms: Floats) -> Floats:
 def _exact_log_mel(front_end: FrontEnd, waveforms: Floats) -> Floats:
     log_mel: Floats = FoldedLogMel(front_end).double()(torch.from_numpy(waveforms).double()).float().numpy()
     return log_mel
-
-
-def _answers(
-    model: Model, waveforms: Sequence[Floats], log_mel: Callable[[FrontEnd, Floats], Floats] = _log_mel
-) -> list[Floats]:
-    """Logits and embedding, (batch, class) and (batch, channel), of what each front-end hears."""
-    record = model.record
-    heard = [
-        log_mel(front_end, waveform) if isinstance(front_end, FrontEnd) else waveform
-        for front_end, waveform in zip(record.front_ends, waveforms, strict=True)
-    ]
-    answers: list[Floats] = model.session.run(
-        list(OUTPUTS), dict(zip(record.graph_inputs, heard, strict=True))
-    )
-    return answers
 
 
 def _difference(wanted: Sequence[Floats], answered: Sequence[Floats], row: int) -> float | None:

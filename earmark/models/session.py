@@ -19,15 +19,16 @@ class NetworkSession:
 
     Args:
         network: On the CPU; it is put into evaluation mode.
+        dtype: What the network computes in.
     """
 
-    def __init__(self, network: Network) -> None:
-        self._network = network.eval()
+    def __init__(self, network: Network, dtype: torch.dtype = torch.float32) -> None:
+        self._network, self._dtype = network.eval(), dtype
 
     @torch.no_grad()
     def run(
         self, names: Sequence[str], inputs: Mapping[str, NDArray[np.float32]]
     ) -> list[NDArray[np.float32]]:
         """Computes "logits" (batch, class) and "embedding" (batch, channel), as named, of one batch."""
-        answer = self._network(*map(torch.from_numpy, inputs.values()))
-        return [getattr(answer, name).numpy() for name in names]
+        answer = self._network(*(torch.from_numpy(one).to(self._dtype) for one in inputs.values()))
+        return [getattr(answer, name).float().numpy() for name in names]

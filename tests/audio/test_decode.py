@@ -102,6 +102,18 @@ def test_the_size_of_blocks_changes_nothing(kind, subtype, _):
         assert np.array_equal(np.concatenate(blocks), whole)
 
 
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "AU", "FLAC"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_integer_of_16_bits_is_the_float_that_libsndfile_makes(kind, channels):
+    values = np.arange(-(2**15), 2**15, dtype=np.int16)
+    content = encoded(kind, "PCM_16", np.stack([np.roll(values, 7 * index) for index in range(channels)], 1))
+    floats, _ = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+    waveform, _ = read(content, 5000)
+    if channels == 1:
+        np.testing.assert_array_equal(waveform, floats[:, 0])
+    np.testing.assert_allclose(waveform, floats.mean(1), rtol=0, atol=1e-7)
+
+
 def test_channels_become_their_mean():
     channels = np.random.default_rng(0).uniform(-0.5, 0.5, (5000, 6)).astype(np.float32)
     waveform = read(encoded("WAV", "FLOAT", channels))[0]

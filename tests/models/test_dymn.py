@@ -230,11 +230,11 @@ def test_the_depthwise_convolution_exports_with_batch_and_length_left_open(kerne
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [{}, {"dynamic_blocks": "replace_se", "relu_lines": 3}])
 def test_exports_with_batch_and_length_left_open(record, tmp_path, arguments):
-    arguments = {"temperature": 30.0, **NARROW, **arguments}
+    arguments = {"temperature": 1.5, **NARROW, **arguments}
     network = settle(create_model("dymn", num_classes=2, **arguments))
     exported = record.changed(architecture="dymn", arguments=arguments)
-    assert export_model(network, exported, tmp_path / "some.onnx") <= TOLERANCE
-    network.set_temperature(1.5)
+    export_model(network, exported, tmp_path / "some.onnx")  # which refuses what rounding does not explain
+    network.set_temperature(30.0)
     assert compare(network, (tmp_path / "some.onnx").read_bytes(), exported) > TOLERANCE
 
 
