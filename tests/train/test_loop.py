@@ -521,16 +521,19 @@ def test_a_gradient_is_no_longer_than_allowed(clips, tmp_path, monkeypatch):
 
 
 def test_the_scores_kept_are_those_of_the_epoch_kept(clips, tmp_path):
-    options = {"optimizer": {"epochs": 8, "learning_rate": 2e-2, "average_decay": 0.0}}
-    for keep in ("last", "best"):
-        recipe = toy.toy_recipe(clips, judge={"every": 1, "keep": keep}, **options)
-        train(recipe, tmp_path / keep, 1)
-        network, _ = load_checkpoint(tmp_path / keep / f"{keep}.safetensors")
+    def kept_epoch(keep, seed):
+        folder = tmp_path / f"{keep}{seed}"
+        options = {"epochs": 8, "learning_rate": 2e-2, "average_decay": 0.0}
+        recipe = toy.toy_recipe(clips, judge={"every": 1, "keep": keep}, optimizer=options, seed=seed)
+        train(recipe, folder, 1)
+        network, _ = load_checkpoint(folder / f"{keep}.safetensors")
         scores = score_clips(recipe, network, split_clips(recipe, 1).judged)
-        np.testing.assert_array_equal(scores, np.load(tmp_path / keep / "scores.npy"))
-    lines = log_of(tmp_path / "best")
-    best = max(lines, key=lambda line: line["map_macro"])
-    assert best["epoch"] < 8, "the last epoch is the best: this test says nothing"
+        np.testing.assert_array_equal(scores, np.load(folder / "scores.npy"))
+        return max(log_of(folder), key=lambda line: line["map_macro"])["epoch"]
+
+    kept_epoch("last", 0)
+    # With which seed another epoch than the last is the best depends on how a processor rounds.
+    assert any(kept_epoch("best", seed) < 8 for seed in range(6))
 
 
 class TestSplit:
