@@ -19,6 +19,7 @@ from earmark.deploy.storage import graph_of, kept_wide, narrow_graph, require_fp
 from earmark.deploy.waveform import FoldedLogMel, hearing_waveforms, prepend_log_mels
 from earmark.engines import open_engine
 from earmark.errors import ModelError
+from earmark.frontend import FrontEnd
 from earmark.learned_frontend import GraphFrontEnd
 from earmark.models.network import Network
 from earmark.models.session import NetworkSession
@@ -96,8 +97,13 @@ class Source:
         return NetworkSession(self.network) if self.network is not None else onnx_session(self.content)
 
     def exact_session(self) -> Any | None:
-        """What answers as the model does, in float64; None where only the graph is known."""
-        return NetworkSession(deepcopy(self.network).double(), torch.float64) if self.network else None
+        """What answers as the model does, in float64.
+
+        None where only the graph is known, or waveforms go in, which front-ends that learn take in float32.
+        """
+        if self.network is None or not all(isinstance(one, FrontEnd) for one in self.record.front_ends):
+            return None
+        return NetworkSession(deepcopy(self.network).double(), torch.float64)
 
     def graph(self, record: Record) -> ModelProto:
         """The model as an ONNX graph, without metadata.
