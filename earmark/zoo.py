@@ -229,15 +229,24 @@ def export(
         from earmark.deploy.source import Form
         from earmark.deploy.targets import target_of
     name = target_of(Path(out), target)
-    return export_source(_source(model, report), out, name, form or Form(), recordings)
+    return export_source(source(model, report), out, name, form or Form(), recordings)
 
 
-def _source(model: str, report: Report | None) -> Source:
+def source(model: str, report: Report | None = None) -> Source:
+    """A model that is to be exported or made smaller; needs PyTorch.
+
+    Args:
+        model: A name, a checkpoint or a model file: with weights where it has them, else its graph.
+        report: Is told what is downloaded; see :func:`earmark.download.download`.
+
+    Raises:
+        ModelError: If it is unknown, damaged or several, or its weights cannot be downloaded.
+    """
     from earmark.deploy.source import Source
     from earmark.model_file import read_model_file
 
     if len(weights.members(model)) > 1:
-        raise ModelError(f"{model}: an ensemble is exported as one file: make it with earmark join first")
+        raise ModelError(f"{model}: several models are no one file: make it with earmark join first")
     known = weights.published().get(model)
     if _is_checkpoint(model) or (known and known.labels and model not in weights.shipped()):
         network, record = trained(model, report)

@@ -15,7 +15,7 @@ from earmark.errors import extra
 from earmark.files import write_atomically
 
 if TYPE_CHECKING:
-    from earmark.deploy.compress import Model
+    from earmark.deploy.source import Source
     from earmark.record import Precision
 
 
@@ -69,18 +69,17 @@ def compress(
     if budget is not None:
         print(_propose(model, budget, precision or "fp16", clips or [], audio, out))
     elif precision == "int8":
-        print(_to_int8(_open(model, quiet), out, (clips or [], audio), bound, engine, quiet))
+        print(_to_int8(_source(model, quiet), out, (clips or [], audio), bound, engine, quiet))
     else:
         eps = 0.0 if without_epsilon else None
-        done = make_smaller(_open(model, quiet), out, fused=fuse, eps=eps, precision=precision or "fp32")
+        done = make_smaller(_source(model, quiet), out, fused=fuse, eps=eps, precision=precision or "fp32")
         print(done.in_words())
 
 
 def _propose(
     model: str, budget: str, precision: Precision, clips: list[Path], audio: Path | None, out: Path
 ) -> str:
-    from earmark import weights
-    from earmark.deploy.compress import open_model
+    from earmark import weights, zoo
     from earmark.deploy.evidence import find_clips
     from earmark.deploy.shrink import propose, recipe, require_manifests
     from earmark.evaluate.budget import parse_budget
@@ -88,7 +87,7 @@ def _propose(
     if out.suffix != ".toml":
         raise typer.BadParameter("a budget gives a recipe: name it *.toml", param_hint="--out")
     file = weights.find(model)
-    record = open_model(file).record
+    record = zoo.source(str(file)).record
     require_manifests(clips, find_clips(clips, record, audio))
     found = propose(record, parse_budget(budget), precision)
     write_atomically(out, recipe(found, record, file, (clips, audio), out))
@@ -96,7 +95,7 @@ def _propose(
 
 
 def _to_int8(
-    model: Model,
+    model: Source,
     out: Path,
     sources: tuple[list[Path], Path | None],
     bound: float,
@@ -118,14 +117,8 @@ def _to_int8(
     )
 
 
-def _open(model: str, quiet: bool) -> Model:
-    """Weights where a name or a checkpoint has them; else the graph."""
-    from earmark import weights, zoo
-    from earmark.deploy.compress import Model, open_model
+def _source(model: str, quiet: bool) -> Source:
+    from earmark import zoo
 
-    known = weights.published().get(model)
-    if known is not None and known.labels and not Path(model).is_file():
-        with download_bar(quiet) as report:
-            network, record = zoo.trained(model, report)
-        return Model(record, network, b"")
-    return open_model(weights.find(model))
+    with download_bar(quiet) as report:
+        return zoo.source(model, report)

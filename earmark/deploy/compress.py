@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from math import prod
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto
@@ -26,32 +24,17 @@ from earmark.deploy.evidence import listen
 from earmark.deploy.export import export_model
 from earmark.deploy.fuse import fuse, fused_record
 from earmark.deploy.quantize import Engine, Quantized, quantize
+from earmark.deploy.source import Source
 from earmark.deploy.storage import TOLERANCES, graph_of, narrowed, require_fp32, rounded
 from earmark.errors import ModelError
 from earmark.files import write_atomically
 from earmark.frontend import FrontEnd, LogMel
 from earmark.model_file import read_model_file
-from earmark.models.checkpoint import load_checkpoint, save_checkpoint
+from earmark.models.checkpoint import save_checkpoint
 from earmark.models.network import Network
-from earmark.models.session import NetworkSession
 from earmark.record import Precision, Record
 
 CHECKPOINT = ".safetensors"
-
-
-class Model(NamedTuple):
-    """A model that is to become smaller: its record, and its network or, of a model file, its content."""
-
-    record: Record
-    network: Network | None
-    content: bytes
-
-    @property
-    def session(self) -> Any:
-        """What answers."""
-        if self.network is not None:
-            return NetworkSession(self.network)
-        return onnxruntime.InferenceSession(self.content, providers=["CPUExecutionProvider"])
 
 
 @dataclass(frozen=True)
@@ -90,7 +73,7 @@ class Report:
 
 
 def compress(
-    model: Model,
+    model: Source,
     out: str | PathLike[str],
     *,
     fused: bool = False,
@@ -128,7 +111,7 @@ def compress(
 
 
 def compress_to_int8(
-    model: Model,
+    model: Source,
     out: str | PathLike[str],
     clips: Sequence[Clip],
     bound: float,
@@ -156,25 +139,16 @@ def compress_to_int8(
     if model.network is not None:
         model, _ = _smaller_network(model.network, model.record, True, None, "fp32")
         say("writing the graph")
-        model = Model(model.record, None, _exported(model))
-    evidence = listen(model.session, model.record, clips, before=lambda clip: say(str(clip.path)))
+        model = Source(model.record, content=_exported(model))
+    evidence = listen(model.session(), model.record, clips, before=lambda clip: say(str(clip.path)))
     made = quantize(model.content, model.record, evidence, bound, engine=engine, say=say)
     write_atomically(out, made.content)
     return made
 
 
-def open_model(path: str | PathLike[str]) -> Model:
-    """Reads a model file or a checkpoint; errors as of those."""
-    if Path(path).suffix == CHECKPOINT:
-        network, record = load_checkpoint(path)
-        return Model(record, network, b"")
-    content, record = read_model_file(path)
-    return Model(record, None, content)
-
-
-def difference(model: Model, other: Model) -> float:
+def difference(model: Source, other: Source) -> float:
     """The largest difference between the answers of two models that hear alike."""
-    largest, sessions = 0.0, (model.session, other.session)
+    largest, sessions = 0.0, (model.session(), other.session())
     for given in _heard(model.record):
         wanted, got = (session.run(["logits", "embedding"], given) for session in sessions)
         for want, answer in zip(wanted, got, strict=True):
@@ -196,27 +170,26 @@ def _heard(record: Record) -> Iterator[dict[str, NDArray[np.float32]]]:
 
 def _smaller_network(
     network: Network, record: Record, fused: bool, eps: float | None, precision: Precision
-) -> tuple[Model, int]:
+) -> tuple[Source, int]:
     norms = 0
     if fused and not network.config.fused:
         norms = sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
         network, record = fuse(network, eps=eps), fused_record(record, eps=eps)
     record = record.changed(precision=precision)
-    return Model(record, rounded(network, precision), b""), norms
+    return Source(record, rounded(network, precision)), norms
 
 
-def _smaller_graph(model: Model, out: Path, fused: bool, precision: Precision) -> Model:
+def _smaller_graph(model: Source, out: Path, fused: bool, precision: Precision) -> Source:
     name = model.record.name
     if out.suffix == CHECKPOINT:
         raise ModelError(f"{name}: a graph gives no checkpoint: write a model file (.onnx)")
     if fused and any(node.op_type == "BatchNormalization" for node in graph_of(model.content).graph.node):
         raise ModelError(f"{name}: a graph's norms cannot be folded any more: give its checkpoint")
-    return Model(
-        model.record.changed(precision=precision), None, narrowed(model.content, model.record, precision)
-    )
+    content = narrowed(model.content, model.record, precision)
+    return Source(model.record.changed(precision=precision), content=content)
 
 
-def _write(made: Model, path: Path) -> None:
+def _write(made: Source, path: Path) -> None:
     if path.suffix == CHECKPOINT:
         assert made.network is not None
         save_checkpoint(path, made.network, made.record)
@@ -227,7 +200,7 @@ def _write(made: Model, path: Path) -> None:
         write_atomically(path, narrowed(_exported(made), plain, made.record.precision))
 
 
-def _exported(made: Model) -> bytes:
+def _exported(made: Source) -> bytes:
     """The content of a network's model file, of float32."""
     assert made.network is not None
     with tempfile.TemporaryDirectory() as folder:
@@ -237,7 +210,7 @@ def _exported(made: Model) -> bytes:
 
 
 @torch.no_grad()
-def _count(model: Model) -> int:
+def _count(model: Source) -> int:
     """Parameters of a network; of a graph, its numbers that are not single constants."""
     if model.network is not None:
         return sum(parameter.numel() for parameter in model.network.parameters())

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load, load_file
 
-from earmark.deploy.compress import CHECKPOINT, open_model
+from earmark import zoo
+from earmark.deploy.compress import CHECKPOINT
 from earmark.deploy.fuse import fuse
 from earmark.deploy.storage import narrowed, rounded
 from earmark.errors import ModelError
@@ -123,5 +124,5 @@ def test_weights_are_rounded_once(exported, record):
 
 def test_a_suffix_says_what_a_file_is(exported, record, tmp_path):
     save_checkpoint(tmp_path / f"a{CHECKPOINT}", exported[0], record)
-    assert open_model(tmp_path / f"a{CHECKPOINT}").network is not None
-    assert open_model(exported[1]).network is None
+    assert zoo.source(str(tmp_path / f"a{CHECKPOINT}")).network is not None
+    assert zoo.source(str(exported[1])).network is None
