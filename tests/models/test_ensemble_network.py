@@ -83,7 +83,6 @@ def member(record: Record, name: str) -> tuple[Network, Record]:
     changes = {
         "toy": {},
         "alike": {},
-        "dynamic": {"architecture": "dymn", "arguments": {"width": 0.1, "min_context": 64}},
         "high": {"front_end": HIGH},
         "learned": {"front_end": LEARNED},
     }
@@ -147,7 +146,6 @@ def test_what_is_no_ensemble_is_refused() -> None:
     params=[
         (("toy", "alike"), ["log_mel"]),
         (("high", "learned", "high"), ["log_mel_0", "waveform_1"]),
-        pytest.param((("toy", "dynamic"), ["log_mel"]), marks=pytest.mark.slow),
     ],
     ids=lambda param: "+".join(param[0]),
 )

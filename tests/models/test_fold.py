@@ -51,7 +51,7 @@ def lively(name: str, **arguments) -> Network:
 
 def spectrograms(network: Network) -> Tensor:
     mels = getattr(network.config, "n_mels", 128)
-    return torch.randn(2, mels, 100, generator=torch.Generator().manual_seed(1))
+    return torch.randn(2, mels, 40, generator=torch.Generator().manual_seed(1))
 
 
 def norms(network: nn.Module) -> list[nn.Module]:
