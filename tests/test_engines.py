@@ -93,10 +93,12 @@ def test_scores_of_the_default_model_stay_within_what_is_stated(precision: str) 
         pytest.skip(f"this processor does not compute in {precision}")
     wanted = earmark.load(threads=1).tag(EXAMPLE)
     found = earmark.load(threads=1, engine="openvino", precision=precision).tag(EXAMPLE)
-    difference = np.abs(found.scores - wanted.scores).max()
-    assert difference <= (F32 if precision == "f32" else BF16)
+    difference, stated = np.abs(found.scores - wanted.scores).max(), F32 if precision == "f32" else BF16
+    assert difference <= stated
     assert difference > 0, "another program computed this"
-    assert [tag.label for tag in found.heard] == [tag.label for tag in wanted.heard]
+    clear = np.abs(wanted.scores - wanted.thresholds) > stated
+    heard, heard_before = (one.scores >= wanted.thresholds for one in (found, wanted))
+    np.testing.assert_array_equal(heard[clear], heard_before[clear])
 
 
 @pytest.mark.usefixtures("openvino")
@@ -136,8 +138,10 @@ def test_openvino_runs_loops_and_other_networks(record: Record, architecture: st
 @pytest.mark.usefixtures("openvino")
 def test_members_of_an_ensemble_run_in_the_engine(model: Path) -> None:
     both = f"{model}+{model}"
-    alone, together = (
-        earmark.load(name, threads=1, engine="openvino").tag(np.ones(4000, np.float32) / 9, 8000)
+    alone, together = (  # an ensemble is not calibrated
+        earmark.load(name, threads=1, engine="openvino")
+        .uncalibrated()
+        .tag(np.ones(4000, np.float32) / 9, 8000)
         for name in (model, both)
     )
     np.testing.assert_allclose(together.scores, alone.scores, atol=1e-6)
