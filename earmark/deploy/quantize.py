@@ -161,9 +161,11 @@ class _Search:
         low, high = 0, 1  # so many are too few; so many may be enough: twice as many each time
         while losses.setdefault(high, self._loss(order[:high])) > bound:
             if high == most:
+                norms = any(node.op_type == "BatchNormalization" for node in self._model.graph.node)
+                instead = "give its checkpoint, whose norms can be folded" if norms else "keep it in float"
                 raise ModelError(
                     f"{self._evidence.record.name}: 8 bits cost {min(losses.values()):.4f} of "
-                    f"{self._evidence.judged_by}, {bound:g} is allowed: allow more, or keep it in float"
+                    f"{self._evidence.judged_by}, {bound:g} is allowed: allow more, or {instead}"
                 )
             low, high = high, min(2 * high, most)
         while high - low > 1:
