@@ -161,11 +161,9 @@ class _Search:
         low, high = 0, 1  # so many are too few; so many may be enough: twice as many each time
         while losses.setdefault(high, self._loss(order[:high])) > bound:
             if high == most:
-                norms = any(node.op_type == "BatchNormalization" for node in self._model.graph.node)
-                instead = "give its checkpoint, whose norms can be folded" if norms else "keep it in float"
                 raise ModelError(
                     f"{self._evidence.record.name}: 8 bits cost {min(losses.values()):.4f} of "
-                    f"{self._evidence.judged_by}, {bound:g} is allowed: allow more, or {instead}"
+                    f"{self._evidence.judged_by}, {bound:g} is allowed: allow more, or {_instead(self._model)}"
                 )
             low, high = high, min(2 * high, most)
         while high - low > 1:
@@ -223,6 +221,12 @@ def _inner_nodes(model: ModelProto) -> list[str]:
         for node in list(model.graph.node)[first:]
         if node.op_type in QDQRegistry and not outputs & set(node.output)
     ]
+
+
+def _instead(model: ModelProto) -> str:
+    """What to do with a graph that does not bear 8 bits."""
+    norms = any(node.op_type == "BatchNormalization" for node in model.graph.node)
+    return "give its checkpoint, whose norms can be folded" if norms else "keep it in float"
 
 
 def _ranges(model: ModelProto, nodes: Sequence[NodeProto], feeds: Sequence[Feed]) -> TensorsData:
