@@ -163,7 +163,8 @@ class _Search:
             if high == most:
                 raise ModelError(
                     f"{self._evidence.record.name}: 8 bits cost {min(losses.values()):.4f} of "
-                    f"{self._evidence.judged_by}, {bound:g} is allowed: allow more, or {_instead(self._model)}"
+                    f"{self._evidence.judged_by}, {bound:g} is allowed: "
+                    f"allow more, or {_instead(self._model)}"
                 )
             low, high = high, min(2 * high, most)
         while high - low > 1:
