@@ -69,7 +69,7 @@ def test_windows_of_a_long_clip(tagger: earmark.Tagger, toy_model: Path) -> None
 class TestAhead:
     """Windows are made in a thread of their own while the network is at work."""
 
-    def test_nothing_changes(self, tagger: earmark.Tagger) -> None:
+    def test_nothing_changes(self) -> None:
         assert [list(_ahead(iter(range(count)))) for count in range(6)] == [
             list(range(count)) for count in range(6)
         ]
