@@ -109,9 +109,9 @@ def _to_int8(
     with progress(quiet) as show:
         made = compress_to_int8(model, out, found, bound, engine=engine, say=show)
     how = made.record.provenance["int8"]
-    kept = f"; in float: {', '.join(made.in_float)}" if made.in_float else ""
+    kept = f"; nodes in float: {', '.join(made.in_float)}" if made.in_float else ""
     return (
-        f"{made.layers - len(made.in_float)} of {made.layers} layers in 8 bits{kept}\n"
+        f"{len(set(made.layers) - set(made.in_float))} of {len(made.layers)} layers in 8 bits{kept}\n"
         f"loses {made.loss:.4f} of {how['judged_by']} on {how['clips']} clips (allowed {bound:g})\n"
         f"wrote {out}, {out.stat().st_size:,} bytes"
     )

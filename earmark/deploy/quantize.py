@@ -47,14 +47,14 @@ class Quantized:
     Args:
         content: Of the file.
         record: Its own.
-        layers: How many layers with weights could be of 8 bits.
-        in_float: Those that stayed in float because of the bound.
+        layers: Nodes with weights that could be of 8 bits.
+        in_float: Nodes, with weights or without, that stayed in float because of the bound.
         loss: See :class:`~earmark.deploy.evidence.Evidence`.
     """
 
     content: bytes
     record: Record
-    layers: int
+    layers: tuple[str, ...]
     in_float: tuple[str, ...]
     loss: float
 
@@ -70,9 +70,9 @@ def quantize(
 ) -> Quantized:
     """Quantises a model file.
 
-    All layers are, if the loss is then within the bound. Otherwise the layers that do most harm when each
-    is quantised alone (by the mean squared change of the logits over 16 windows) stay in float: as few of
-    them, in that order, as bring the loss within the bound.
+    All nodes are, if the loss is then within the bound. Otherwise those that do most harm when each is
+    quantised alone (by the mean squared change of the logits over 16 windows) stay in float: as few of
+    them, in that order, as bring the loss within the bound. One layer with weights at least is of 8 bits.
 
     Args:
         content: Of a model file of float32 that takes log-mels.
@@ -103,7 +103,7 @@ def quantize(
         "in_float": list(in_float),
     }
     record = record.changed(precision="int8", provenance={**record.provenance, "int8": how})
-    return Quantized(seal(made, record), record, len(search.layers), in_float, loss)
+    return Quantized(seal(made, record), record, tuple(search.layers), in_float, loss)
 
 
 class _Search:
@@ -122,7 +122,7 @@ class _Search:
         self._ranges = _ranges(self._model, [by_name[name] for name in self.nodes], evidence.feeds)
 
     def all_but(self, in_float: Sequence[str]) -> bytes:
-        """The graph in 8 bits, for its engine, but for these layers and the nodes that never are."""
+        """The graph in 8 bits, for its engine, but for these nodes and those that never are."""
         chosen = [node for node in self.nodes if node not in in_float]
         if self._engine == "onnx":
             return self._only(chosen)
@@ -152,13 +152,13 @@ class _Search:
         return bytes(made.SerializeToString())
 
     def fewest_in_float(self, bound: float) -> tuple[tuple[str, ...], float]:
-        """The layers that have to stay in float, and the loss that is left."""
+        """The nodes that have to stay in float, and the loss that is left."""
         losses = {0: self._loss(())}
         if losses[0] <= bound:
             return (), losses[0]
         order = self._by_harm()
-        most = len(order)
-        low, high = 0, 1  # so many are too few; so many may be enough: twice as many each time
+        most = max(order.index(layer) for layer in self.layers)
+        low, high = 0, min(1, most)  # so many are too few; so many may be enough: twice as many each time
         while losses.setdefault(high, self._loss(order[:high])) > bound:
             if high == most:
                 raise ModelError(
@@ -176,18 +176,18 @@ class _Search:
     def _loss(self, in_float: Sequence[str]) -> float:
         after = self._evidence.scores(_session(self.all_but(in_float)))
         loss = self._evidence.loss(self._before, after)
-        self._say(f"{len(in_float)} layers in float: {self._evidence.judged_by} loses {loss:.4f}")
+        self._say(f"{len(in_float)} nodes in float: {self._evidence.judged_by} loses {loss:.4f}")
         return loss
 
     def _by_harm(self) -> tuple[str, ...]:
-        """The layers, that which changes the logits most when it alone is quantised first."""
+        """The nodes, that which changes the logits most when it alone is quantised first."""
         few = self._few()
         wanted = _logits(_session(self._model.SerializeToString()), few)
         harm = {}
-        for number, layer in enumerate(self.layers, 1):
-            self._say(f"layer {number} of {len(self.layers)} alone")
-            harm[layer] = np.square(_logits(_session(self._only([layer])), few) - wanted).mean()
-        return tuple(sorted(harm, key=lambda layer: -harm[layer]))
+        for number, node in enumerate(self.nodes, 1):
+            self._say(f"node {number} of {len(self.nodes)} alone")
+            harm[node] = np.square(_logits(_session(self._only([node])), few) - wanted).mean()
+        return tuple(sorted(harm, key=lambda node: -harm[node]))
 
     def _few(self) -> list[Feed]:
         feeds = self._evidence.feeds
