@@ -32,10 +32,10 @@ from torch import Tensor
 
 from benchmarks.prepare_zoo import random_record
 from benchmarks.tables import machine, markdown, update
-from earmark.deploy.export import export_model
+from earmark.export.export import export_model
+from earmark.hub.registry import entry
 from earmark.models import Network, create_model
 from earmark.models.dymn import DynamicDepthwise, DynamicPointwise
-from earmark.weights import entry
 
 FRAMES = 1000
 BATCHES = (1, 4)

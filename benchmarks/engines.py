@@ -117,7 +117,7 @@ def table(gains: list[Gain], parts: Mapping[str, float]) -> str:
 def prepare(folder: Path) -> None:
     """Writes what is missing, with PyTorch: in a process of its own, python -m benchmarks.engines FOLDER."""
     from benchmarks.prepare import main as write_all
-    from earmark.files import write_atomically
+    from earmark.model_file.atomic import write_atomically
 
     if not (folder / "mn10.onnx").is_file():
         write_all(str(folder), "10")
@@ -137,9 +137,9 @@ def in_8_bits(path: Path, log_mels: list[NDArray[np.float32]]) -> bytes:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    from earmark.model_file import read_model_file, seal
+    from earmark.model_file.onnx_file import read_model_file, seal
 
-    content, record = read_model_file(path)
+    content, info = read_model_file(path)
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -147,7 +147,7 @@ def in_8_bits(path: Path, log_mels: list[NDArray[np.float32]]) -> bytes:
 
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             found = next(self._left, None)
-            return None if found is None else {record.graph_inputs[0]: found}
+            return None if found is None else {info.graph_inputs[0]: found}
 
     with tempfile.TemporaryDirectory() as name:
         plain, shaped, done = (Path(name) / f"{step}.onnx" for step in ("plain", "shaped", "done"))
@@ -174,7 +174,7 @@ def in_8_bits(path: Path, log_mels: list[NDArray[np.float32]]) -> bytes:
         )
         quantised = onnx.load(done)
         del quantised.metadata_props[:]
-        return seal(quantised.SerializeToString(), record)
+        return seal(quantised.SerializeToString(), info)
 
 
 if __name__ == "__main__":

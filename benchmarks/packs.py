@@ -27,8 +27,8 @@ from benchmarks.tables import markdown
 from earmark.audio import load_audio, pad, resample
 from earmark.data.dataset import ClipDataset
 from earmark.data.manifest import Clip
-from earmark.data.packs.layout import HDF5, load_pack
-from earmark.data.packs.writer import Packing, pack
+from earmark.data.shards.layout import HDF5, load_pack
+from earmark.data.shards.writer import Packing, pack
 
 RATE, SECONDS, BATCH = 32000, 10, 16
 WANTED = 3000

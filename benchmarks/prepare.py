@@ -19,13 +19,13 @@ import numpy as np
 import soundfile
 import torch
 
-from earmark import weights
-from earmark.deploy.export import export_model
 from earmark.errors import ModelError
-from earmark.frontend import FrontEnd
-from earmark.model_file import read_record
+from earmark.export.export import export_model
+from earmark.features.front_end import FrontEnd
+from earmark.hub import registry
+from earmark.model_file.info import ModelInfo
+from earmark.model_file.onnx_file import read_info
 from earmark.models import Network, create_model
-from earmark.record import Record
 
 FILE_RATE = 44_100  # of the recordings: most are, and it makes both sides resample
 CLIP_S = 10.0
@@ -39,13 +39,13 @@ def main(folder: str, seconds: str) -> None:
     for architecture in ("mn04", "mn10"):
         _write_model(target / architecture, _random_record(architecture, 527, FrontEnd(), 10.0))
     try:
-        shipped = weights.find()
+        shipped = registry.find()
     except ModelError:  # a working tree in which the default model was not trained yet
         front_end = FrontEnd(hop_length=512)
         _write_model(target / "default", _random_record("mn04", 18, front_end, 5.12))
         return
     shutil.copy(shipped, target / "default.onnx")
-    _write_twin(target / "default", read_record(shipped))
+    _write_twin(target / "default", read_info(shipped))
 
 
 def write_recording(path: Path, length_s: float) -> None:
@@ -55,8 +55,8 @@ def write_recording(path: Path, length_s: float) -> None:
     soundfile.write(path, 0.1 * noise * (1 + np.sin(4 * np.pi * time)), FILE_RATE)
 
 
-def _random_record(architecture: str, num_classes: int, front_end: FrontEnd, window_s: float) -> Record:
-    return Record(
+def _random_record(architecture: str, num_classes: int, front_end: FrontEnd, window_s: float) -> ModelInfo:
+    return ModelInfo(
         name=architecture,
         labels=tuple(f"label {index}" for index in range(num_classes)),
         front_end=front_end,
@@ -74,14 +74,14 @@ def _embedding_size(architecture: str) -> int:
         return int(create_model(architecture).eval()(torch.zeros(1, 128, 100)).embedding.shape[1])
 
 
-def _write_model(path: Path, record: Record) -> None:
-    export_model(_write_twin(path, record), record, f"{path}.onnx")
+def _write_model(path: Path, info: ModelInfo) -> None:
+    export_model(_write_twin(path, info), info, f"{path}.onnx")
 
 
-def _write_twin(path: Path, record: Record) -> Network:
+def _write_twin(path: Path, info: ModelInfo) -> Network:
     torch.manual_seed(0)
-    network = create_model(record.architecture, num_classes=len(record.labels), **record.arguments).eval()
-    Path(f"{path}.json").write_text(record.to_json(), encoding="utf-8")
+    network = create_model(info.architecture, num_classes=len(info.labels), **info.arguments).eval()
+    Path(f"{path}.json").write_text(info.to_json(), encoding="utf-8")
     torch.save(network.state_dict(), f"{path}.pt")
     return network
 

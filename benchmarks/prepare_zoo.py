@@ -14,10 +14,10 @@ import torch
 
 from benchmarks.prepare import CLIP_S, write_recording
 from benchmarks.zoo import networks
-from earmark.deploy.export import export_model
+from earmark.export.export import export_model
+from earmark.hub.registry import Published
+from earmark.model_file.info import ModelInfo
 from earmark.models import Network, create_model
-from earmark.record import Record
-from earmark.weights import Published
 
 
 def main(folder: str, *names: str) -> None:
@@ -36,11 +36,11 @@ def write(known: Published, path: Path) -> None:
     export_model(network, random_record(known, network), path)
 
 
-def random_record(known: Published, network: Network) -> Record:
+def random_record(known: Published, network: Network) -> ModelInfo:
     """The record of a published network with other weights and with labels that mean nothing."""
     with torch.no_grad():
         embedding = network.eval()(torch.zeros(1, known.front_end.n_mels, 100)).embedding
-    return Record(
+    return ModelInfo(
         name=known.name,
         labels=tuple(f"label {index}" for index in range(known.num_classes)),
         front_end=known.front_end,

@@ -24,9 +24,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from earmark.frontend import FrontEnd, mel_bank, window
+from earmark.features.front_end import FrontEnd, mel_bank, window
+from earmark.model_file.info import ModelInfo
 from earmark.models import create_model
-from earmark.record import Record
 
 Floats = NDArray[np.float32]
 
@@ -78,12 +78,10 @@ class Reference:
     def __init__(self, model: str, threads: int | None = None) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        self.record = Record.from_json(Path(f"{model}.json").read_bytes())
-        self.log_mel = StftLogMel(self.record.front_end)
-        num_classes = len(self.record.labels)
-        self.network = create_model(
-            self.record.architecture, num_classes=num_classes, **self.record.arguments
-        )
+        self.info = ModelInfo.from_json(Path(f"{model}.json").read_bytes())
+        self.log_mel = StftLogMel(self.info.front_end)
+        num_classes = len(self.info.labels)
+        self.network = create_model(self.info.architecture, num_classes=num_classes, **self.info.arguments)
         self.network.load_state_dict(torch.load(f"{model}.pt", weights_only=True))
         self.network.eval()
 
@@ -95,7 +93,7 @@ class Reference:
 
     def windows(self, waveform: Floats, window_s: float, hop_s: float) -> Floats:
         """Scores (window, class); the end is filled up with zeros."""
-        rate = self.record.front_end.sample_rate
+        rate = self.info.front_end.sample_rate
         length, hop = round(window_s * rate), round(hop_s * rate)
         count = max(1, -(-(len(waveform) - length) // hop) + 1)
         padded = np.pad(waveform, (0, (count - 1) * hop + length - len(waveform)))
@@ -104,16 +102,16 @@ class Reference:
     def read(self, path: str) -> Floats:
         """The whole recording, mono, at the model's rate: float32 (time,)."""
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        return np.asarray(soxr.resample(samples.mean(1), rate, self.record.front_end.sample_rate))
+        return np.asarray(soxr.resample(samples.mean(1), rate, self.info.front_end.sample_rate))
 
 
 def main(model: str, path: str, *lengths: str) -> None:
     """Tags one recording and prints the ten best labels."""
     reference = Reference(model)
-    window_s, hop_s = map(float, lengths or (reference.record.window_s, reference.record.window_s))
+    window_s, hop_s = map(float, lengths or (reference.info.window_s, reference.info.window_s))
     scores = reference.windows(reference.read(path), window_s, hop_s).max(0)
     for index in np.argsort(-scores)[:10]:
-        print(f"{reference.record.labels[index]}: {scores[index]:.3f}")
+        print(f"{reference.info.labels[index]}: {scores[index]:.3f}")
 
 
 if __name__ == "__main__":

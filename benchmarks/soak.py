@@ -40,7 +40,7 @@ _WORKERS = 2
 _SHARE_OF_WORKERS = 0.3
 
 _START = multiprocessing.get_context("forkserver")
-_START.set_forkserver_preload(["earmark.train.loop"])
+_START.set_forkserver_preload(["earmark.training.trainer"])
 
 
 def write_clips(folder: Path) -> Path:
@@ -88,8 +88,8 @@ def _train(values: dict[str, Any], folder: str, told: Connection, most_bytes: in
 
     from earmark.cli.program import complain
     from earmark.errors import EarmarkError
-    from earmark.train.loop import train
-    from earmark.train.recipe import Recipe
+    from earmark.training.config.recipe import Recipe
+    from earmark.training.trainer import train
 
     torch.set_num_threads(1)
     if most_bytes is not None:

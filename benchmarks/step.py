@@ -47,7 +47,7 @@ class Side:
         channels_last: Layout of the maps.
         fused: The optimizer's one kernel instead of an operation for each weight.
         log_mel: The front-end of earmark's trainings instead of ``torch.stft``.
-        keep_memory: See :func:`earmark.train.freed_memory.keep_freed_memory`.
+        keep_memory: See :func:`earmark.training.runtime.freed_memory.keep_freed_memory`.
         recompute: See :mod:`earmark.models.recompute`.
         checkpoint: Keep only what comes into each stage, and compute the rest anew, convolutions too.
         precision: What the network computes in.
@@ -97,11 +97,11 @@ def stepper(side: Side) -> Callable[[], float]:
 
     from benchmarks.reference import StftLogMel
     from earmark.data.augment import mixup
-    from earmark.frontend import FrontEnd
+    from earmark.features.front_end import FrontEnd
     from earmark.models import create_model
     from earmark.models.log_mel import LogMel
     from earmark.models.mobilenet import InvertedResidual, MobileNet
-    from earmark.train.freed_memory import keep_freed_memory
+    from earmark.training.runtime.freed_memory import keep_freed_memory
 
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)

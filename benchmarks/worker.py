@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 import earmark
 from earmark.audio import open_audio, resample_blocks
-from earmark.frontend import FrontEnd, LogMel
-from earmark.tagger import open_session
+from earmark.features.front_end import FrontEnd, LogMel
+from earmark.inference.tagger import open_session
 
 Job = Callable[[], NDArray[np.float32]]
 BURST_S = 0.25
@@ -53,7 +53,7 @@ def earmark_job(job: str, folder: Path, threads: int) -> Job:
         return _engine_job(kind, folder, model, lengths, threads)
     tagger = earmark.load(folder / f"{model}.onnx", threads=threads)
     if kind == "clip":
-        rate = tagger.record.front_end.sample_rate
+        rate = tagger.info.front_end.sample_rate
         clip = noise(rate)
         return lambda: tagger.tag(clip, rate).scores
     window_s, hop_s = map(float, lengths)
@@ -75,8 +75,8 @@ def _engine_job(kind: str, folder: Path, model: str, way: list[str], threads: in
     if kind == "file":
         tagger = earmark.load(path, threads=threads, engine=engine, precision=precision)  # type: ignore[arg-type]
         return lambda: tagger.tag(folder / "clip.wav").scores
-    session, record = open_session(path, threads, engine, precision)
-    [name] = record.graph_inputs
+    session, info = open_session(path, threads, engine, precision)
+    [name] = info.graph_inputs
     log_mel = LogMel(FRONT_END)(CLIP)[None]
     return lambda: session.run(["logits", "embedding"], {name: log_mel})[0]
 

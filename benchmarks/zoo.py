@@ -1,6 +1,6 @@
 """The networks of the published weights: which there are, and what each takes next to one of them.
 
-Conventions: entries of earmark/published.toml that differ in their weights only are one network, which is
+Conventions: entries of earmark/hub/registry.toml that differ in their weights only are one network, which is
 measured once. A network's file bears the name of its first entry that hears. Times are medians, of a clip of
 10 s from samples to scores; ratios are medians over the pairs. With one thread the time is the processor's,
 which other jobs of the machine disturb less; with more it is the clock's. This stays small, see
@@ -17,7 +17,7 @@ from statistics import median
 
 from benchmarks.processes import run, worker
 from benchmarks.tables import markdown
-from earmark.weights import Published, published
+from earmark.hub.registry import Published, published
 
 PEER = "mn10_as"
 """Hop 320, 128 mel bands: what every network is measured in turns with."""

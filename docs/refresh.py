@@ -22,10 +22,10 @@ from dataclasses import fields
 from pathlib import Path
 
 from earmark.data.corpora import CORPORA
-from earmark.frontend import AUDAX, EFFICIENTAT, FSDKAGGLE, SP4ASC, FrontEnd
-from earmark.record import Record
-from earmark.train import recipe, sections
-from earmark.weights import FRONT_ENDS, Published, published
+from earmark.features.front_end import AUDAX, EFFICIENTAT, FSDKAGGLE, SP4ASC, FrontEnd
+from earmark.hub.registry import FRONT_ENDS, Published, published
+from earmark.model_file.info import ModelInfo
+from earmark.training import recipe, sections
 
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^```([a-z]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -91,9 +91,9 @@ def commands(example: str) -> list[str]:
 
 def record_table() -> str:
     """The fields of a model's record."""
-    meanings = _arguments(Record)
+    meanings = _arguments(ModelInfo)
     return _table(
-        ("field", "meaning"), ((f"`{entry.name}`", meanings[entry.name]) for entry in fields(Record))
+        ("field", "meaning"), ((f"`{entry.name}`", meanings[entry.name]) for entry in fields(ModelInfo))
     )
 
 

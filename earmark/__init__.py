@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from earmark.version import __version__
 
 if TYPE_CHECKING:
-    from earmark.embeddings import Embeddings
     from earmark.errors import (
         AudioError,
         DataError,
@@ -27,27 +26,29 @@ if TYPE_CHECKING:
         ModelError,
         RecipeError,
     )
-    from earmark.frontend import FrontEnd
-    from earmark.record import Record
-    from earmark.tagger import Result, Tag, Tagger, Window
-    from earmark.zoo import load, pull
+    from earmark.features.front_end import FrontEnd
+    from earmark.hub.pull import pull
+    from earmark.inference.embeddings import Embeddings
+    from earmark.inference.load import load
+    from earmark.inference.tagger import Result, Tag, Tagger, Window
+    from earmark.model_file.info import ModelInfo
 
 _HOMES = {
     "AudioError": "errors",
     "DataError": "errors",
     "EarmarkError": "errors",
-    "Embeddings": "embeddings",
-    "FrontEnd": "frontend",
+    "Embeddings": "inference.embeddings",
+    "FrontEnd": "features.front_end",
     "MissingExtraError": "errors",
     "ModelError": "errors",
+    "ModelInfo": "model_file.info",
     "RecipeError": "errors",
-    "Record": "record",
-    "Result": "tagger",
-    "Tag": "tagger",
-    "Tagger": "tagger",
-    "Window": "tagger",
-    "load": "zoo",
-    "pull": "zoo",
+    "Result": "inference.tagger",
+    "Tag": "inference.tagger",
+    "Tagger": "inference.tagger",
+    "Window": "inference.tagger",
+    "load": "inference.load",
+    "pull": "hub.pull",
 }
 
 __all__ = [
@@ -58,8 +59,8 @@ __all__ = [
     "FrontEnd",
     "MissingExtraError",
     "ModelError",
+    "ModelInfo",
     "RecipeError",
-    "Record",
     "Result",
     "Tag",
     "Tagger",

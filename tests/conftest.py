@@ -6,8 +6,8 @@ import pytest
 import toy
 
 from earmark.cli import main
-from earmark.model_file import seal
-from earmark.record import Record
+from earmark.model_file.info import ModelInfo
+from earmark.model_file.onnx_file import seal
 
 if TYPE_CHECKING:
     from earmark.models import Network
@@ -47,9 +47,9 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 @pytest.fixture(scope="session")
-def record() -> Record:
+def info() -> ModelInfo:
     """The record of a small network with two labels; make variants of it with ``record.changed``."""
-    return Record(
+    return ModelInfo(
         name="toy",
         labels=("tone", "noise"),
         front_end=toy.FRONT_END,
@@ -70,13 +70,13 @@ def record() -> Record:
 
 
 @pytest.fixture(scope="session")
-def exported(record: Record, tmp_path_factory: pytest.TempPathFactory) -> tuple["Network", Path]:
+def exported(info: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> tuple["Network", Path]:
     """A network whose answers depend on what it hears, and the model file that was exported from it."""
-    from earmark.deploy.export import export_model
+    from earmark.export.export import export_model
 
-    network = toy.lively_network(record)
+    network = toy.lively_network(info)
     path = tmp_path_factory.mktemp("exported") / "toy.onnx"
-    export_model(network, record, path)
+    export_model(network, info, path)
     return network, path
 
 
@@ -87,12 +87,12 @@ def toy_model(exported: tuple["Network", Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def toy_single_label_model(exported: tuple["Network", Path], record: Record) -> Path:
+def toy_single_label_model(exported: tuple["Network", Path], info: ModelInfo) -> Path:
     """The path of a model file with the same graph, whose classes exclude each other."""
     import onnx
 
     model = onnx.load(exported[1])
     del model.metadata_props[:]
     path = exported[1].with_name("single.onnx")
-    path.write_bytes(seal(model.SerializeToString(), record.changed(name="single", task="single_label")))
+    path.write_bytes(seal(model.SerializeToString(), info.changed(name="single", task="single_label")))
     return path

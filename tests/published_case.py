@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from toy import FRONT_END, lively_network
 
-from earmark.labels import label_set
-from earmark.record import Record
+from earmark.model_file.info import ModelInfo
+from earmark.model_file.labels import label_set
 
-SCENES = Record(
+SCENES = ModelInfo(
     name="scenes",
     labels=label_set("tau_scenes"),
     front_end=FRONT_END,

@@ -11,10 +11,10 @@ from benchmarks import packs, step
 from benchmarks.dymn_forms import FORMS, in_form
 from benchmarks.tables import update
 from benchmarks.zoo import LARGEST, LARGEST_PEAK_MB, PEER, Line, networks, table
-from earmark.data.packs.writer import pack
+from earmark.data.shards.writer import pack
+from earmark.hub.registry import published
 from earmark.models import create_model
 from earmark.models.dymn import DynamicConv
-from earmark.weights import published
 from tests.models.golden_weights import settle
 
 ROOT = Path(__file__).resolve().parents[1]

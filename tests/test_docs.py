@@ -13,7 +13,7 @@ import soundfile
 from typer.main import get_command
 
 from earmark.cli import app, main
-from earmark.train.recipe import load_recipe
+from earmark.training.config.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = refresh.documents()
@@ -132,7 +132,7 @@ def test_example_recording_is_what_its_script_makes() -> None:
     assert sample_rate == make_siren_and_bell.RATE
     assert samples.shape == made.shape
     assert EXAMPLE.stat().st_size < 300_000
-    shipped = ROOT / "earmark" / "shipped" / EXAMPLE.name
+    shipped = ROOT / "earmark" / "hub" / "shipped" / EXAMPLE.name
     assert shipped.read_bytes() == EXAMPLE.read_bytes(), "exports are verified on it where there is no clone"
     assert np.sqrt(np.mean((samples - made) ** 2)) < 0.05 * np.sqrt(np.mean(made**2)), (
         "more than Vorbis loses"

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import soundfile
 
-from earmark.frontend import FrontEnd
-from earmark.record import Record
+from earmark.features.front_end import FrontEnd
+from earmark.model_file.info import ModelInfo
 
 if TYPE_CHECKING:  # most tests do without PyTorch
     from torch import Tensor
 
     from earmark.models import Network
-    from earmark.train.recipe import Recipe
+    from earmark.training.config.recipe import Recipe
 
 SAMPLE_RATE = 8000
 FRONT_END = FrontEnd(
@@ -99,12 +99,12 @@ def toy_values(manifest: Path, **tables: Any) -> dict[str, Any]:
 
 
 def toy_recipe(manifest: Path, **tables: Any) -> "Recipe":
-    from earmark.train.recipe import Recipe
+    from earmark.training.config.recipe import Recipe
 
     return Recipe.model_validate(toy_values(manifest, **tables))
 
 
-def lively_network(record: Record) -> "Network":
+def lively_network(info: ModelInfo) -> "Network":
     """A network of random weights, but with running statistics and logits that fit what it hears."""
     import torch
 
@@ -112,9 +112,9 @@ def lively_network(record: Record) -> "Network":
     from earmark.models.log_mel import LogMel
 
     torch.manual_seed(0)
-    network = create_model(record.architecture, num_classes=len(record.labels), **record.arguments)
+    network = create_model(info.architecture, num_classes=len(info.labels), **info.arguments)
     with torch.no_grad():
-        log_mels = LogMel(record.front_end)(_sounds(record))
+        log_mels = LogMel(info.front_end)(_sounds(info))
         for _ in range(20):
             network(log_mels)
         logits, last = network.eval()(log_mels).logits, list(network.modules())[-1]
@@ -123,12 +123,12 @@ def lively_network(record: Record) -> "Network":
     return network
 
 
-def _sounds(record: Record) -> "Tensor":
+def _sounds(info: ModelInfo) -> "Tensor":
     """Tones in noise of many pitches and levels, as long as a window: (32, time)."""
     import torch
 
-    rate = record.front_end.sample_rate
-    time = torch.arange(round(record.window_s * rate)) / rate
+    rate = info.front_end.sample_rate
+    time = torch.arange(round(info.window_s * rate)) / rate
     pitches_hz = 200 * 16 ** torch.rand(32, 1)
     return 10 ** -(2 * torch.rand(32, 1)) * (
         torch.rand(32, 1) * torch.sin(2 * torch.pi * pitches_hz * time)

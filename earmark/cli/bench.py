@@ -36,25 +36,25 @@ def bench(
 ) -> None:
     """Measures a model with each engine, precision and number of threads, in turns."""
     one_matrix_thread()
-    from earmark import weights
-    from earmark.evaluate import speed
-    from earmark.evaluate.speed_report import in_words, to_dict
-    from earmark.zoo import load
+    from earmark.evaluation import speed
+    from earmark.evaluation.speed_report import summary, to_dict
+    from earmark.hub import registry
+    from earmark.inference.load import load
 
-    name = model or weights.DEFAULT
+    name = model or registry.DEFAULT
     with download_bar(quiet) as report:
         load(name, report=report)  # fetched, and found to be usable
     settings = speed.settings_of([name], threads or speed.thread_counts())
     with recording(clip) as heard, progress(quiet) as show:
         found = speed.measure(settings, heard, rounds, show)
     what = str(clip) if clip else f"{speed.CLIP_S:g} s of noise"
-    print(json.dumps(to_dict(found, what), indent=1) if as_json else in_words(found, name, what))
+    print(json.dumps(to_dict(found, what), indent=1) if as_json else summary(found, name, what))
 
 
 @contextmanager
 def recording(clip: Path | None) -> Iterator[Path]:
     """What is measured by: the recording that was named, or one that is made for it."""
-    from earmark.evaluate.speed import write_noise
+    from earmark.evaluation.speed import write_noise
 
     if clip is not None:
         yield clip

@@ -21,14 +21,14 @@ from earmark.cli.program import (
     one_matrix_thread,
     progress,
 )
-from earmark.files import write_atomically
+from earmark.model_file.atomic import write_atomically
 
 if TYPE_CHECKING:
     from earmark.data.manifest import Clip
-    from earmark.evaluate.answers import Answers
-    from earmark.evaluate.calibrate import Evidence
-    from earmark.record import Record
-    from earmark.tagger import Tagger
+    from earmark.evaluation.calibration import Evidence
+    from earmark.evaluation.predictions import Answers
+    from earmark.inference.tagger import Tagger
+    from earmark.model_file.info import ModelInfo
 
 CHECKPOINT = ".safetensors"
 
@@ -72,23 +72,23 @@ def calibrate(
 ) -> None:
     """Turns a model's scores into probabilities, by clips that it was not trained on."""
     one_matrix_thread()
-    from earmark.calibration import METHODS
     from earmark.data.manifest import file_hash
-    from earmark.evaluate import calibration_report as words
-    from earmark.evaluate.calibrate import require_method
-    from earmark.evaluate.cross_fit import calibrate as fit_and_measure
-    from earmark.evaluate.cross_fit import parts_of
-    from earmark.evaluate.report import traces
-    from earmark.evaluate.thresholds import Target
+    from earmark.evaluation import calibration_report as words
+    from earmark.evaluation.calibration import require_method
+    from earmark.evaluation.cross_fit import calibrate as fit_and_measure
+    from earmark.evaluation.cross_fit import parts_of
+    from earmark.evaluation.report import traces
+    from earmark.evaluation.thresholds import Target
+    from earmark.model_file.calibration import METHODS
 
     wanted = None if target is None else Target.parse(target)
     clips, others = _clips(manifest, audio, fold, judge, judge_fold)
     how: dict[str, Any] = {"threads": threads, "engine": engine, "precision": precision}
     file, tagger = _open(model, out, how, quiet)
-    record = tagger.record
-    method = method or METHODS[record.task][0]
-    require_method(method, record.task)
-    _require_clips(record, clips, others)
+    info = tagger.info
+    method = method or METHODS[info.task][0]
+    require_method(method, info.task)
+    _require_clips(info, clips, others)
     hear = _listener(tagger.uncalibrated(), quiet)
     heard, evidence = hear(clips)
     judged_heard, judged = hear(others) if others else (None, None)
@@ -96,16 +96,16 @@ def calibrate(
     found = fit_and_measure(evidence, method, wanted, parts=parts, judged=judged)
     origin = {"clips": len(heard.clips), "manifest": manifest.name, "sha256": file_hash(manifest)}
     found = found.said_of(origin if fold is None else {**origin, "fold": fold})
-    print(f"{record.name}: {method}, fitted to {len(heard.clips)} clips of {manifest}\n")
-    print(words.in_words(found))
+    print(f"{info.name}: {method}, fitted to {len(heard.clips)} clips of {manifest}\n")
+    print(words.summary(found))
     if not quiet:
-        for warning in [*heard.warnings, *words.warnings(record, found)]:
+        for warning in [*heard.warnings, *words.warnings(info, found)]:
             complain(f"warning: {warning}")
     if report is not None:
         settings = {"fold": fold, "judge": judge and str(judge), "judge_fold": judge_fold}
         settings |= {"engine": engine, "precision": precision}
-        words.write_calibration(found, traces(record, [file], manifest, settings), report)
-    _write(file, words.entered(record, found), out)
+        words.write_calibration(found, traces(info, [file], manifest, settings), report)
+    _write(file, words.entered(info, found), out)
     print(f"\nwrote {out}, whose scores are probabilities")
     if heard.failed or (judged_heard and judged_heard.failed):
         raise typer.Exit(1)
@@ -117,7 +117,7 @@ def _clips(
     """The clips to fit to, and those to measure by, where they are others."""
     from earmark.data.manifest import read_manifest
     from earmark.errors import DataError
-    from earmark.evaluate.answers import choose
+    from earmark.evaluation.predictions import choose
 
     clips, others = read_manifest(manifest, audio), []
     if judge is not None or judge_fold is not None:
@@ -133,40 +133,40 @@ def _clips(
 
 
 def _open(model: str, out: Path, how: dict[str, Any], quiet: bool) -> tuple[Path, Tagger]:
-    from earmark import weights
     from earmark.errors import ModelError
-    from earmark.zoo import load
+    from earmark.hub import registry
+    from earmark.inference.load import load
 
-    if len(weights.members(model)) > 1:
+    if len(registry.members(model)) > 1:
         raise ModelError(f"{model}: an ensemble is calibrated as one file: make it with earmark join first")
     with download_bar(quiet) as report:
         tagger = load(model, report=report, **how)
-    file = weights.find(model)
+    file = registry.find(model)
     if (file.suffix == CHECKPOINT) != (out.suffix == CHECKPOINT):
         raise typer.BadParameter(f"{out} must be of the same kind as {file.name}", param_hint="--out")
     return file, tagger
 
 
-def _require_clips(record: Record, clips: Sequence[Clip], others: Sequence[Clip]) -> None:
+def _require_clips(info: ModelInfo, clips: Sequence[Clip], others: Sequence[Clip]) -> None:
     """Finds out before anything is heard whether these clips can calibrate this model."""
     from earmark.data.manifest import targets
-    from earmark.evaluate.answers import require_labels
-    from earmark.evaluate.calibrate import require_classes
-    from earmark.evaluate.cross_fit import parts_of, require_parts
+    from earmark.evaluation.calibration import require_classes
+    from earmark.evaluation.cross_fit import parts_of, require_parts
+    from earmark.evaluation.predictions import require_labels
 
-    require_labels([*clips, *others], record.labels)
-    truth = targets(clips, record.labels)
-    require_classes(record.labels, truth)
+    require_labels([*clips, *others], info.labels)
+    truth = targets(clips, info.labels)
+    require_classes(info.labels, truth)
     if not others:
-        require_parts(record.labels, truth, parts_of(clips))
+        require_parts(info.labels, truth, parts_of(clips))
 
 
 def _listener(tagger: Tagger, quiet: bool) -> Callable[[Sequence[Clip]], tuple[Answers, Evidence]]:
     """What hears clips and says what is true of them."""
     from earmark.data.manifest import targets
     from earmark.errors import DataError
-    from earmark.evaluate.answers import answer
-    from earmark.evaluate.calibrate import Evidence
+    from earmark.evaluation.calibration import Evidence
+    from earmark.evaluation.predictions import answer
 
     def hear(clips: Sequence[Clip]) -> tuple[Answers, Evidence]:
         numbers = itertools.count(1)
@@ -180,18 +180,18 @@ def _listener(tagger: Tagger, quiet: bool) -> Callable[[Sequence[Clip]], tuple[A
         if not answers.clips:
             raise DataError("not one of the clips could be heard")
         truth = targets(answers.clips, tagger.labels)
-        return answers, Evidence(tagger.labels, tagger.record.task, answers.windows, truth)
+        return answers, Evidence(tagger.labels, tagger.info.task, answers.windows, truth)
 
     return hear
 
 
-def _write(file: Path, record: Record, out: Path) -> None:
+def _write(file: Path, info: ModelInfo, out: Path) -> None:
     """The same weights with another record."""
     if file.suffix == CHECKPOINT:
         from earmark.models.checkpoint import load_checkpoint, save_checkpoint
 
-        save_checkpoint(out, load_checkpoint(file)[0], record)
+        save_checkpoint(out, load_checkpoint(file)[0], info)
     else:
-        from earmark.model_file import read_model_file, resealed
+        from earmark.model_file.onnx_file import read_model_file, resealed
 
-        write_atomically(out, resealed(read_model_file(file)[0], record))
+        write_atomically(out, resealed(read_model_file(file)[0], info))

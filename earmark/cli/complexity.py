@@ -35,8 +35,8 @@ def complexity(
 ) -> None:
     """Counts parameters, operations, memory and receptive field of a network."""
     with extra("earmark complexity", "train"):
-        from earmark.evaluate.budget import parse_budget, use
-        from earmark.evaluate.complexity import complexity as measured
+        from earmark.evaluation.budget import parse_budget, use
+        from earmark.evaluation.complexity import complexity as measured
 
     limits = None if budget is None else parse_budget(budget)
     answer = measured(model, seconds or (limits and limits.seconds) or 10.0)
@@ -45,6 +45,6 @@ def complexity(
         told = answer.to_dict() | ({"exceeded": list(used.exceeded)} if used else {})
         print(json.dumps(told, indent=1, ensure_ascii=False))
     else:
-        print("\n".join([answer.in_words(), *([used.in_words()] if used else [])]))
+        print("\n".join([answer.summary(), *([used.summary()] if used else [])]))
     if used and used.exceeded:
         raise typer.Exit(1)

@@ -12,11 +12,11 @@ import typer
 
 from earmark.cli.program import app, download_bar, one_matrix_thread, progress
 from earmark.errors import extra
-from earmark.files import write_atomically
+from earmark.model_file.atomic import write_atomically
 
 if TYPE_CHECKING:
-    from earmark.deploy.source import Source
-    from earmark.record import Precision
+    from earmark.export.source import Source
+    from earmark.model_file.info import Precision
 
 
 @app.command()
@@ -64,7 +64,7 @@ def compress(
         raise typer.BadParameter("int8 and --budget need clips, others do not", param_hint="--clips")
     one_matrix_thread()
     with extra("earmark compress", "train"):
-        from earmark.deploy.compress import compress as make_smaller
+        from earmark.export.compress import compress as make_smaller
 
     if budget is not None:
         print(_propose(model, budget, precision or "fp16", clips or [], audio, out))
@@ -73,25 +73,26 @@ def compress(
     else:
         eps = 0.0 if without_epsilon else None
         done = make_smaller(_source(model, quiet), out, fused=fuse, eps=eps, precision=precision or "fp32")
-        print(done.in_words())
+        print(done.summary())
 
 
 def _propose(
     model: str, budget: str, precision: Precision, clips: list[Path], audio: Path | None, out: Path
 ) -> str:
-    from earmark import weights, zoo
-    from earmark.deploy.evidence import find_clips
-    from earmark.deploy.shrink import propose, recipe, require_manifests
-    from earmark.evaluate.budget import parse_budget
+    from earmark.evaluation.budget import parse_budget
+    from earmark.export.budget_recipe import propose, recipe, require_manifests
+    from earmark.export.calibration_set import find_clips
+    from earmark.export.source import open_source
+    from earmark.hub import registry
 
     if out.suffix != ".toml":
         raise typer.BadParameter("a budget gives a recipe: name it *.toml", param_hint="--out")
-    file = weights.find(model)
-    record = zoo.source(str(file)).record
-    require_manifests(clips, find_clips(clips, record, audio))
-    found = propose(record, parse_budget(budget), precision)
-    write_atomically(out, recipe(found, record, file, (clips, audio), out))
-    return f"{found.in_words()}\nwrote {out}, by which it learns from {record.name}: earmark train {out}"
+    file = registry.find(model)
+    info = open_source(str(file)).info
+    require_manifests(clips, find_clips(clips, info, audio))
+    found = propose(info, parse_budget(budget), precision)
+    write_atomically(out, recipe(found, info, file, (clips, audio), out))
+    return f"{found.summary()}\nwrote {out}, by which it learns from {info.name}: earmark train {out}"
 
 
 def _to_int8(
@@ -102,13 +103,13 @@ def _to_int8(
     engine: Literal["onnx", "openvino"],
     quiet: bool,
 ) -> str:
-    from earmark.deploy.compress import compress_to_int8
-    from earmark.deploy.evidence import find_clips
+    from earmark.export.calibration_set import find_clips
+    from earmark.export.compress import compress_to_int8
 
-    found = find_clips(sources[0], model.record, sources[1])
+    found = find_clips(sources[0], model.info, sources[1])
     with progress(quiet) as show:
         made = compress_to_int8(model, out, found, bound, engine=engine, say=show)
-    how = made.record.provenance["int8"]
+    how = made.info.provenance["int8"]
     kept = f"; nodes in float: {', '.join(made.in_float)}" if made.in_float else ""
     return (
         f"{len(set(made.layers) - set(made.in_float))} of {len(made.layers)} layers in 8 bits{kept}\n"
@@ -118,7 +119,7 @@ def _to_int8(
 
 
 def _source(model: str, quiet: bool) -> Source:
-    from earmark import zoo
+    from earmark.export.source import open_source
 
     with download_bar(quiet) as report:
-        return zoo.source(model, report)
+        return open_source(model, report)

@@ -23,7 +23,7 @@ from earmark.cli.program import (
 from earmark.errors import EarmarkError
 
 if TYPE_CHECKING:
-    from earmark.tagger import Tagger
+    from earmark.inference.tagger import Tagger
 
 
 @app.command()
@@ -62,8 +62,8 @@ def embed(
     """Writes what a model makes of recordings before it names sounds, one vector each."""
     one_matrix_thread()
     from earmark.audio.find import find_recordings
-    from earmark.embeddings import file_writer
-    from earmark.zoo import load
+    from earmark.inference.embeddings import file_writer
+    from earmark.inference.load import load
 
     write = file_writer(output)
     if stages is not None:
@@ -97,7 +97,7 @@ def embed(
 
 def _by_stages(model: str | None, stages: str, pool: str, threads: int | None) -> Tagger:
     """A tagger in PyTorch; "best" stands for the stages that served best."""
-    from earmark.stages import load_stages
+    from earmark.inference.stages import load_stages
 
     if model is None:
         raise typer.BadParameter("give a checkpoint or published weights", param_hint="--model")

@@ -23,14 +23,14 @@ from earmark.cli.program import (
     progress,
 )
 from earmark.errors import extra
-from earmark.files import write_atomically
+from earmark.model_file.atomic import write_atomically
 
 if TYPE_CHECKING:
     from earmark.data.manifest import Clip
-    from earmark.evaluate.answers import Way
-    from earmark.evaluate.augmented import MaskedPasses
-    from earmark.evaluate.evaluation import Evaluation
-    from earmark.tagger import Tagger
+    from earmark.evaluation.evaluation import Evaluation
+    from earmark.evaluation.predictions import Way
+    from earmark.evaluation.test_time_augmentation import MaskedPasses
+    from earmark.inference.tagger import Tagger
 
 
 @app.command()
@@ -86,9 +86,9 @@ def evaluate(
 ) -> None:
     """Judges a model by the clips of a manifest."""
     one_matrix_thread()
-    from earmark.data.packs.layout import table_of
-    from earmark.evaluate.evaluation import evaluate as judge
-    from earmark.evaluate.report import in_words, traces, write_report
+    from earmark.data.shards.layout import table_of
+    from earmark.evaluation.evaluation import evaluate as judge
+    from earmark.evaluation.report import summary, traces, write_report
 
     way = _way(windows=windows, whole=whole, center=center)
     manifest = table_of(manifest)
@@ -104,16 +104,16 @@ def evaluate(
         complain(f"warning: {warning}")
     if not found.answers.clips:
         raise typer.Exit(2)
-    print(f"{tagger.record.name}, judged by {manifest}\n\n{in_words(found)}")
+    print(f"{tagger.info.name}, judged by {manifest}\n\n{summary(found)}")
     if out is not None:
         settings: dict[str, Any] = {"way": way, "fold": fold, "limit": limit, "by": by, "tta": tta}
         settings |= {"engine": engine, "precision": precision}
         if passes:
             settings |= {"seed": seed, "masks": [asdict(masked.masks) for masked in passes]}
-        from earmark import weights
+        from earmark.hub import registry
 
-        files = [weights.find(name) for name in weights.members(model)]
-        written = write_report(found, traces(tagger.record, files, manifest, settings), out)
+        files = [registry.find(name) for name in registry.members(model)]
+        written = write_report(found, traces(tagger.info, files, manifest, settings), out)
         if not quiet and found.by_class and not any(path.suffix == ".png" for path in written):
             complain("plots need an optional part of earmark: pip install 'earmark[plot]'")
     if challenge is not None:
@@ -136,7 +136,7 @@ def _clips(
 ) -> list[Clip]:
     from earmark.data.manifest import read_manifest
     from earmark.errors import DataError
-    from earmark.evaluate.answers import choose
+    from earmark.evaluation.predictions import choose
 
     clips = choose(read_manifest(manifest, audio), fold, limit)
     if not unlabelled and not any(clip.labels for clip in clips):
@@ -156,11 +156,11 @@ def _open(
     model: str, how: dict[str, Any], quiet: bool, tta: int | None, masks: dict[str, int], seed: int
 ) -> tuple[Tagger, list[MaskedPasses]]:
     """The model, and what masks its members, where that was asked for."""
-    from earmark import weights
-    from earmark.tagger import Tagger
-    from earmark.zoo import load
+    from earmark.hub import registry
+    from earmark.inference.load import load
+    from earmark.inference.tagger import Tagger
 
-    names = weights.members(model)
+    names = registry.members(model)
     with download_bar(quiet) as report:
         members = [load(name, report=report, **how) for name in names]
     if how["threads"] is not None and any(Path(name).suffix == ".safetensors" for name in names):
@@ -169,10 +169,10 @@ def _open(
         torch.set_num_threads(how["threads"])
     passes: list[MaskedPasses] = []
     if tta is not None:
-        from earmark.evaluate.augmented import augmented
+        from earmark.evaluation.test_time_augmentation import augmented
 
         for index, name in enumerate(names):
-            members[index], masked = augmented(members[index], weights.find(name), tta, masks, seed)
+            members[index], masked = augmented(members[index], registry.find(name), tta, masks, seed)
             passes.append(masked)
     return Tagger.together(members), passes
 
@@ -201,17 +201,17 @@ def _challenge(
         raise typer.BadParameter(
             f"{name!r} is no name: it becomes the start of two files' names", param_hint="--dcase"
         )
-    from earmark.evaluate.challenge import meta_yaml, output_table, require_exclusive
+    from earmark.evaluation.dcase import meta_yaml, output_table, require_exclusive
 
-    require_exclusive(tagger.record)
+    require_exclusive(tagger.info)
     with extra("earmark evaluate --dcase", "train"):
-        from earmark.evaluate.complexity import complexity
-    cost = complexity(model, tagger.record.window_s)
+        from earmark.evaluation.complexity import complexity
+    cost = complexity(model, tagger.info.window_s)
 
     def write(found: Evaluation, passes: int | None, authors: Sequence[str], folder: Path) -> None:
         table = output_table(found.answers, found.labels)
         write_atomically(folder / f"{name}.output.csv", table)
-        meta = meta_yaml(name, tagger.record, cost, found, passes, authors)
+        meta = meta_yaml(name, tagger.info, cost, found, passes, authors)
         write_atomically(folder / f"{name}.meta.yaml", meta)
 
     return write

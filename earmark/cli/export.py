@@ -48,15 +48,16 @@ def export(
 ) -> None:
     """Writes a model for another runtime, unless it answers otherwise than the model."""
     one_matrix_thread()
-    from earmark.zoo import export as export_model
-
     with extra("earmark export", "train"):
-        from earmark.deploy.source import Form
+        from earmark.export.export import export as export_model
+        from earmark.export.source import Form, open_source
+        from earmark.export.targets import target_of
 
     form = Form(waveform, _length(seconds), precision)
     with download_bar(quiet) as report:
-        made = export_model(model, out, form, target=target, recordings=recording or (), report=report)
-    print(made.in_words())
+        runtime = target_of(out, target)
+        made = export_model(open_source(model, report), out, runtime, form, recording or ())
+    print(made.summary())
 
 
 def _length(text: str | None) -> float | Literal["dynamic"] | None:

@@ -26,7 +26,10 @@ def join(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Writes an ensemble, the mean of several models' logits, as one model file."""
-    from earmark.zoo import join as join_models
+    from earmark.errors import extra
+
+    with extra("writing an ensemble as one file", "train"):
+        from earmark.export.ensemble import join as join_models
 
     with download_bar(quiet) as report:
         join_models(models, out, name, report=report)

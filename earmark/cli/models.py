@@ -15,7 +15,7 @@ from earmark.cli.program import app
 from earmark.errors import extra
 
 if TYPE_CHECKING:
-    from earmark.weights import Published
+    from earmark.hub.registry import Published
 
 
 @app.command()
@@ -26,16 +26,16 @@ def models(
     ] = None,
 ) -> None:
     """Lists the models that are known by name, and which of them are on this machine."""
-    from earmark import weights
+    from earmark.hub import registry
 
     if plot is not None:
         with extra("earmark models --plot", "plot"):
-            from earmark.plots import plot_models
+            from earmark.evaluation.plots import plot_models
 
-        plot_models(weights.published().values(), plot)
+        plot_models(registry.published().values(), plot)
         return
-    own = [_shipped_row(name) for name in weights.shipped()]
-    others = [_published_row(known) for known in weights.published().values()]
+    own = [_shipped_row(name) for name in registry.shipped()]
+    others = [_published_row(known) for known in registry.published().values()]
     if as_json:
         print(json.dumps(own + others, indent=1, ensure_ascii=False))
         return
@@ -52,26 +52,26 @@ def models(
 
 
 def _shipped_row(name: str) -> dict[str, Any]:
-    from earmark import weights
-    from earmark.model_file import read_record
+    from earmark.hub import registry
+    from earmark.model_file.onnx_file import read_info
 
-    path = weights.find(name)
-    record = read_record(path)
+    path = registry.find(name)
+    info = read_info(path)
     return {
         "name": name,
-        "default": name == weights.DEFAULT,
+        "default": name == registry.DEFAULT,
         "path": str(path),
-        "labels": len(record.labels),
-        "sample_rate": record.front_end.sample_rate,
-        "window_s": record.window_s,
+        "labels": len(info.labels),
+        "sample_rate": info.front_end.sample_rate,
+        "window_s": info.window_s,
         "megabytes": round(path.stat().st_size / 1e6, 1),
-        "license": record.license,
-        "description": record.description,
-        "architecture": record.architecture,
-        "arguments": dict(record.arguments),
-        "front_end": record.front_end.to_dict(),
-        "task": record.task,
-        "source": record.source,
+        "license": info.license,
+        "description": info.description,
+        "architecture": info.architecture,
+        "arguments": dict(info.arguments),
+        "front_end": info.front_end.to_dict(),
+        "task": info.task,
+        "source": info.source,
     }
 
 
@@ -126,29 +126,27 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="The whole record, as JSON.")] = False,
 ) -> None:
     """Prints what a model carries: its card, labels, front-end and scores."""
-    from earmark import weights
-    from earmark.ensemble import joined
-    from earmark.model_file import read_record
+    from earmark.hub import registry
+    from earmark.inference.ensemble import joined
+    from earmark.model_file.onnx_file import read_info
 
-    names = (None,) if model is None else weights.members(model)
-    record = joined([read_record(weights.find(name)) for name in names])
+    names = (None,) if model is None else registry.members(model)
+    info = joined([read_info(registry.find(name)) for name in names])
     if as_json:
-        print(json.dumps(json.loads(record.to_json()), indent=1, ensure_ascii=False))
+        print(json.dumps(json.loads(info.to_json()), indent=1, ensure_ascii=False))
         return
-    print(f"{record.name}: {record.description}")
-    threshold = "of each label" if isinstance(record.threshold, tuple) else record.threshold
+    print(f"{info.name}: {info.description}")
+    threshold = "of each label" if isinstance(info.threshold, tuple) else info.threshold
+    print(f"task: {info.task}, threshold: {threshold}, window: {info.window_s} s, padding: {info.padding}")
+    if info.calibration is not None:
+        fitted_on = ", ".join(f"{key} {value}" for key, value in info.calibration.fitted_on.items())
+        print(f"calibration: {info.calibration.method}; scores are probabilities; fitted on: {fitted_on}")
     print(
-        f"task: {record.task}, threshold: {threshold}, window: {record.window_s} s, padding: {record.padding}"
+        f"architecture: {info.architecture} {json.dumps(dict(info.arguments))},"
+        f" embedding: {info.embedding_size}"
     )
-    if record.calibration is not None:
-        fitted_on = ", ".join(f"{key} {value}" for key, value in record.calibration.fitted_on.items())
-        print(f"calibration: {record.calibration.method}; scores are probabilities; fitted on: {fitted_on}")
-    print(
-        f"architecture: {record.architecture} {json.dumps(dict(record.arguments))},"
-        f" embedding: {record.embedding_size}"
-    )
-    for front_end in record.front_ends:
+    for front_end in info.front_ends:
         print("front-end: " + ", ".join(f"{key} {value}" for key, value in front_end.to_dict().items()))
-    print(f"license: {record.license}\nlabels: {', '.join(record.labels)}")
-    if record.card:
-        print(f"\n{record.card}")
+    print(f"license: {info.license}\nlabels: {', '.join(info.labels)}")
+    if info.card:
+        print(f"\n{info.card}")

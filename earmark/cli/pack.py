@@ -58,9 +58,9 @@ def pack(
     one_matrix_thread()
     import os
 
-    from earmark.data.packs.layout import BAD
-    from earmark.data.packs.writer import Packing
-    from earmark.data.packs.writer import pack as write_pack
+    from earmark.data.shards.layout import BAD
+    from earmark.data.shards.writer import Packing
+    from earmark.data.shards.writer import pack as write_pack
 
     clips = _clips(manifests, audio, corpus, split)
     packing = Packing(form, codec, sample_rate, shard_clips, _chosen(labels, corpus))
@@ -85,7 +85,7 @@ def pack(
 def _clips(manifests: list[Path], audio: Path | None, corpus: str | None, split: str) -> list[Clip]:
     from earmark.data.corpora import load_corpus
     from earmark.data.manifest import read_manifest
-    from earmark.data.packs.layout import table_of
+    from earmark.data.shards.layout import table_of
 
     if corpus is not None:
         if audio is not None:
@@ -99,7 +99,7 @@ def _clips(manifests: list[Path], audio: Path | None, corpus: str | None, split:
 def _chosen(labels: str | None, corpus: str | None) -> tuple[str, ...] | None:
     """The labels that were asked for; else those of the corpus, where they are published."""
     from earmark.errors import ModelError
-    from earmark.labels import label_set
+    from earmark.model_file.labels import label_set
 
     if labels is not None:
         return _read(labels)
@@ -111,7 +111,7 @@ def _chosen(labels: str | None, corpus: str | None) -> tuple[str, ...] | None:
 
 def _read(source: str) -> tuple[str, ...]:
     from earmark.errors import DataError
-    from earmark.labels import label_set
+    from earmark.model_file.labels import label_set
 
     path = Path(source)
     if not path.suffix and not path.exists():

@@ -15,8 +15,8 @@ from earmark.cli.program import app, download_bar
 from earmark.errors import extra
 
 if TYPE_CHECKING:
-    from earmark.frontend import FrontEnd
-    from earmark.weights import Published
+    from earmark.features.front_end import FrontEnd
+    from earmark.hub.registry import Published
 
 
 @app.command()
@@ -29,7 +29,7 @@ def pull(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Fetches published weights, checks them, and makes a model file of them."""
-    from earmark.zoo import pull as pull_weights
+    from earmark.hub.pull import pull as pull_weights
 
     with download_bar(quiet) as report:
         print(pull_weights(name, source=source, again=again, report=report))
@@ -62,17 +62,17 @@ def convert(
     license: Annotated[str, typer.Option(help="Of the weights.")] = "",  # noqa: A002
 ) -> None:
     """Makes a model file of any checkpoint of a known architecture, if all its weights fit."""
-    from earmark.record import Record
+    from earmark.model_file.info import ModelInfo
 
     with extra("earmark convert", "train"):
-        from earmark.deploy.convert import convert as convert_weights
+        from earmark.hub.build import convert as convert_weights
         from earmark.models.registry import configure
 
     arguments = _values(arch_args or [], "--arch-args")
     configure(arch, **arguments)
     names = _labels(labels, arguments.pop("num_classes", None))
     kin = _kin(arch, labels)
-    record = Record(
+    info = ModelInfo(
         name=name or out.stem,
         labels=names,
         front_end=_front_end(front_end or [], kin),
@@ -86,21 +86,21 @@ def convert(
         source=f"converted from {weights.name}",
     )
     checkpoint = out.with_suffix(".safetensors")
-    convert_weights(weights, record, checkpoint=checkpoint, model_file=out)
+    convert_weights(weights, info, checkpoint=checkpoint, model_file=out)
     print(out)
     print(checkpoint)
 
 
 def _kin(architecture: str, labels: str | None) -> Published | None:
     """The first published model of an architecture, if possible with these labels."""
-    from earmark.weights import published
+    from earmark.hub.registry import published
 
     same = [known for known in published().values() if known.architecture == architecture]
     return min(same, key=lambda known: known.labels != labels, default=None)
 
 
 def _usual_task(labels: str | None) -> str | None:
-    from earmark.weights import published
+    from earmark.hub.registry import published
 
     tasks = (known.task for known in published().values() if labels and known.labels == labels)
     return next(tasks, None)
@@ -125,7 +125,7 @@ def _labels(labels: str | None, num_classes: Any) -> tuple[str, ...]:
         names = tuple(line.strip() for line in Path(labels).read_text(encoding="utf-8").splitlines())
         names = tuple(name for name in names if name)
     else:
-        from earmark.labels import label_set
+        from earmark.model_file.labels import label_set
 
         names = label_set(labels)
     if num_classes not in (None, len(names)):
@@ -136,8 +136,8 @@ def _labels(labels: str | None, num_classes: Any) -> tuple[str, ...]:
 
 
 def _front_end(options: Sequence[str], kin: Published | None) -> FrontEnd:
-    from earmark.frontend import FrontEnd
-    from earmark.weights import FRONT_ENDS
+    from earmark.features.front_end import FrontEnd
+    from earmark.hub.registry import FRONT_ENDS
 
     named = [option for option in options if "=" not in option]
     if len(named) > 1 or any(name not in FRONT_ENDS for name in named):

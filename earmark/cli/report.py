@@ -53,9 +53,9 @@ def report(
     """Compares models by size, speed, memory and scores, with each engine and precision."""
     one_matrix_thread()
     from earmark.cli.bench import recording
-    from earmark.evaluate import comparison, speed
-    from earmark.evaluate.report import aligned
-    from earmark.zoo import load
+    from earmark.evaluation import comparison, speed
+    from earmark.evaluation.report import aligned
+    from earmark.inference.load import load
 
     names, manifest = _parted(models)
     clips = _clips(manifest, audio, fold, limit)
@@ -74,7 +74,7 @@ def report(
     if as_json:
         print(json.dumps(comparison.to_dict(lines, traced), indent=1, ensure_ascii=False))
     else:
-        print("\n".join(aligned(comparison.table(lines))), comparison.in_words(lines), sep="\n\n")
+        print("\n".join(aligned(comparison.table(lines))), comparison.summary(lines), sep="\n\n")
     if out is not None:
         comparison.write(lines, traced, out)
 
@@ -91,9 +91,9 @@ def _parted(models: Sequence[str]) -> tuple[list[str], Path | None]:
 
 def _clips(manifest: Path | None, audio: Path | None, fold: int | None, limit: int | None) -> list[Clip]:
     from earmark.data.manifest import read_manifest
-    from earmark.data.packs.layout import table_of
+    from earmark.data.shards.layout import table_of
     from earmark.errors import DataError
-    from earmark.evaluate.answers import choose
+    from earmark.evaluation.predictions import choose
 
     if manifest is None:
         return []
@@ -105,7 +105,7 @@ def _clips(manifest: Path | None, audio: Path | None, fold: int | None, limit: i
 
 def _traced(manifest: Path | None) -> dict[str, str] | None:
     from earmark.data.manifest import file_hash
-    from earmark.data.packs.layout import table_of
+    from earmark.data.shards.layout import table_of
 
     if manifest is None:
         return None

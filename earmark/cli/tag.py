@@ -24,11 +24,11 @@ from earmark.cli.program import (
     progress,
 )
 from earmark.errors import EarmarkError
-from earmark.files import write_atomically
-from earmark.output import Format
+from earmark.inference.formats import Format
+from earmark.model_file.atomic import write_atomically
 
 if TYPE_CHECKING:
-    from earmark.tagger import Limit, Result, Tagger
+    from earmark.inference.tagger import Limit, Result, Tagger
 
 
 @app.command()
@@ -71,8 +71,8 @@ def tag(
     """Says what is heard in recordings."""
     one_matrix_thread()
     from earmark.audio.find import find_recordings
-    from earmark.output import layout
-    from earmark.zoo import load
+    from earmark.inference.formats import layout
+    from earmark.inference.load import load
 
     with download_bar(quiet) as report:
         tagger = load(model, threads=threads, engine=engine, precision=precision, report=report)
@@ -103,7 +103,7 @@ def tag(
 
 def _view(tagger: Tagger, rollup: bool, only: list[str] | None) -> Callable[[Result], Result]:
     """What is to be seen of a result; labels that cannot be are found out before anything is tagged."""
-    from earmark.labels import choose, rolled_up_labels
+    from earmark.model_file.labels import choose, rolled_up_labels
 
     labels = rolled_up_labels(tagger.labels) if rollup else tagger.labels
     wanted = None if only is None else ",".join(only)
@@ -121,9 +121,9 @@ def _threshold(text: str | None, tagger: Tagger) -> Limit | None:
     if text is None:
         return None
     if text == "auto":
-        if tagger.record.threshold is None:
+        if tagger.info.threshold is None:
             raise typer.BadParameter(
-                f"model {tagger.record.name} has no threshold of its own: give a number",
+                f"model {tagger.info.name} has no threshold of its own: give a number",
                 param_hint="--threshold",
             )
         return "auto"

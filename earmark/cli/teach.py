@@ -18,7 +18,7 @@ from earmark.cli.program import app, complain, download_bar, progress
 from earmark.errors import extra
 
 if TYPE_CHECKING:
-    from earmark.train.distillation import Kind
+    from earmark.training.distill.losses import Kind
 
 
 @app.command()
@@ -65,9 +65,9 @@ def teach(
         import torch
 
         from earmark.data.manifest import file_hash, read_manifest
-        from earmark.data.packs.layout import table_of
-        from earmark.train.listener import open_listener
-        from earmark.train.teach import teach as ask
+        from earmark.data.shards.layout import table_of
+        from earmark.training.distill.precompute import teach as ask
+        from earmark.training.distill.teacher_model import open_listener
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -101,22 +101,22 @@ def teach(
 
 def _fetched(models: list[str], quiet: bool) -> list[str]:
     """The models, "a+b" apart; published ones are fetched where they are not on this machine."""
-    from earmark import weights
-    from earmark.zoo import pull
+    from earmark.hub import registry
+    from earmark.hub.pull import pull
 
     names = [name for model in models for name in (_parts(model))]
     with download_bar(quiet) as report:
         for name in names:
-            known = None if weights.look(name) else weights.published().get(name)
+            known = None if registry.look(name) else registry.published().get(name)
             if known and known.labels:
                 pull(known.name, report=report)
     return names
 
 
 def _parts(model: str) -> tuple[str, ...]:
-    from earmark import weights
+    from earmark.hub import registry
 
-    return (model,) if Path(model).exists() or model.startswith("hf:") else weights.members(model)
+    return (model,) if Path(model).exists() or model.startswith("hf:") else registry.members(model)
 
 
 @contextmanager

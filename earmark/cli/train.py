@@ -14,7 +14,7 @@ import typer
 
 from earmark.cli.program import app
 from earmark.errors import extra
-from earmark.files import write_atomically
+from earmark.model_file.atomic import write_atomically
 
 
 @app.command()
@@ -46,15 +46,15 @@ def train(
     with extra("earmark train", "train"):
         import torch
 
-        from earmark.config import to_toml
-        from earmark.deploy.export import export_model
-        from earmark.train.card import model_card
-        from earmark.train.devices import open_devices
-        from earmark.train.folds import cross_validate, run_folder
-        from earmark.train.loggers import logging_to, open_loggers
-        from earmark.train.loop import train as train_network
-        from earmark.train.plan import plan
-        from earmark.train.recipe import load_recipe
+        from earmark.export.export import export_model
+        from earmark.training.config.recipe import load_recipe
+        from earmark.training.config.toml import to_toml
+        from earmark.training.cross_validation import cross_validate, run_folder
+        from earmark.training.loggers import logging_to, open_loggers
+        from earmark.training.model_card import model_card
+        from earmark.training.runtime.devices import open_devices
+        from earmark.training.runtime.dry_run import plan
+        from earmark.training.trainer import train as train_network
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -62,7 +62,7 @@ def train(
     loaded = load_recipe(recipe, [*(override or []), *chosen])
     loggers = open_loggers([*loaded.logging.to, *(log or [])])
     if dry_run:
-        planned = plan(loaded, fold).in_words().splitlines()
+        planned = plan(loaded, fold).summary().splitlines()
         print(to_toml(loaded.model_dump(mode="json")))
         print("\n".join(f"# {line}" for line in planned))
         return
@@ -85,7 +85,7 @@ def train(
             return
     card = model_card(loaded, judgement)
     model_file = folder / f"{loaded.name}.onnx"
-    difference = export_model(judgement.network, judgement.record.changed(card=card), model_file)
+    difference = export_model(judgement.network, judgement.info.changed(card=card), model_file)
     write_atomically(folder / "card.md", card)
     if not quiet:
         print(f"wrote {model_file} (equal to the network within {difference:.1g})", file=sys.stderr)

@@ -3,7 +3,7 @@
 Conventions: waveforms are float32 (batch, time), log-mels float32 (batch, mel, frame), targets float32
 (batch, class). All that is random is drawn from the generator on the CPU, so a seed gives the same batch on
 any device and for any number of loader workers; where several processes hold a batch together, see
-:mod:`earmark.data.rows`. No step waits for a device. Nothing is changed in place.
+:mod:`earmark.data.batch_rng`. No step waits for a device. Nothing is changed in place.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from earmark.data.rows import all_rows, each_row
-from earmark.frontend import FrontEnd, mel_bank
+from earmark.data.batch_rng import all_rows, each_row
+from earmark.features.front_end import FrontEnd, mel_bank
 
 DB_PER_NEPER = 10 / np.log(10)
 

@@ -18,10 +18,10 @@ from torch.utils.data import Dataset
 
 from earmark.audio import pad
 from earmark.data.manifest import Clip, targets
-from earmark.data.packs.order import Whole, near_order
-from earmark.data.reading import read_clip, read_piece
+from earmark.data.read_clip import read_clip, read_piece
+from earmark.data.shards.sampler import Whole, near_order
 from earmark.errors import AudioError, EarmarkError
-from earmark.record import Padding
+from earmark.model_file.info import Padding
 
 Batch = tuple[Tensor, Tensor]
 

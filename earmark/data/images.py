@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from earmark.data.dataset import Batch
 from earmark.data.manifest import Clip, targets
 from earmark.errors import DataError, ModelError, extra
-from earmark.frontend import FrontEnd
+from earmark.features.front_end import FrontEnd
 
 Floats = NDArray[np.float32]
 Box = tuple[float, float, float, float]
@@ -70,7 +70,7 @@ class ImageDataset(Dataset[Batch]):
 
 
 def image_features(clips: Iterable[Clip], front_end: FrontEnd, frames: int) -> Iterator[tuple[int, Floats]]:
-    """Images to judge by, in the place of :func:`earmark.evaluate.predict.clip_windows`.
+    """Images to judge by, in the place of :func:`earmark.evaluation.predict.clip_windows`.
 
     Yields:
         Position of the clip, and its features (mel, frame).

@@ -18,12 +18,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from earmark.errors import ModelError
-from earmark.files import write_atomically
-from earmark.learned_frontend import LearnedFrontEnd
-from earmark.models.hearing import front_end_of, with_front_end
+from earmark.features.learned import LearnedFrontEnd
+from earmark.model_file.atomic import write_atomically
+from earmark.model_file.info import ModelInfo
 from earmark.models.network import Network
 from earmark.models.registry import configure, create_model
-from earmark.record import Record
+from earmark.models.waveform_network import front_end_of, with_front_end
 
 RECORD_KEY = "earmark.record"
 HASH_KEY = "earmark.sha256"
@@ -31,44 +31,44 @@ STORED_AS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat1
 """Precision of a record -> type of its checkpoint's weights; a network computes in float32 always."""
 
 
-def save_checkpoint(path: str | PathLike[str], network: Network, record: Record) -> None:
+def save_checkpoint(path: str | PathLike[str], network: Network, info: ModelInfo) -> None:
     """Writes a network's weights and its record, whole or not at all.
 
     Args:
         path: The file, customarily named "*.safetensors"; its folder is made where it is missing.
         network: Built as the record says, on any device, in any memory format.
-        record: What the weights are; they are rounded to its precision.
+        info: What the weights are; they are rounded to its precision.
 
     Raises:
         ModelError: If the record describes another network, or a precision that only graphs have.
         OSError: If the file cannot be written; a previous one is then untouched.
     """
-    if configure(record.architecture, **_arguments(record)) != network.config:
+    if configure(info.architecture, **_arguments(info)) != network.config:
         raise ModelError(
-            f"the record describes {record.architecture} for {len(record.labels)} labels "
-            f"with {dict(record.arguments)}, the network is {network.config}: give the record of this network"
+            f"the record describes {info.architecture} for {len(info.labels)} labels "
+            f"with {dict(info.arguments)}, the network is {network.config}: give the record of this network"
         )
-    learned = record.front_end if isinstance(record.front_end, LearnedFrontEnd) else None
+    learned = info.front_end if isinstance(info.front_end, LearnedFrontEnd) else None
     if front_end_of(network) != learned:
         raise ModelError(
             f"the network has the learned front-end {front_end_of(network)}, its record has {learned}: "
             "give the record of this network"
         )
-    if record.precision not in STORED_AS:
+    if info.precision not in STORED_AS:
         raise ModelError(
-            f"{path}: a checkpoint cannot be of {record.precision}: write a model file (.onnx), or one of "
+            f"{path}: a checkpoint cannot be of {info.precision}: write a model file (.onnx), or one of "
             f"{', '.join(STORED_AS)}"
         )
-    stored_as = STORED_AS[record.precision]
+    stored_as = STORED_AS[info.precision]
     tensors = {
         name: tensor.detach().to("cpu", stored_as if tensor.is_floating_point() else None).contiguous()
         for name, tensor in network.state_dict().items()
     }
-    text = record.to_json()
+    text = info.to_json()
     write_atomically(path, _ordered(save(tensors, {RECORD_KEY: text, HASH_KEY: _hash(text, tensors)})))
 
 
-def load_checkpoint(path: str | PathLike[str]) -> tuple[Network, Record]:
+def load_checkpoint(path: str | PathLike[str]) -> tuple[Network, ModelInfo]:
     """Reads what save_checkpoint wrote; every tensor must be there and none besides.
 
     Weights of 16 bits become float32.
@@ -93,24 +93,22 @@ def load_checkpoint(path: str | PathLike[str]) -> tuple[Network, Record]:
             f"{path}: the checkpoint is damaged (its SHA-256 does not match): fetch or train it again"
         )
     try:
-        record = Record.from_json(text)
+        info = ModelInfo.from_json(text)
         # The fresh weights are overwritten: drawing them must change no one's chance.
         with torch.random.fork_rng(devices=[]):
-            network = with_front_end(
-                create_model(record.architecture, **_arguments(record)), record.front_end
-            )
+            network = with_front_end(create_model(info.architecture, **_arguments(info)), info.front_end)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         problem = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
-        raise ModelError(f"{path}: the weights are not those of {record.architecture}: {problem}") from None
-    return network.eval(), record
+        raise ModelError(f"{path}: the weights are not those of {info.architecture}: {problem}") from None
+    return network.eval(), info
 
 
-def _arguments(record: Record) -> dict[str, object]:
-    return {**record.arguments, "num_classes": len(record.labels)}
+def _arguments(info: ModelInfo) -> dict[str, object]:
+    return {**info.arguments, "num_classes": len(info.labels)}
 
 
 def _read(path: str | PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]:

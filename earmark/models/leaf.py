@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from earmark.frontend import FrontEnd, mel_bank
-from earmark.learned_frontend import LearnedFrontEnd
+from earmark.features.front_end import FrontEnd, mel_bank
+from earmark.features.learned import LearnedFrontEnd
 from earmark.models.layers import pad_same
 from earmark.models.log_mel import check_waveform
 

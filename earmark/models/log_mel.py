@@ -1,9 +1,9 @@
-"""The log-mel transform in PyTorch, for training: the twin of :class:`earmark.frontend.LogMel`.
+"""The log-mel transform in PyTorch, for training: the twin of :class:`earmark.features.front_end.LogMel`.
 
 Conventions: a waveform is float32 in [-1, 1], shape (batch, time); a log-mel is float32, shape
-(batch, mel, frame). All constants derive from the :class:`~earmark.frontend.FrontEnd`, so nothing of this
-module enters a checkpoint. What training varies stands apart, in :meth:`LogMel.forward_jittered`; evaluation
-knows no chance.
+(batch, mel, frame). All constants derive from the :class:`~earmark.features.front_end.FrontEnd`, so
+nothing of this module enters a checkpoint. What training varies is in
+:meth:`LogMel.forward_jittered`; evaluation is deterministic.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from earmark.errors import AudioError, ModelError
-from earmark.frontend import FrontEnd, mel_bank, window
+from earmark.features.front_end import FrontEnd, mel_bank, window
 
 
 class LogMel(nn.Module):

@@ -53,8 +53,8 @@ class NetworkConfig:
 
     Attributes:
         num_classes: Length of the logits.
-        fused: Whether batch norms are folded into the layers before them (:mod:`earmark.models.fold`); made
-            of a trained network, to run it.
+        fused: Whether batch norms are folded into the layers before them
+            (:mod:`earmark.models.fuse_batch_norm`); made of a trained network, to run it.
 
     Raises:
         ModelError: If a value is not possible.

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from earmark.errors import ModelError
-from earmark.models.fold import fold_norms
+from earmark.models.fuse_batch_norm import fold_norms
 from earmark.models.network import Network, NetworkConfig
 
 N = TypeVar("N", bound=Network)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from earmark.learned_frontend import LearnedFrontEnd
+from earmark.features.learned import LearnedFrontEnd
 from earmark.models.layers import ChannelNorm, pad_same
 from earmark.models.log_mel import check_waveform
 

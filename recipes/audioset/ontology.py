@@ -1,6 +1,6 @@
 """Writes AudioSet's labels and ontology as the table that ships with the package.
 
-    python recipes/audioset/ontology.py --source audioset.json [--out earmark/shipped/audioset.tsv]
+    python recipes/audioset/ontology.py --source audioset.json [--out earmark/model_file/audioset.tsv]
 
 The source is JSON: "labels" lists [number, id, name] of the 527 evaluated classes in their published order,
 "ontology" is Google's list of nodes with "id", "name" and "children" (ids). The table has one line a node,
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from earmark.errors import DataError, EarmarkError
-from earmark.files import write_atomically
+from earmark.model_file.atomic import write_atomically
 
-SHIPPED = Path(__file__).resolve().parents[2] / "earmark" / "shipped" / "audioset.tsv"
+SHIPPED = Path(__file__).resolve().parents[2] / "earmark" / "model_file" / "audioset.tsv"
 HEAD = """\
 # AudioSet's {labels} labels, in the order of the models' classes, and the other nodes of its ontology.
 # Columns: id, lines of the children (the first node is 0), name. Made by recipes/audioset/ontology.py.

@@ -22,8 +22,8 @@ import earmark
 from earmark.audio import load_audio, pad, resample
 from earmark.data.manifest import Clip, read_manifest, targets
 from earmark.errors import EarmarkError
-from earmark.evaluate import metrics
-from earmark.evaluate.predict import predict
+from earmark.evaluation import metrics
+from earmark.evaluation.predict import predict
 from earmark.models.checkpoint import load_checkpoint
 from earmark.models.log_mel import LogMel
 
@@ -76,11 +76,11 @@ def judge_folds(run: Path) -> None:
     print("| clip | accuracy | macro mAP |\n|---|---|---|")
     for name, worsen in WORSE.items():
         truth, scores = [], []
-        for fold, (network, record) in zip(recipe["data"]["folds"], folds, strict=True):
+        for fold, (network, info) in zip(recipe["data"]["folds"], folds, strict=True):
             judged = [clip for clip in clips if clip.fold == fold]
-            truth.append(targets(judged, record.labels))
-            windows = _windows(judged, worsen, round(record.window_s * RATE))
-            scores.append(predict(network, LogMel(record.front_end), windows, record.task))
+            truth.append(targets(judged, info.labels))
+            windows = _windows(judged, worsen, round(info.window_s * RATE))
+            scores.append(predict(network, LogMel(info.front_end), windows, info.task))
         truth_table, score_table = np.concatenate(truth), np.concatenate(scores)
         precision = metrics.macro(metrics.average_precision(truth_table, score_table))
         print(f"| {name} | {metrics.accuracy(truth_table, score_table):.3f} | {precision:.3f} |", flush=True)

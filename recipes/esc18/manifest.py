@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from earmark.errors import DataError, EarmarkError
-from earmark.files import write_atomically
+from earmark.model_file.atomic import write_atomically
 
 COLUMNS = ("path", "labels", "fold", "license", "author", "source", "title")
 

@@ -48,7 +48,7 @@ from studio import (
 )
 
 from earmark.errors import DataError, EarmarkError
-from earmark.files import write_atomically
+from earmark.model_file.atomic import write_atomically
 
 SPLITS = ("train", "test")
 COLUMNS = ("path", "labels", "fold", "kind", "group", "license", "author", "source", "title")

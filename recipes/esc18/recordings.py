@@ -32,7 +32,7 @@ from lookalikes import SHORTEST, Clips
 from studio import RATE, SAMPLES, read_sound, run
 
 from earmark.errors import DataError, EarmarkError
-from earmark.files import write_atomically
+from earmark.model_file.atomic import write_atomically
 
 TABLE = Path(__file__).with_suffix(".csv")
 COLUMNS = ("path", "labels", "fold", "kind", "license", "author", "source", "title")

@@ -28,7 +28,7 @@ import soxr
 from music import DRUM_KITS, DRUMS, Note, Score
 from studio import RATE, SAMPLES, Studio, at_level, fit, fluidsynth, in_a_room
 
-from earmark.files import write_atomically
+from earmark.model_file.atomic import write_atomically
 
 COLUMNS = ("path", "labels", "fold", "kind", "license", "author", "source", "title")
 Source = Callable[[np.random.Generator, int], np.ndarray]

@@ -11,7 +11,7 @@ import torch
 
 from earmark.audio import resample
 from earmark.data import augment
-from earmark.frontend import EFFICIENTAT, SP4ASC, LogMel, mel_bank
+from earmark.features.front_end import EFFICIENTAT, SP4ASC, LogMel, mel_bank
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FILL = 9.0

@@ -10,9 +10,9 @@ import pytest
 
 from earmark.data.corpora import CORPORA, load_corpus
 from earmark.data.manifest import Clip, label_set, targets
-from earmark.data.reading import read_clip
+from earmark.data.read_clip import read_clip
 from earmark.errors import DataError
-from earmark.labels import label_set as published_labels
+from earmark.model_file.labels import label_set as published_labels
 
 SPLITS = {name: corpus.splits or ("",) for name, corpus in CORPORA.items()}
 SPLITS["images"] = ("train", "val")

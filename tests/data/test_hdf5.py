@@ -16,10 +16,10 @@ from earmark.data.corpora import load_corpus
 from earmark.data.dataset import ClipDataset
 from earmark.data.hdf5 import _opened, read_member, read_table
 from earmark.data.manifest import Clip
-from earmark.data.reading import read_clip
+from earmark.data.read_clip import read_clip
 from earmark.errors import AudioError, DataError, MissingExtraError
-from earmark.evaluate.predict import clip_windows
-from earmark.labels import label_set
+from earmark.evaluation.predict import clip_windows
+from earmark.model_file.labels import label_set
 
 RATE = 32000
 ROLL = 2000

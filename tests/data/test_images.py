@@ -11,8 +11,8 @@ from torch import nn
 from earmark.data.images import ImageDataset, image_features, read_image
 from earmark.data.manifest import Clip
 from earmark.errors import DataError, MissingExtraError, ModelError
-from earmark.evaluate.predict import predict
-from earmark.frontend import FSDKAGGLE, FrontEnd
+from earmark.evaluation.predict import predict
+from earmark.features.front_end import FSDKAGGLE, FrontEnd
 from earmark.models import create_model
 
 FRONT_END = FrontEnd(n_mels=32)

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from earmark.learned_frontend import LearnedFrontEnd
+from earmark.features.learned import LearnedFrontEnd
 from earmark.models import Network, create_model
-from earmark.models.flax_names import flax_names, state_dict_from_flax
-from earmark.models.hearing import WaveformNetwork
+from earmark.models.flax_weights import flax_names, state_dict_from_flax
+from earmark.models.waveform_network import WaveformNetwork
 
 COMMITTED = Path(__file__).resolve().parents[1] / "golden" / "audax_models.npz"
 #: Our name -> theirs.

@@ -6,18 +6,18 @@ import numpy as np
 import onnxruntime
 import torch
 
-from earmark.deploy.export import TOLERANCE, export_model
+from earmark.export.export import TOLERANCE, export_model
+from earmark.model_file.info import ModelInfo
 from earmark.models import Network
-from earmark.record import Record
 
 
 @torch.no_grad()
-def assert_exports(network: Network, record: Record, path: Path) -> None:
+def assert_exports(network: Network, info: ModelInfo, path: Path) -> None:
     """Exports a network that takes log-mels and compares at lengths that the export did not try."""
-    assert export_model(network, record, path) <= TOLERANCE
+    assert export_model(network, info, path) <= TOLERANCE
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for batch, frames in [(1, 1), (2, 7), (1, 32), (4, 33), (1, 101)]:
-        log_mel = np.random.default_rng(1).standard_normal((batch, record.front_end.n_mels, frames))
+        log_mel = np.random.default_rng(1).standard_normal((batch, info.front_end.n_mels, frames))
         log_mel = log_mel.astype(np.float32)
         answers = session.run(["logits", "embedding"], {"log_mel": log_mel})
         for want, got in zip(network(torch.from_numpy(log_mel)), answers, strict=True):

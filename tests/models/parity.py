@@ -9,7 +9,7 @@ import torch
 from golden_weights import build_tensors, digest, read_index, read_manifest, synth_10s
 from torch import Tensor
 
-from earmark.frontend import FrontEnd
+from earmark.features.front_end import FrontEnd
 from earmark.models import Network, create_model
 from earmark.models.log_mel import LogMel
 

@@ -7,15 +7,15 @@ import torch
 from safetensors.torch import load, save
 
 from earmark.errors import ModelError
-from earmark.frontend import FrontEnd
+from earmark.features.front_end import FrontEnd
+from earmark.model_file.info import ModelInfo
 from earmark.models import Network, create_model
 from earmark.models.checkpoint import HASH_KEY, RECORD_KEY, _hash, load_checkpoint, save_checkpoint
-from earmark.record import Record
 
 
 @pytest.fixture
-def record() -> Record:
-    return Record(
+def info() -> ModelInfo:
+    return ModelInfo(
         name="two",
         labels=("rain", "Türklingel"),
         front_end=FrontEnd(n_mels=64),
@@ -29,14 +29,14 @@ def record() -> Record:
 
 
 @pytest.fixture
-def network(record) -> Network:
+def network(info) -> Network:
     torch.manual_seed(0)
-    return create_model("mn01", num_classes=2, **record.arguments)
+    return create_model("mn01", num_classes=2, **info.arguments)
 
 
 @pytest.fixture
-def path(tmp_path, network, record):
-    save_checkpoint(tmp_path / "two.safetensors", network, record)
+def path(tmp_path, network, info):
+    save_checkpoint(tmp_path / "two.safetensors", network, info)
     return tmp_path / "two.safetensors"
 
 
@@ -46,9 +46,9 @@ def rewrite(path, tensors, metadata):
     path.write_bytes(save(tensors, metadata))
 
 
-def test_comes_back_as_saved(path, network, record):
+def test_comes_back_as_saved(path, network, info):
     loaded, loaded_record = load_checkpoint(path)
-    assert loaded_record == record
+    assert loaded_record == info
     assert not loaded.training
     assert loaded.config == network.config
     state = network.state_dict()
@@ -57,9 +57,9 @@ def test_comes_back_as_saved(path, network, record):
     assert [file.name for file in path.parent.iterdir()] == ["two.safetensors"]
 
 
-def test_memory_format_and_training_mode_do_not_matter(path, network, record, tmp_path):
+def test_memory_format_and_training_mode_do_not_matter(path, network, info, tmp_path):
     network.to(memory_format=torch.channels_last).train()
-    save_checkpoint(tmp_path / "other.safetensors", network, record)
+    save_checkpoint(tmp_path / "other.safetensors", network, info)
     assert (tmp_path / "other.safetensors").read_bytes() == path.read_bytes()
     assert network.training
 
@@ -76,10 +76,10 @@ def test_loading_changes_no_ones_chance(path):
     "changes",
     [{"labels": ("a", "b", "c")}, {"arguments": {}}, {"architecture": "mn02"}, {"architecture": "mn"}],
 )
-def test_a_record_of_another_network_is_not_saved(path, network, record, changes):
+def test_a_record_of_another_network_is_not_saved(path, network, info, changes):
     before = path.read_bytes()
     with pytest.raises(ModelError):
-        save_checkpoint(path, network, record.changed(**changes))
+        save_checkpoint(path, network, info.changed(**changes))
     assert path.read_bytes() == before
 
 
@@ -125,8 +125,8 @@ def test_a_file_of_others_is_refused(path, tmp_path):
         ({"architecture": "mn02", "arguments": {}}, "not those of mn02"),
     ],
 )
-def test_a_record_that_does_not_fit_is_refused(path, record, changes, problem):
-    text = json.dumps(json.loads(record.to_json()) | changes)
+def test_a_record_that_does_not_fit_is_refused(path, info, changes, problem):
+    text = json.dumps(json.loads(info.to_json()) | changes)
     rewrite(path, load(path.read_bytes()), {RECORD_KEY: text})
     with pytest.raises(ModelError, match=problem) as caught:
         load_checkpoint(path)
@@ -135,12 +135,12 @@ def test_a_record_that_does_not_fit_is_refused(path, record, changes, problem):
 
 
 @pytest.mark.parametrize("change", ["missing", "besides"])
-def test_every_tensor_must_be_there_and_none_besides(path, record, change):
+def test_every_tensor_must_be_there_and_none_besides(path, info, change):
     tensors = load(path.read_bytes())
     if change == "missing":
         del tensors["classifier.5.bias"]
     else:
         tensors["classifier.6.bias"] = torch.zeros(2)
-    rewrite(path, tensors, {RECORD_KEY: record.to_json()})
+    rewrite(path, tensors, {RECORD_KEY: info.to_json()})
     with pytest.raises(ModelError, match=r"classifier\.[56]\.bias"):
         load_checkpoint(path)

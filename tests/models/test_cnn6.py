@@ -10,14 +10,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import earmark
-from earmark.deploy.export import TOLERANCE, export_model
 from earmark.errors import ModelError
-from earmark.frontend import SP4ASC
+from earmark.export.export import TOLERANCE, export_model
+from earmark.features.front_end import SP4ASC
+from earmark.model_file.info import ModelInfo
 from earmark.models import Network, create_model
 from earmark.models.cnn6 import SeparableConv
 from earmark.models.layers import StripeMask, zero_stripes
 from earmark.models.log_mel import LogMel
-from earmark.record import Record
 
 SCENES = (
     "airport", "bus", "metro", "metro_station", "park", "public_square", "shopping_mall",
@@ -142,7 +142,7 @@ def test_masks_as_the_reference(golden, numbers):
 @torch.no_grad()
 def test_a_metro_station_is_heard_through_a_model_file(shared, golden, numbers, tmp_path, weights):
     network, path = trained(golden, weights), tmp_path / "scenes.onnx"
-    record = Record(
+    info = ModelInfo(
         name="scenes",
         labels=SCENES,
         front_end=SP4ASC,
@@ -153,7 +153,7 @@ def test_a_metro_station_is_heard_through_a_model_file(shared, golden, numbers, 
         padding="repeat",
         embedding_size=128,
     )
-    assert export_model(network, record, path) <= TOLERANCE
+    assert export_model(network, info, path) <= TOLERANCE
     tagger = earmark.load(path, threads=1)
     result = tagger.tag(shared / "data" / "demo" / "metro_station-paris.wav")
     assert result.tags[0].label == "metro_station"

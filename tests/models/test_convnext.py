@@ -48,15 +48,15 @@ def test_what_is_too_small_is_filled_up_with_zeros():
     assert network(log_mel).logits.isfinite().all()
 
 
-def test_exports_with_batch_and_length_left_open(tmp_path, record):
+def test_exports_with_batch_and_length_left_open(tmp_path, info):
     torch.manual_seed(0)
-    assert_exports(small().eval(), record, tmp_path / "toy.onnx")
+    assert_exports(small().eval(), info, tmp_path / "toy.onnx")
 
 
 @pytest.mark.slow
-def test_the_whole_network_exports(tmp_path, record):
+def test_the_whole_network_exports(tmp_path, info):
     network = create_model("convnext_tiny", num_classes=2).eval()
-    assert_exports(network, record, tmp_path / "whole.onnx")
+    assert_exports(network, info, tmp_path / "whole.onnx")
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from parity import (
 )
 from torch import nn
 
-from earmark.deploy.export import TOLERANCE, compare, export_model
 from earmark.errors import ModelError
+from earmark.export.export import TOLERANCE, compare, export_model
 from earmark.models import Network, create_model
 from earmark.models.checkpoint import load_checkpoint, save_checkpoint
 from earmark.models.dymn import DyMNConfig, DynamicConv, DynamicDepthwise, temperature_at
@@ -137,9 +137,9 @@ def test_temperature_is_set_everywhere_and_known():
 
 
 @torch.no_grad()
-def test_a_checkpoint_keeps_the_temperature_of_its_weights(record, tmp_path):
+def test_a_checkpoint_keeps_the_temperature_of_its_weights(info, tmp_path):
     network = settle(create_model("dymn", num_classes=2, temperature=30.0, **NARROW))
-    hot = record.changed(architecture="dymn", arguments={"temperature": 30.0, **NARROW})
+    hot = info.changed(architecture="dymn", arguments={"temperature": 30.0, **NARROW})
     final = hot.changed(arguments={"temperature": 1.0, **NARROW})
     path, log_mel = tmp_path / "some.safetensors", torch.randn(1, 32, 50)
     with pytest.raises(ModelError, match="give the record of this network"):
@@ -229,10 +229,10 @@ def test_the_depthwise_convolution_exports_with_batch_and_length_left_open(kerne
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [{}, {"dynamic_blocks": "replace_se", "relu_lines": 3}])
-def test_exports_with_batch_and_length_left_open(record, tmp_path, arguments):
+def test_exports_with_batch_and_length_left_open(info, tmp_path, arguments):
     arguments = {"temperature": 1.5, **NARROW, **arguments}
     network = settle(create_model("dymn", num_classes=2, **arguments))
-    exported = record.changed(architecture="dymn", arguments=arguments)
+    exported = info.changed(architecture="dymn", arguments=arguments)
     export_model(network, exported, tmp_path / "some.onnx")  # which refuses what rounding does not explain
     network.set_temperature(30.0)
     assert compare(network, (tmp_path / "some.onnx").read_bytes(), exported) > TOLERANCE

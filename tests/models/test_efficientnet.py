@@ -42,13 +42,13 @@ def test_any_size_is_taken():
         assert output.embedding.shape == (batch, 320)
 
 
-def test_exports_with_batch_and_length_left_open(tmp_path, record):
-    assert_exports(settle(small()), record, tmp_path / "toy.onnx")
+def test_exports_with_batch_and_length_left_open(tmp_path, info):
+    assert_exports(settle(small()), info, tmp_path / "toy.onnx")
 
 
 @pytest.mark.slow
-def test_the_whole_network_exports(tmp_path, record):
-    assert_exports(settle(create_model("efficientnet_b0", num_classes=2)), record, tmp_path / "whole.onnx")
+def test_the_whole_network_exports(tmp_path, info):
+    assert_exports(settle(create_model("efficientnet_b0", num_classes=2)), info, tmp_path / "whole.onnx")
 
 
 @pytest.mark.parametrize(

@@ -15,22 +15,23 @@ from parity import log_mel, relative
 from test_cli import assert_one_line
 
 import earmark
-from earmark import zoo
 from earmark.audio import resample
-from earmark.deploy import join as joining
-from earmark.deploy.export import TOLERANCE, compare, export_model
-from earmark.deploy.join import join
-from earmark.ensemble import joined
 from earmark.errors import MissingExtraError, ModelError
-from earmark.evaluate.complexity import complexity
-from earmark.frontend import EFFICIENTAT
-from earmark.learned_frontend import LEAF
-from earmark.model_file import read_record
+from earmark.evaluation.complexity import complexity
+from earmark.export import ensemble as export_ensemble
+from earmark.export import join as joining
+from earmark.export.ensemble import join
+from earmark.export.export import TOLERANCE, compare, export_model
+from earmark.features.front_end import EFFICIENTAT
+from earmark.features.learned import LEAF
+from earmark.hub import pretrained
+from earmark.inference.ensemble import joined
+from earmark.model_file.info import ModelInfo
+from earmark.model_file.onnx_file import read_info
 from earmark.models import Network, create_model
 from earmark.models.checkpoint import save_checkpoint
 from earmark.models.ensemble import Ensemble
-from earmark.models.hearing import apart, with_front_end
-from earmark.record import Record
+from earmark.models.waveform_network import apart, with_front_end
 
 HIGH = replace(toy.FRONT_END, sample_rate=16_000, n_mels=24, hop_length=128, f_max=6000.0)
 LEARNED = replace(LEAF, sample_rate=8000, n_mels=32, win_length=129, hop_length=80, f_max=3500)
@@ -64,11 +65,11 @@ def test_answers_as_the_reference(golden, published) -> None:
 
 
 @pytest.mark.slow
-def test_the_golden_ensemble_as_one_file(golden, published, record, tmp_path) -> None:
+def test_the_golden_ensemble_as_one_file(golden, published, info, tmp_path) -> None:
     # Its DyMN has drawn weights, not learned ones: noise, which export_model compares by, it answers so
     # unsteadily that float32 is 0.1 from float64. So what the reference answered is compared too.
     labels = tuple(f"output {number}" for number in range(527))
-    own = record.changed(labels=labels, front_end=EFFICIENTAT, window_s=1.0)
+    own = info.changed(labels=labels, front_end=EFFICIENTAT, window_s=1.0)
     path = tmp_path / "ensemble.onnx"
     export_model(published, own.changed(embedding_size=384 + 384 + 960), path)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -78,7 +79,7 @@ def test_the_golden_ensemble_as_one_file(golden, published, record, tmp_path) ->
     assert relative(torch.from_numpy(logits[0]), wanted) <= TOLERANCE
 
 
-def member(record: Record, name: str) -> tuple[Network, Record]:
+def member(info: ModelInfo, name: str) -> tuple[Network, ModelInfo]:
     """A network of its own kind, and its record."""
     changes = {
         "toy": {},
@@ -86,9 +87,9 @@ def member(record: Record, name: str) -> tuple[Network, Record]:
         "high": {"front_end": HIGH},
         "learned": {"front_end": LEARNED},
     }
-    front_end = changes[name].get("front_end", record.front_end)
+    front_end = changes[name].get("front_end", info.front_end)
     small = {"architecture": "cnn6_60k", "arguments": {"n_mels": front_end.n_mels}}  # and soon exported
-    own = record.changed(name=name, **small | changes[name])
+    own = info.changed(name=name, **small | changes[name])
     torch.manual_seed(len(name))
     network = settle(create_model(own.architecture, num_classes=2, **own.arguments))
     network = with_front_end(network, own.front_end).eval()
@@ -99,10 +100,10 @@ def member(record: Record, name: str) -> tuple[Network, Record]:
     return network, own.changed(embedding_size=output.embedding.shape[1])
 
 
-def given(record: Record, batch: int, seconds: float) -> list[np.ndarray]:
+def given(info: ModelInfo, batch: int, seconds: float) -> list[np.ndarray]:
     """What the graph of a record takes."""
     generator, arrays = np.random.default_rng(1), []
-    for front_end in record.front_ends:
+    for front_end in info.front_ends:
         samples = round(seconds * front_end.sample_rate)
         is_learned = front_end.graph_input == "waveform"
         shape = (samples,) if is_learned else (front_end.n_mels, front_end.num_frames(samples))
@@ -111,8 +112,8 @@ def given(record: Record, batch: int, seconds: float) -> list[np.ndarray]:
 
 
 @torch.no_grad()
-def test_the_network_is_the_mean_of_its_members(record) -> None:
-    first, second, other = (member(record, name)[0] for name in ("toy", "alike", "high"))
+def test_the_network_is_the_mean_of_its_members(info) -> None:
+    first, second, other = (member(info, name)[0] for name in ("toy", "alike", "high"))
     shared_input, own_input = torch.randn(3, 32, 26), torch.randn(3, 24, 40)
     answers = first(shared_input), other(own_input), second(shared_input)
     output = Ensemble([first, other, second], [0, 1, 0]).eval()(shared_input, own_input)
@@ -123,8 +124,8 @@ def test_the_network_is_the_mean_of_its_members(record) -> None:
     torch.testing.assert_close(alone, answers[0], rtol=0, atol=0)
 
 
-def test_members_keep_their_names_and_learn(record) -> None:
-    ensemble = Ensemble([member(record, "toy")[0], member(record, "toy")[0]])
+def test_members_keep_their_names_and_learn(info) -> None:
+    ensemble = Ensemble([member(info, "toy")[0], member(info, "toy")[0]])
     assert {name.split(".")[1] for name in ensemble.state_dict()} == {"0", "1"}
     ensemble.train()(torch.randn(4, 32, 26)).logits.square().sum().backward()
     assert all(parameter.grad.any() for parameter in ensemble.parameters())
@@ -149,15 +150,15 @@ def test_what_is_no_ensemble_is_refused() -> None:
     ],
     ids=lambda param: "+".join(param[0]),
 )
-def one_file(request, record, tmp_path_factory) -> tuple[list, Path, list[str]]:
+def one_file(request, info, tmp_path_factory) -> tuple[list, Path, list[str]]:
     """Members, the file that was written from their checkpoints, and its inputs."""
     names, inputs = request.param
     folder = tmp_path_factory.mktemp("joined")
-    members = [member(record, name) for name in names]
+    members = [member(info, name) for name in names]
     paths = [str(folder / f"{name}.safetensors") for name in names]
     for path, (network, own) in zip(paths, members, strict=True):
         save_checkpoint(path, network, own)
-    assert zoo.join(paths, folder / "all.onnx", "all") <= TOLERANCE
+    assert export_ensemble.join(paths, folder / "all.onnx", "all") <= TOLERANCE
     return members, folder / "all.onnx", inputs
 
 
@@ -165,7 +166,7 @@ def one_file(request, record, tmp_path_factory) -> tuple[list, Path, list[str]]:
 def test_one_file_answers_as_all_members(one_file) -> None:
     members, path, inputs = one_file
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    joint = read_record(path)
+    joint = read_info(path)
     assert [one.name for one in session.get_inputs()] == inputs == list(joint.graph_inputs)
     for batch, seconds in [(1, 0.5), (2, 0.1), (5, 0.3), (1, 1.7)]:
         arrays = given(joint, batch, seconds)
@@ -187,7 +188,7 @@ def test_one_file_is_a_model_like_any_other(one_file, monkeypatch) -> None:
         heard[own.front_end] = clip if learns else apart(network, own.front_end)[0](clip)
     assert_mean([result.windows[0].scores[None], result.embedding[None]], members, heard, 1e-3)
     assert result.model == "all"
-    assert result.embedding.shape == (read_record(path).embedding_size,)
+    assert result.embedding.shape == (read_info(path).embedding_size,)
 
 
 def assert_mean(answers, members, heard, tolerance=TOLERANCE) -> None:
@@ -212,8 +213,8 @@ def test_a_file_that_differs_is_found(one_file) -> None:
     assert compare(Ensemble(changed, inputs).eval(), path.read_bytes(), joint) > TOLERANCE
 
 
-def test_members_that_do_not_agree_are_refused(record, tmp_path) -> None:
-    members = [member(record, "toy"), member(record.changed(task="single_label"), "high")]
+def test_members_that_do_not_agree_are_refused(info, tmp_path) -> None:
+    members = [member(info, "toy"), member(info.changed(task="single_label"), "high")]
     with pytest.raises(ModelError, match="task is multi_label"):
         join(members, tmp_path / "both.onnx")
     with pytest.raises(ModelError, match="at least two members"):
@@ -236,12 +237,12 @@ def test_the_cost_of_one_file(run, one_file) -> None:
     assert f"Its members:\nModel '{members[0][1].name}' has" in out
 
 
-def test_from_the_command_line(run, record, tmp_path, monkeypatch) -> None:
+def test_from_the_command_line(run, info, tmp_path, monkeypatch) -> None:
     paths = []
     for name in ("toy", "high"):
         paths.append(tmp_path / f"{name}.safetensors")
-        save_checkpoint(paths[-1], *member(record, name))
-    written: list[Record] = []
+        save_checkpoint(paths[-1], *member(info, name))
+    written: list[ModelInfo] = []
     monkeypatch.setattr(joining, "export_model", lambda network, joint, path: written.append(joint))
     target = tmp_path / "out" / "both.onnx"
     assert run("join", *paths, "--out", target) == (0, f"{target}\n", "")
@@ -263,26 +264,26 @@ def test_from_the_command_line(run, record, tmp_path, monkeypatch) -> None:
         assert_one_line(err, problem)
 
 
-def test_published_members_are_fetched_first(record, tmp_path, monkeypatch) -> None:
+def test_published_members_are_fetched_first(info, tmp_path, monkeypatch) -> None:
     pulled: list[str] = []
-    monkeypatch.setattr(zoo, "pull", lambda name, report=None: pulled.append(name))
-    monkeypatch.setattr(zoo, "pretrained", lambda name: member(record, "toy"))
+    monkeypatch.setattr(pretrained, "pull", lambda name, report=None: pulled.append(name))
+    monkeypatch.setattr(pretrained, "pretrained", lambda name: member(info, "toy"))
     monkeypatch.setattr(joining, "export_model", lambda network, joint, path: len(joint.labels))
-    assert zoo.join(["mn04_as", "mn10_as"], tmp_path / "both.onnx") == 2
+    assert export_ensemble.join(["mn04_as", "mn10_as"], tmp_path / "both.onnx") == 2
     assert pulled == ["mn04_as", "mn10_as"]
 
 
 def test_without_pytorch_one_line_says_what_to_install(monkeypatch, tmp_path) -> None:
-    for module in [name for name in sys.modules if name.startswith("earmark.deploy.")]:
+    for module in [name for name in sys.modules if name.startswith("earmark.export.")]:
         monkeypatch.delitem(sys.modules, module)
-        monkeypatch.delattr(earmark.deploy, module.rpartition(".")[2])
+        monkeypatch.delattr(earmark.export, module.rpartition(".")[2])
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"one file needs .*pip install 'earmark\[train\]'$"):
-        zoo.join(["a.safetensors", "b.safetensors"], tmp_path / "both.onnx")
+        export_ensemble.join(["a.safetensors", "b.safetensors"], tmp_path / "both.onnx")
 
 
 def test_the_cost_of_published_models_together() -> None:
     both = complexity("mn04_as+dymn04_as")
     assert both.cost.parameters == 983_599 + 1_961_239
     assert both.cost.macs == sum(complexity(name).cost.macs for name in ("mn04_as", "dymn04_as"))
-    assert both.in_words().startswith("Model 'mn04_as+dymn04_as' has 2.94 million parameters")
+    assert both.summary().startswith("Model 'mn04_as+dymn04_as' has 2.94 million parameters")

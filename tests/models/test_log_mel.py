@@ -5,9 +5,9 @@ import pytest
 import torch
 from front_end_cases import CASES, GOLDEN, chirps_and_clicks, kept_frames
 
-from earmark import frontend
 from earmark.errors import AudioError, ModelError
-from earmark.frontend import AUDAX, EFFICIENTAT, FSDKAGGLE, SP4ASC
+from earmark.features import front_end as front_end_module
+from earmark.features.front_end import AUDAX, EFFICIENTAT, FSDKAGGLE, SP4ASC
 from earmark.models.log_mel import LogMel
 
 CLIP = torch.from_numpy(chirps_and_clicks()[:64_000].reshape(2, 32_000).copy())
@@ -32,12 +32,12 @@ def test_log_mel_is_the_references(name, golden):
 def test_twins_agree(front_end):
     waveform = np.random.default_rng(3).normal(0, 0.1, (2, 20_000)).astype(np.float32)
     ours = LogMel(front_end)(torch.from_numpy(waveform)).numpy()
-    np.testing.assert_allclose(ours, frontend.LogMel(front_end)(waveform), atol=1e-4)
+    np.testing.assert_allclose(ours, front_end_module.LogMel(front_end)(waveform), atol=1e-4)
 
 
 def test_periodic_window_is_rounded_as_in_pytorch():
     expected = torch.hann_window(1024).numpy()
-    np.testing.assert_allclose(frontend.window(FSDKAGGLE), expected, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(front_end_module.window(FSDKAGGLE), expected, rtol=0, atol=1e-7)
 
 
 def test_silence_is_at_the_floor():
@@ -75,7 +75,7 @@ def test_jitter_is_the_log_mel_of_drawn_edges():
 
 def test_jitter_covers_the_references_range(monkeypatch):
     seen = []
-    bank = frontend.mel_bank
+    bank = front_end_module.mel_bank
     monkeypatch.setattr(
         "earmark.models.log_mel.mel_bank", lambda front_end: seen.append(front_end) or bank(front_end)
     )

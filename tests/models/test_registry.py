@@ -6,12 +6,12 @@ from golden_weights import settle
 from torch import Tensor
 
 from earmark.errors import ModelError
-from earmark.frontend import FrontEnd
+from earmark.features.front_end import FrontEnd
+from earmark.model_file.info import ModelInfo
 from earmark.models import Network, Output, architectures, create_model
 from earmark.models.checkpoint import load_checkpoint, save_checkpoint
 from earmark.models.network import NetworkConfig
 from earmark.models.registry import configure, register
-from earmark.record import Record
 
 SLOW = {"dymn20", "mn20", "mn30", "mn40"}
 SLOW |= {"resnet34", "resnet50", "efficientnet_b1", "efficientnet_b2"}
@@ -81,7 +81,7 @@ def test_evaluation_knows_no_chance_and_changes_nothing(network):
 @torch.no_grad()
 def test_saved_and_loaded_it_is_the_same(network, request, tmp_path):
     name = request.node.callspec.params["network"]
-    record = Record(
+    info = ModelInfo(
         name="some",
         labels=("a", "b", "c"),
         front_end=FrontEnd(),
@@ -92,9 +92,9 @@ def test_saved_and_loaded_it_is_the_same(network, request, tmp_path):
         padding="zero",
         embedding_size=network(spectrograms(network, 1)).embedding.shape[1],
     )
-    save_checkpoint(tmp_path / "some.safetensors", network, record)
+    save_checkpoint(tmp_path / "some.safetensors", network, info)
     loaded, loaded_record = load_checkpoint(tmp_path / "some.safetensors")
-    assert loaded_record == record
+    assert loaded_record == info
     assert type(loaded) is type(network)
     torch.testing.assert_close(
         loaded(spectrograms(network, 2)), network(spectrograms(network, 2)), rtol=0, atol=0

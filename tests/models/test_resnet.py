@@ -39,15 +39,15 @@ def test_any_size_is_taken(bottleneck):
         assert output.embedding.shape == (batch, 2048 if bottleneck else 512)
 
 
-def test_exports_with_batch_and_length_left_open(tmp_path, record):
+def test_exports_with_batch_and_length_left_open(tmp_path, info):
     network = settle(ResNet(ResNetConfig(depths=(1, 1, 1, 1), num_classes=2)))
-    assert_exports(network, record, tmp_path / "toy.onnx")
+    assert_exports(network, info, tmp_path / "toy.onnx")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_the_whole_network_exports(tmp_path, record, name):
-    assert_exports(settle(create_model(name, num_classes=2)), record, tmp_path / "whole.onnx")
+def test_the_whole_network_exports(tmp_path, info, name):
+    assert_exports(settle(create_model(name, num_classes=2)), info, tmp_path / "whole.onnx")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import torch
 from golden_weights import settle
 from torch.nn import functional
 
-from earmark.deploy.export import TOLERANCE, export_model
 from earmark.errors import ModelError
+from earmark.export.export import TOLERANCE, export_model
 from earmark.models import create_model
 from earmark.models.layers import CellPooling
 from earmark.models.resnetish import ResNetish, ResNetishConfig
@@ -123,8 +123,8 @@ def test_cells_are_those_of_adaptive_pooling(kind, native, size):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bottleneck", [False, True])
-def test_exports_with_batch_and_length_left_open(record, tmp_path, bottleneck):
+def test_exports_with_batch_and_length_left_open(info, tmp_path, bottleneck):
     network = settle(small(bottleneck=bottleneck))
     with torch.no_grad():
         network.fc.weight.mul_(30)
-    assert export_model(network, record, tmp_path / "some.onnx") <= TOLERANCE
+    assert export_model(network, info, tmp_path / "some.onnx") <= TOLERANCE

@@ -11,7 +11,7 @@ from audax_golden import COMMITTED, assert_front_end, front_end_variables
 from front_end_cases import chirp_and_tone
 
 from earmark.errors import AudioError
-from earmark.learned_frontend import SINCNET
+from earmark.features.learned import SINCNET
 from earmark.models.sincnet import SincNet
 
 SMALL = replace(SINCNET, n_mels=5, win_length=41, hop_length=16)

@@ -7,8 +7,8 @@ import sound_clf
 import torch
 from torch import nn
 
-from earmark.deploy.export import TOLERANCE, export_model
 from earmark.errors import ModelError
+from earmark.export.export import TOLERANCE, export_model
 from earmark.models import create_model
 
 COUNTS = {"vggish": 72_146_473, "alexnet": 44_575_721}
@@ -102,12 +102,12 @@ def test_dropout_reaches_the_layers():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
 @torch.no_grad()
-def test_exports_with_batch_and_length_left_open(record, tmp_path, name):
+def test_exports_with_batch_and_length_left_open(info, tmp_path, name):
     network = small(name)
-    assert export_model(network, record, tmp_path / "some.onnx") <= TOLERANCE
+    assert export_model(network, info, tmp_path / "some.onnx") <= TOLERANCE
     session = onnxruntime.InferenceSession(tmp_path / "some.onnx", providers=["CPUExecutionProvider"])
     for batch, frames in [(1, 1), (2, 7), (3, 36), (1, 71)]:
-        log_mel = torch.randn(batch, record.front_end.n_mels, frames)
+        log_mel = torch.randn(batch, info.front_end.n_mels, frames)
         answers = session.run(["logits", "embedding"], {"log_mel": log_mel.numpy()})
         for got, wanted in zip(answers, network(log_mel), strict=True):
             np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))

@@ -9,16 +9,16 @@ import corpora_toys
 import numpy as np
 import pytest
 
-from earmark import zoo
-from earmark.labels import label_set
+from earmark.hub.registry import published
+from earmark.model_file.info import ModelInfo
+from earmark.model_file.labels import label_set
 from earmark.models import create_model
 from earmark.models.checkpoint import load_checkpoint, save_checkpoint
-from earmark.record import Record
-from earmark.train.loop import train
-from earmark.train.recipe import Recipe, load_recipe
-from earmark.train.sections import Source, fold_name
-from earmark.train.sources import split_clips
-from earmark.weights import published
+from earmark.training import initialization
+from earmark.training.config.recipe import Recipe, load_recipe
+from earmark.training.config.sections import Source, fold_name
+from earmark.training.splits import split_clips
+from earmark.training.trainer import train
 
 ROOT = Path(__file__).parents[2]
 NOT_RECIPES = {"esc18/sentences.toml"}
@@ -65,7 +65,7 @@ def corpus(tmp_path_factory) -> Callable[[str], Path]:
 def place(tmp_path, monkeypatch, corpus) -> Callable[[Recipe], None]:
     """Puts all that a recipe names into the folder that the test runs in."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(zoo, "pretrained", random_weights)
+    monkeypatch.setattr(initialization, "pretrained", random_weights)
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
 
     def place(recipe: Recipe) -> None:
@@ -90,7 +90,7 @@ def random_weights(name: str):
     """In the place of published weights: those of a fresh network, so that nothing is fetched."""
     known = published()[name]
     network = create_model(known.architecture, num_classes=known.num_classes, **known.arguments)
-    record = Record(
+    info = ModelInfo(
         name=name,
         labels=label_set(known.labels) if known.labels else tuple(map(str, range(known.num_classes))),
         front_end=known.front_end,
@@ -101,7 +101,7 @@ def random_weights(name: str):
         padding=known.padding,
         embedding_size=960,
     )
-    return network.eval(), record
+    return network.eval(), info
 
 
 def write_esc18(source: Source) -> None:
@@ -126,10 +126,10 @@ def place_teacher(path: Path) -> None:
         shutil.copy(yamnet, path)
         return
     if path.suffix == ".safetensors":
-        record = load_checkpoint(ROOT / "recipes" / "esc18" / "mn04_textures.safetensors")[1].changed(
+        info = load_checkpoint(ROOT / "recipes" / "esc18" / "mn04_textures.safetensors")[1].changed(
             labels=ESC18
         )
-        save_checkpoint(path, create_model("mn04", num_classes=len(ESC18), **record.arguments), record)
+        save_checkpoint(path, create_model("mn04", num_classes=len(ESC18), **info.arguments), info)
         return
     ids = corpora_toys.YOUTUBE_IDS
     np.save(path, np.random.default_rng(0).normal(size=(len(ids), 527)).astype(np.float16))

@@ -17,7 +17,7 @@ from earmark.data.corpora.layout import known, require_one, text_lines
 from earmark.data.hdf5 import read_table, unpack_labels
 from earmark.data.manifest import Clip
 from earmark.errors import DataError
-from earmark.labels import audioset_ontology, label_set
+from earmark.model_file.labels import audioset_ontology, label_set
 
 _HEADER = "# YTID, start_seconds, end_seconds, positive_labels"
 

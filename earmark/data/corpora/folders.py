@@ -13,7 +13,7 @@ from earmark.audio.find import SUFFIXES
 from earmark.data.corpora.layout import require, text_lines
 from earmark.data.manifest import Clip
 from earmark.errors import DataError
-from earmark.labels import label_set
+from earmark.model_file.labels import label_set
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _NOISE = "_background_noise_"

@@ -12,7 +12,7 @@ from earmark.data.corpora.layout import complete, known, require, require_one, t
 from earmark.data.hdf5 import read_table, unpack_labels
 from earmark.data.manifest import Clip
 from earmark.errors import DataError
-from earmark.labels import label_set
+from earmark.model_file.labels import label_set
 
 
 def fsd50k_hdf5(folder: Path, split: str) -> list[Clip]:

@@ -13,7 +13,7 @@ from earmark.data.corpora.layout import complete, known, require, table, text_li
 from earmark.data.hdf5 import read_table
 from earmark.data.manifest import Clip
 from earmark.errors import DataError
-from earmark.labels import label_set
+from earmark.model_file.labels import label_set
 
 _HEARD = 0.5
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from earmark.data.corpora.layout import complete, known, require, table
 from earmark.data.manifest import Clip
 from earmark.errors import DataError
-from earmark.labels import label_set
+from earmark.model_file.labels import label_set
 
 _UNKNOWN = "unknown"
 

@@ -1,0 +1,75 @@
+"""Shards of mp3 -> one HDF5 file in the layout of PaSST and EfficientAT.
+
+Conventions: ``audio_name`` (clip,) bytes, ``mp3`` (clip,) uint8 of any length, ``target``: uint8 (clip,
+byte), a bit for each class; where labels are unknown of some clips float32 (clip, 2 class), as OpenMIC's:
+whether the class is heard, then whether that is known. AudioSet's names begin with Y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earmark.data.manifest import Clip, targets
+from earmark.data.shards.index import read_range
+from earmark.data.shards.layout import names_hash
+from earmark.errors import extra
+from earmark.model_file.atomic import replacing
+from earmark.model_file.labels import label_set
+
+_SHORTEST_NAME = 20
+_ROWS_AT_ONCE = 1 << 14
+
+
+def write_hdf5(
+    path: Path, clips: Sequence[Clip], labels: Sequence[str], places: Sequence[tuple[Path, int]]
+) -> str:
+    """Writes recordings that lie in shards.
+
+    Source: the files of EfficientAT (golden hdf5).
+
+    Args:
+        path: The file.
+        clips: Whose.
+        labels: Every class, in the order of the columns.
+        places: Shard of each clip, and its place there.
+
+    Returns:
+        SHA-256 of the names, see :func:`~earmark.data.shards.layout.names_hash`.
+
+    Raises:
+        AudioError: If a shard is damaged.
+        MissingExtraError: If h5py is not installed.
+        OSError: If the file cannot be written.
+    """
+    with extra("writing HDF5 files", "hdf5"):
+        import h5py
+    prefix = "Y" if tuple(labels) == label_set("audioset") else ""
+    names = [f"{prefix}{clip.id}.mp3" for clip in clips]
+    stored = [name.encode() for name in names]
+    width = max(_SHORTEST_NAME, *map(len, stored))
+    with replacing(path) as stream, h5py.File(stream.name, "w", locking=False) as file:
+        file.create_dataset("audio_name", data=np.array(stored, f"S{width}"))
+        recordings = file.create_dataset("mp3", (len(clips),), h5py.vlen_dtype(np.uint8))
+        for row, place in enumerate(places):
+            recordings[row] = np.frombuffer(read_range(*place), np.uint8)
+        _write_targets(file, clips, labels)
+    return names_hash(names)
+
+
+def _write_targets(file: Any, clips: Sequence[Clip], labels: Sequence[str]) -> None:
+    unsure = any(clip.unknown or not clip.labelled for clip in clips)
+    columns = 2 * len(labels) if unsure else -(-len(labels) // 8)
+    target = file.create_dataset("target", (len(clips), columns), np.float32 if unsure else np.uint8)
+    for first in range(0, len(clips), _ROWS_AT_ONCE):
+        rows = targets(clips[first : first + _ROWS_AT_ONCE], labels)
+        target[first : first + len(rows)] = _halves(rows) if unsure else np.packbits(rows > 0, axis=1)
+
+
+def _halves(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    known = ~np.isnan(rows)
+    return np.concatenate([np.nan_to_num(rows), known.astype(np.float32)], 1)

@@ -1,0 +1,182 @@
+"""Pictures: models by score, size and cost; an evaluation by class, confusion and reliability.
+
+Conventions: matplotlib is the extra "plot"; nothing of it is touched but the figure that is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from earmark.errors import ModelError
+from earmark.hub.registry import Published
+
+SCORE = "mAP"
+MOST_NAMES = 100
+"""Of more classes the names are left out."""
+FORMATS = (".png", ".svg", ".pdf")
+AXES = (("params", 1e6, "parameters (millions)"), ("macs", 1e9, "multiply-accumulates, 10 s (billions)"))
+
+
+def plot_models(models: Iterable[Published], path: str | PathLike[str]) -> None:
+    """Draws the published score of each model against its size and its cost, on logarithmic axes.
+
+    Args:
+        models: Those without the score are left out.
+        path: Of the picture: png, svg or pdf.
+
+    Raises:
+        ModelError: If the file's name ends in none of these.
+        OSError: If it cannot be written.
+    """
+    if Path(path).suffix.lower() not in FORMATS:
+        raise ModelError(f"{Path(path)}: a picture's name ends in one of {', '.join(FORMATS)}")
+    shown = [known for known in models if SCORE in known.scores]
+    figure = Figure(figsize=(13, 6), layout="constrained")
+    for axes, (field, unit, label) in zip(figure.subplots(1, 2), AXES, strict=True):
+        _panel(axes, [known for known in shown if getattr(known, field)], field, unit)
+        axes.margins(x=0.12)
+        axes.set(xscale="log", xlabel=label, ylabel=f"published {SCORE}")
+        axes.grid(visible=True, which="both", alpha=0.2)
+    figure.axes[0].legend(loc="lower right")
+    figure.savefig(path)
+
+
+def _panel(axes: Any, models: list[Published], field: str, unit: float) -> None:
+    families: dict[str, list[Published]] = {}
+    for known in models:
+        families.setdefault(known.architecture.rstrip("0123456789"), []).append(known)
+    for number, (family, members) in enumerate(families.items()):
+        points = {known.name: (getattr(known, field) / unit, known.scores[SCORE]) for known in members}
+        axes.scatter(*zip(*points.values(), strict=True), label=family, s=16, color=f"C{number}")
+        front = _front(points)
+        axes.plot(*zip(*front.values(), strict=True), linewidth=0.8, color=f"C{number}")
+        place, side = ((4, -8), "left") if number == 0 else ((-4, 4), "right")
+        for name, point in front.items():
+            axes.annotate(name, point, xytext=place, textcoords="offset points", ha=side, fontsize=7)
+
+
+def _front(points: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Those that no other surpasses at the same cost or less: the others' names would cover each other."""
+    front: dict[str, tuple[float, float]] = {}
+    highest = 0.0
+    for name, (cost, score) in sorted(points.items(), key=lambda item: (item[1][0], -item[1][1])):
+        if score > highest:
+            front[name], highest = (cost, score), score
+    return front
+
+
+def plot_tradeoff(
+    points: Sequence[tuple[str, float, float]], chosen: int, score: str, path: str | PathLike[str]
+) -> None:
+    """Draws scores against the time that a recording takes; a line joins those that no other surpasses.
+
+    Args:
+        points: Name, milliseconds, and score.
+        chosen: Which of them is to be marked.
+        score: Its name.
+        path: Of the picture.
+    """
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    axes = figure.subplots()
+    marks = "os^Dv*PX"
+    for number, (name, cost, value) in enumerate(points):
+        mark = marks[number // 10 % len(marks)]
+        axes.scatter([cost], [value], label=name, s=36, color=f"C{number % 10}", marker=mark)
+    front = _front({name: (cost, value) for name, cost, value in points})
+    axes.plot(*zip(*front.values(), strict=True), linewidth=0.8, color="0.5", zorder=0)
+    _, cost, value = points[chosen]
+    axes.scatter([cost], [value], s=160, facecolors="none", edgecolors="black", label="to ship")
+    axes.set(xscale="log", xlabel="milliseconds for the recording", ylabel=score)
+    axes.grid(visible=True, which="both", alpha=0.2)
+    figure.legend(loc="outside right upper", fontsize=8)
+    figure.savefig(path)
+
+
+def plot_classes(values: Mapping[str, float], metric: str, path: str | PathLike[str]) -> None:
+    """Draws a metric of each class as a bar, the highest on top.
+
+    Args:
+        values: Label -> value in [0, 1].
+        metric: Its name.
+        path: Of the picture.
+    """
+    ordered = sorted(values.items(), key=lambda item: item[1])
+    figure = Figure(figsize=(8, 1.2 + min(len(ordered), MOST_NAMES) * 0.22), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(range(len(ordered)), [value for _, value in ordered], height=0.8)
+    axes.set(xlim=(0, 1), xlabel=metric, ylim=(-0.6, len(ordered) - 0.4))
+    _name_classes(axes.set_yticks, [label for label, _ in ordered])
+    axes.grid(visible=True, axis="x", alpha=0.2)
+    figure.savefig(path)
+
+
+def plot_confusion(
+    table: NDArray[np.int64], rows: Sequence[str], columns: Sequence[str], path: str | PathLike[str]
+) -> None:
+    """Draws which class is taken for which, as shares of each row.
+
+    Args:
+        table: How often, shape (row, column).
+        rows: Labels of the true classes.
+        columns: Labels of the classes of the highest score.
+        path: Of the picture.
+    """
+    width, height = (2.5 + 0.28 * min(len(labels), MOST_NAMES) for labels in (columns, rows))
+    figure = Figure(figsize=(width + 1, height), layout="constrained")
+    axes = figure.subplots()
+    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+    image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    axes.set(xlabel="highest score", ylabel="truth")
+    _name_classes(axes.set_xticks, columns, rotation=90)
+    _name_classes(axes.set_yticks, rows)
+    figure.colorbar(image, label="share of the class's clips", shrink=0.7)
+    figure.savefig(path)
+
+
+def plot_reliability(
+    curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]],
+    path: str | PathLike[str],
+    *,
+    of: str = "highest score",
+    counted: str = "clips",
+) -> None:
+    """Draws how often a model was right where it was so sure, and how often it was so sure.
+
+    Args:
+        curves: Name -> mean of the scores in each bin, share of them that were right, and their number, each
+            of shape (bin,); the first two mean nothing where the number is 0. A legend names several.
+        path: Of the picture.
+        of: Which scores are meant.
+        counted: What their number counts.
+    """
+    figure = Figure(figsize=(5, 6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot((0, 1), (0, 1), linewidth=0.8, color="0.6")
+    for number, (name, (confidence, accuracy, clips)) in enumerate(curves.items()):
+        filled, width = clips > 0, 0.9 / len(clips) / len(curves)
+        look = {"color": f"C{number}", "label": name}
+        upper.plot(confidence[filled], accuracy[filled], marker="o", markersize=4, **look)
+        middles = (np.arange(len(clips)) + 0.5) / len(clips)
+        lower.bar(middles + (number - (len(curves) - 1) / 2) * width, clips, width=width, **look)
+    upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    lower.set(xlabel=of, ylabel=counted)
+    if len(curves) > 1:
+        upper.legend(loc="upper left")
+        lower.set(yscale="log")
+    for axes in (upper, lower):
+        axes.grid(visible=True, alpha=0.2)
+    figure.savefig(path)
+
+
+def _name_classes(ticks: Any, labels: Sequence[str], **style: Any) -> None:
+    if len(labels) <= MOST_NAMES:
+        ticks(range(len(labels)), labels, fontsize=7, **style)
+    else:  # unreadable
+        ticks([])

@@ -1,0 +1,94 @@
+"""Published weights -> a checkpoint to train on and a model file that runs without PyTorch.
+
+Conventions: nothing is written unless every tensor has its place in the network and the model file agrees
+with the network. Needs the extra "train".
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+
+from earmark.errors import ModelError
+from earmark.model_file.atomic import write_atomically
+from earmark.model_file.info import ModelInfo
+from earmark.model_file.onnx_file import seal
+from earmark.models.checkpoint import save_checkpoint
+from earmark.models.network import Network
+from earmark.models.onnx_graph import OUTPUTS, examples, network_graph
+from earmark.models.pretrained import LAYOUTS, fit, read_weights
+
+TOLERANCE = 1e-4
+"""Largest accepted difference of logits and embedding, relative to the largest value above 1."""
+
+
+def convert(
+    source: str | PathLike[str],
+    info: ModelInfo,
+    *,
+    checkpoint: str | PathLike[str],
+    model_file: str | PathLike[str] | None,
+    layout: str = "",
+) -> float:
+    """Converts a file of weights.
+
+    Args:
+        source: A PyTorch checkpoint or a safetensors file.
+        info: Description of the model; ``embedding_size`` is filled in.
+        checkpoint: Path of the safetensors checkpoint to write.
+        model_file: Path of the model file to write; None for weights without labels, which cannot tag.
+        layout: Naming of the tensors: "" (the architecture's own) or "torchvision".
+
+    Returns:
+        The largest difference between network and model file; 0 without a model file.
+
+    Raises:
+        ModelError: If the file is damaged, holds more than tensors, does not fit the architecture, or the
+            model file disagrees with the network by more than ``TOLERANCE``.
+    """
+    tensors = LAYOUTS[layout](read_weights(source))
+    try:
+        network = fit(info.architecture, info.arguments, len(info.labels), tensors)
+    except ModelError as error:
+        raise ModelError(f"{Path(source)}: {error}") from None
+    network.eval()
+    info = info.changed(embedding_size=_embedding_size(network, info))
+    content, difference = b"", 0.0
+    if model_file is not None:
+        content = seal(network_graph(network, info).SerializeToString(), info)
+        difference = _difference(network, content, info)
+        if difference > TOLERANCE:
+            raise ModelError(
+                f"{Path(source)}: the model file differs from the network by {difference:.2g} "
+                f"(limit {TOLERANCE:g}): nothing was written"
+            )
+    save_checkpoint(checkpoint, network, info)
+    if model_file is not None:
+        write_atomically(model_file, content)
+    return difference
+
+
+@torch.no_grad()
+def _embedding_size(network: Network, info: ModelInfo) -> int:
+    return int(network(*examples(info, batch=1)).embedding.shape[1])
+
+
+@torch.no_grad()
+def _difference(network: Network, content: bytes, info: ModelInfo) -> float:
+    """The largest relative difference over random inputs of a window's length, batches of 1 and 3."""
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    [name] = info.graph_inputs
+    largest = 0.0
+    for batch in (1, 3):
+        [example] = examples(info, batch)
+        given = np.random.default_rng(batch).standard_normal(example.shape, np.float32)
+        expected = network(torch.from_numpy(given))
+        for values, output in zip(session.run(list(OUTPUTS), {name: given}), OUTPUTS, strict=True):
+            wanted = getattr(expected, output).numpy()
+            scale = max(1.0, float(np.abs(wanted).max()))
+            largest = max(largest, float(np.abs(values - wanted).max()) / scale)
+    return largest

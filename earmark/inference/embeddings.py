@@ -1,0 +1,133 @@
+"""Embeddings of recordings, and files of them: NumPy's npz, or Parquet.
+
+Conventions: a file has one row a recording or a window, with ``path``, ``start_s``, ``end_s`` and
+``embedding``; a recording's own row is the mean over its windows.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earmark.errors import DataError, MissingExtraError
+from earmark.model_file.atomic import write_atomically
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """What a network makes of one recording before it names sounds.
+
+    Args:
+        windows: float32, shape (window, channel).
+        start_s: Of each window, in seconds, shape (window,).
+        end_s: Of each window; of the last one, the recording's end.
+        model: Name of the model.
+        warnings: What was odd about the recording, one line each.
+        path: Of the recording, where it was a file.
+    """
+
+    windows: NDArray[np.float32]
+    start_s: NDArray[np.float64]
+    end_s: NDArray[np.float64]
+    model: str
+    warnings: tuple[str, ...] = ()
+    path: str | None = None
+
+    @cached_property
+    def clip(self) -> NDArray[np.float32]:
+        """Of the whole recording: the mean over its windows, float32 (channel,)."""
+        return np.asarray(self.windows.mean(0))
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """The columns of a file, one entry a row; ``embedding`` is (row, channel)."""
+
+    path: list[str]
+    start_s: NDArray[np.float64]
+    end_s: NDArray[np.float64]
+    embedding: NDArray[np.float32]
+    model: str
+
+
+def file_writer(path: str | os.PathLike[str]) -> Callable[[Sequence[Embeddings], bool], None]:
+    """Prepares to write a file of embeddings, so that what cannot be written is known beforehand.
+
+    Args:
+        path: Ends in ".npz" (to be read without pickle) or ".parquet".
+
+    Returns:
+        Takes embeddings, at least one, all of one model, and whether each window is to have a row; writes
+        the file, whole or not at all.
+
+    Raises:
+        DataError: If the name ends otherwise.
+        MissingExtraError: If Parquet is asked for and pyarrow is not installed.
+    """
+    target = Path(path)
+    encoders = {".npz": _npz, ".parquet": _parquet}
+    if target.suffix not in encoders:
+        raise DataError(f"{target}: embeddings are written as {' or '.join(encoders)}: choose such a name")
+    if target.suffix == ".parquet":
+        _require_pyarrow()
+
+    def write(found: Sequence[Embeddings], by_window: bool) -> None:
+        write_atomically(target, encoders[target.suffix](_table(found, by_window)))
+
+    return write
+
+
+def _table(found: Sequence[Embeddings], by_window: bool) -> _Table:
+    paths = [one.path or "" for one in found]
+    if by_window:
+        repeated = [path for path, one in zip(paths, found, strict=True) for _ in one.start_s]
+        starts, ends = (
+            np.concatenate([getattr(one, name) for one in found]) for name in ("start_s", "end_s")
+        )
+        return _Table(repeated, starts, ends, np.concatenate([one.windows for one in found]), found[0].model)
+    ends = np.array([one.end_s[-1] for one in found])
+    return _Table(paths, np.zeros(len(found)), ends, np.stack([one.clip for one in found]), found[0].model)
+
+
+def _npz(table: _Table) -> bytes:
+    file = io.BytesIO()
+    np.savez(
+        file,
+        path=np.array(table.path),
+        start_s=table.start_s,
+        end_s=table.end_s,
+        embedding=table.embedding,
+        model=np.array(table.model),
+    )
+    return file.getvalue()
+
+
+def _parquet(table: _Table) -> bytes:
+    import pyarrow
+    from pyarrow import parquet
+
+    values = pyarrow.array(table.embedding.ravel())
+    columns = {
+        # a name that is no text on this system is written with marks in the places of what it is not
+        "path": [os.fsencode(path).decode("utf-8", "replace") for path in table.path],
+        "start_s": table.start_s,
+        "end_s": table.end_s,
+        "embedding": pyarrow.FixedSizeListArray.from_arrays(values, table.embedding.shape[1]),
+    }
+    file = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.table(columns, metadata={"model": table.model}), file)
+    return bytes(file.getvalue())
+
+
+def _require_pyarrow() -> None:
+    try:
+        import pyarrow  # noqa: F401
+    except ModuleNotFoundError:
+        raise MissingExtraError("writing Parquet", "parquet") from None

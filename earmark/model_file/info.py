@@ -1,0 +1,242 @@
+"""The record that a model carries: all that is needed to use its weights rightly, and where they come from.
+
+Conventions: it is JSON in the metadata of a model file (:mod:`earmark.model_file.onnx_file`) and of a
+checkpoint. Reading is strict: an unknown field, a missing one or a wrong type is a
+:class:`~earmark.errors.ModelError`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from math import ceil, gcd
+from types import UnionType
+from typing import Any, Literal, get_args
+
+from earmark.errors import ModelError
+from earmark.features.learned import AnyFrontEnd, front_end_from_dict
+from earmark.model_file.calibration import (
+    Calibration,
+    calibration_from_dict,
+    calibration_problem,
+    calibration_to_dict,
+)
+from earmark.model_file.calibration import Task as Task
+
+RECORD_VERSION = 3
+"""2 has calibrations, thresholds of each class; 3 has precisions, fixed windows, log-mels in the graph."""
+
+Threshold = float | tuple[float, ...]
+Padding = Literal["repeat", "zero"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model hears with, what it answers, and where it comes from.
+
+    Args:
+        name: The model's name.
+        labels: One per class, in the order of the logits; no two alike.
+        front_end: Waveform -> log-mel, with every constant, and ``in_graph`` where the graph computes it by
+            itself from waveforms at the front-end's sample rate (resampling is no part of it); or what is
+            fixed of a front-end that learns and is part of the graph.
+        task: "multi_label": sounds may co-occur, a score is the sigmoid of a logit, and a recording's score
+            is the maximum over its windows. "single_label": classes exclude each other, scores are a softmax,
+            windows are averaged.
+        architecture: Name in the registry of networks; or "ensemble", whose members the arguments name.
+        arguments: What the architecture was built with, apart from the number of classes.
+        window_s: Length of the window that the model was made for, in seconds.
+        padding: How a clip shorter than the window is filled up: "repeat" or "zero".
+        embedding_size: Channels of the embedding.
+        further_front_ends: Of an ensemble whose members hear differently: those of the graph's other inputs.
+        precision: What the weights are stored in: "fp32"; "fp16" or "bf16", which are computed with in
+            float32; or "int8", where most layers compute in 8 bits.
+        fixed_window: Whether the graph takes windows of ``window_s`` only, and no other length.
+        threshold: Score from which a tag counts as heard, in [0, 1], or one for each label; None where none
+            was chosen.
+        calibration: How logits become probabilities; None where scores are plain sigmoids or a softmax, which
+            are no probabilities.
+        description: What the model is for, in a sentence.
+        license: Of the weights.
+        source: Where the weights come from: a recipe, a paper or a URL.
+        metrics: Measured scores by name, numbers or nested tables.
+        provenance: How the weights came about: recipe, versions, data.
+        card: The model card, as Markdown.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    front_end: AnyFrontEnd
+    task: Task
+    architecture: str
+    arguments: Mapping[str, Any]
+    window_s: float
+    padding: Padding
+    embedding_size: int
+    further_front_ends: tuple[AnyFrontEnd, ...] = ()
+    precision: Precision = "fp32"
+    fixed_window: bool = False
+    threshold: Threshold | None = None
+    calibration: Calibration | None = None
+    description: str = ""
+    license: str = ""
+    source: str = ""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    card: str = ""
+
+    def __post_init__(self) -> None:
+        problem = self._problem()
+        if problem:
+            raise ModelError(f"the record of model {self.name!r} is not usable: {problem}")
+
+    @property
+    def front_ends(self) -> tuple[AnyFrontEnd, ...]:
+        """All of them; one, but for ensembles."""
+        return self.front_end, *self.further_front_ends
+
+    @property
+    def graph_inputs(self) -> tuple[str, ...]:
+        """Names of what goes into the graph, one for each front-end; numbered where there are several."""
+        names = tuple(front_end.graph_input for front_end in self.front_ends)
+        return names if len(names) == 1 else tuple(f"{name}_{index}" for index, name in enumerate(names))
+
+    @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """Score from which each label counts as heard; None where none was chosen."""
+        if self.threshold is None or isinstance(self.threshold, tuple):
+            return self.threshold
+        return (self.threshold,) * len(self.labels)
+
+    @property
+    def ticks_per_s(self) -> int:
+        """How finely a second divides into lengths that are whole samples at the rate of every front-end."""
+        return gcd(*(one.sample_rate for one in self.front_ends))
+
+    @property
+    def shortest_s(self) -> float:
+        """The shortest window that all front-ends can hear, in seconds."""
+        ticks = (ceil(one.min_samples * self.ticks_per_s / one.sample_rate) for one in self.front_ends)
+        return max(ticks) / self.ticks_per_s
+
+    def samples(self, seconds: float) -> tuple[int, ...]:
+        """Samples of some seconds at the rate of each front-end, of which all are equally long."""
+        ticks = round(seconds * self.ticks_per_s)
+        return tuple(ticks * (one.sample_rate // self.ticks_per_s) for one in self.front_ends)
+
+    def _problem(self) -> str:
+        for kind, wanted, names in _KINDS:
+            wrong = [name for name in names if not isinstance(getattr(self, name), kind)]
+            if wrong:
+                return f"{wrong[0]} must be {wanted}, not {getattr(self, wrong[0])!r}"
+        if not all(isinstance(one, AnyFrontEnd) for one in self.further_front_ends):
+            return f"further_front_ends must be a list of front-ends, not {self.further_front_ends!r}"
+        return self._label_problem() or self._value_problem()
+
+    def _label_problem(self) -> str:
+        if not self.labels or not all(isinstance(label, str) and label for label in self.labels):
+            return "labels must be a list of names, one per class"
+        if len(set(self.labels)) != len(self.labels):
+            return "two labels are alike"
+        return ""
+
+    def _value_problem(self) -> str:
+        if self.task not in ("multi_label", "single_label"):
+            return f"task must be multi_label or single_label, not {self.task!r}"
+        for name, choices in (("padding", get_args(Padding)), ("precision", get_args(Precision))):
+            if getattr(self, name) not in choices:
+                return f"{name} must be {' or '.join(choices)}, not {getattr(self, name)!r}"
+        if not _is_number(self.window_s) or not 0 < self.window_s < math.inf:
+            return f"window_s must be a positive number of seconds, not {self.window_s!r}"
+        if isinstance(self.embedding_size, bool) or self.embedding_size < 1:
+            return f"embedding_size must be a positive number of channels, not {self.embedding_size!r}"
+        if self.calibration is not None:
+            problem = calibration_problem(self.calibration, self.task, len(self.labels))
+            if problem:
+                return problem
+        return self._threshold_problem()
+
+    def _threshold_problem(self) -> str:
+        each = self.thresholds or ()
+        if len(each) not in (0, len(self.labels)) or self.threshold == ():
+            return f"threshold must be one number or one for each label, not {len(each)}"
+        if not all(_is_number(one) and 0 <= one <= 1 for one in each):
+            return f"threshold must lie in [0, 1], not {self.threshold!r}"
+        return ""
+
+    def to_json(self) -> str:
+        """The record as JSON, keys sorted, so that equal records are equal texts."""
+        values = asdict(self) | {
+            "front_end": self.front_end.to_dict(),
+            "further_front_ends": [front_end.to_dict() for front_end in self.further_front_ends],
+            "calibration": calibration_to_dict(self.calibration),
+            "version": RECORD_VERSION,
+        }
+        return json.dumps(values, sort_keys=True, ensure_ascii=False)
+
+    def changed(self, **values: Any) -> ModelInfo:
+        """A copy with some fields replaced."""
+        return replace(self, **values)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> ModelInfo:
+        """The record that :meth:`to_json` wrote.
+
+        Raises:
+            ModelError: If the text is no record, or one of a newer version.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise ModelError(
+                f"the model's record is not valid JSON ({error}): fetch or export the model again"
+            ) from None
+        if not isinstance(values, dict):
+            raise ModelError("the model's record is not a JSON object: fetch or export the model again")
+        version = values.pop("version", None)
+        if type(version) is not int or version < 1:
+            raise ModelError(f"the model's record has no valid version ({version!r}): export the model again")
+        if version > RECORD_VERSION:
+            raise ModelError(
+                f"the model's record has version {version}, this earmark reads up to {RECORD_VERSION}: "
+                "upgrade earmark"
+            )
+        known = {entry.name: entry for entry in fields(cls)}
+        unknown = sorted(set(values) - set(known))
+        missing = sorted(
+            name
+            for name, entry in known.items()
+            if name not in values and entry.default is MISSING and entry.default_factory is MISSING
+        )
+        if unknown or missing:
+            raise ModelError(
+                f"the model's record has unknown fields {unknown} and lacks {missing}: export the model again"
+            )
+        try:
+            values["front_end"] = front_end_from_dict(values["front_end"])
+            further = values.get("further_front_ends", [])
+            values["further_front_ends"] = tuple(front_end_from_dict(front_end) for front_end in further)
+            values["calibration"] = calibration_from_dict(values.get("calibration"))
+            for name in ("labels", "threshold"):
+                if isinstance(values.get(name), list):
+                    values[name] = tuple(values[name])
+            return cls(**values)
+        except (TypeError, AttributeError) as error:
+            raise ModelError(f"the model's record is malformed ({error}): export the model again") from None
+
+
+_KINDS: tuple[tuple[type | UnionType, str, tuple[str, ...]], ...] = (
+    (str, "a text", ("name", "architecture", "description", "license", "source", "card")),
+    (tuple, "a list of names", ("labels",)),
+    (Mapping, "a table", ("arguments", "metrics", "provenance")),
+    (AnyFrontEnd, "a front-end", ("front_end",)),
+    (bool, "true or false", ("fixed_window",)),
+    (int, "a whole number", ("embedding_size",)),
+)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,184 @@
+"""A model file: an ONNX graph that carries its record and a SHA-256 over both.
+
+Conventions: the file is a plain ONNX model. Its last two fields are metadata entries, first
+``earmark.record`` (JSON), then ``earmark.sha256``, the hash, in hexadecimal, of every byte before that entry.
+Protocol buffers may be concatenated, so both are read and written here without ONNX's own library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earmark.errors import ModelError
+from earmark.model_file.info import ModelInfo, Precision
+
+RECORD_KEY = b"earmark.record"
+HASH_KEY = b"earmark.sha256"
+_METADATA_FIELD = 14  # ModelProto.metadata_props: StringStringEntryProto(key = 1, value = 2)
+_GRAPH_FIELD, _INITIALIZER_FIELD = 7, 5  # ModelProto.graph, GraphProto.initializer
+_TENSOR_NAME, _TENSOR_RAW = 8, 9  # of TensorProto
+_LENGTH_DELIMITED = 2
+_HASH_ENTRY_LENGTH = 84  # tag and length (2), key with its own (2 + 14), value with its own (2 + 64)
+
+
+def seal(graph: bytes, info: ModelInfo) -> bytes:
+    """Puts a record and the hash behind a serialised ONNX graph.
+
+    Args:
+        graph: An ONNX ModelProto without these two metadata entries.
+        info: What the model carries.
+
+    Returns:
+        The content of a model file.
+    """
+    body = graph + _metadata_entry(RECORD_KEY, info.to_json().encode())
+    return body + _metadata_entry(HASH_KEY, hashlib.sha256(body).hexdigest().encode())
+
+
+def resealed(content: bytes, info: ModelInfo) -> bytes:
+    """The same graph with another record.
+
+    Args:
+        content: Of a model file, as :func:`read_model_file` gives it.
+        info: That takes the place of its own.
+
+    Returns:
+        The content of a model file.
+    """
+    body = content[:-_HASH_ENTRY_LENGTH]
+    return seal(body.removesuffix(_metadata_entry(RECORD_KEY, _record_entry(body))), info)
+
+
+def read_model_file(path: str | PathLike[str]) -> tuple[bytes, ModelInfo]:
+    """Reads and checks a model file.
+
+    Returns:
+        The content, as an inference engine takes it, and the record.
+
+    Raises:
+        ModelError: If the file is missing, damaged, no model of earmark, or of a newer version.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: the model file cannot be read ({error.strerror})") from None
+    body, stored = content[:-_HASH_ENTRY_LENGTH], content[-_HASH_ENTRY_LENGTH:]
+    digest = hashlib.sha256(body).hexdigest().encode()
+    if not stored.startswith(_metadata_entry(HASH_KEY, b"0" * 64)[:-64]):
+        raise ModelError(
+            f"{path}: is not a complete model file of earmark (no hash at its end): fetch or export it again"
+        )
+    if stored[-64:] != digest:
+        raise ModelError(
+            f"{path}: the model file is damaged (its SHA-256 does not match): fetch or export it again"
+        )
+    try:
+        return content, ModelInfo.from_json(_record_entry(body))
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+
+
+def read_info(path: str | PathLike[str]) -> ModelInfo:
+    """The record of a model file, checked like :func:`read_model_file` does."""
+    return read_model_file(path)[1]
+
+
+def read_weights(
+    content: bytes, prefix: str, precision: Precision = "fp32"
+) -> dict[str, NDArray[np.float32]]:
+    """The weights of a graph, other than those of 8 bits, whose names begin in some way.
+
+    Args:
+        content: Of a model file, as :func:`read_model_file` gives it.
+        prefix: How the names begin.
+        precision: Of its record.
+
+    Returns:
+        Name -> values in one row, shape (value,). Types are not looked at: check how many values there are.
+    """
+    found = {}
+    graph = next(value for field, value in _fields(memoryview(content)) if field == _GRAPH_FIELD)
+    for field, value in _fields(graph):
+        if field != _INITIALIZER_FIELD:
+            continue
+        parts = dict(_fields(value))
+        name = bytes(parts.get(_TENSOR_NAME, b"")).decode()
+        if name.startswith(prefix) and _TENSOR_RAW in parts:
+            found[name] = _widened(parts[_TENSOR_RAW], precision)
+    return found
+
+
+def weight_bytes(content: bytes) -> int:
+    """How many bytes all constants of a graph take: weights, and the scales of those of 8 bits.
+
+    Args:
+        content: Of a model file, as :func:`read_model_file` gives it.
+    """
+    graph = next(value for field, value in _fields(memoryview(content)) if field == _GRAPH_FIELD)
+    tensors = (dict(_fields(value)) for field, value in _fields(graph) if field == _INITIALIZER_FIELD)
+    return sum(len(parts.get(_TENSOR_RAW, b"")) for parts in tensors)
+
+
+def _widened(raw: memoryview, precision: Precision) -> NDArray[np.float32]:
+    kind = {"fp16": "<f2", "bf16": "<u2"}.get(precision, "<f4")
+    values = np.frombuffer(raw, kind, len(raw) // np.dtype(kind).itemsize)
+    if precision == "bf16":  # the upper half of a float32
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32)
+
+
+def _record_entry(body: bytes) -> bytes:
+    for field, value in _fields(memoryview(body)):
+        if field == _METADATA_FIELD:
+            parts = dict(_fields(value))
+            if bytes(parts.get(1, b"")) == RECORD_KEY:
+                return bytes(parts.get(2, b""))
+    raise ModelError("the model file carries no record: export it again")
+
+
+def _metadata_entry(key: bytes, value: bytes) -> bytes:
+    return _field(_METADATA_FIELD, _field(1, key) + _field(2, value))
+
+
+def _field(number: int, value: bytes) -> bytes:
+    return bytes([number << 3 | _LENGTH_DELIMITED]) + _varint(len(value)) + value
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The length-delimited fields of a message; others are stepped over."""
+    position = 0
+    while position < len(message):
+        tag, position = _read_varint(message, position)
+        kind = tag & 7
+        if kind == _LENGTH_DELIMITED:
+            length, position = _read_varint(message, position)
+            yield tag >> 3, message[position : position + length]
+            position += length
+        elif kind == 0:
+            _, position = _read_varint(message, position)
+        else:
+            position += 8 if kind == 1 else 4
+
+
+def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = message[position]
+        number |= (byte & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 0x80:
+            return number, position

@@ -1,0 +1,178 @@
+"""A training batch: waveforms -> what the network sees and what it is to answer.
+
+Conventions: all that is random comes from one generator, in a fixed order of steps: waveforms (crop, roll
+or shift, speed, gain, impulse responses, mixing), the teacher's answers to them, log-mels (filter jitter,
+colouring, band limit, crop, style, masks, mixup).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from earmark.audio import load_audio
+from earmark.audio.find import find_recordings
+from earmark.data import augment
+from earmark.errors import EarmarkError, RecipeError
+from earmark.features.front_end import FrontEnd
+from earmark.models.log_mel import LogMel
+from earmark.training.config.recipe import Recipe
+from earmark.training.distill.teacher_targets import Teacher
+
+
+class Augmentation:
+    """What a recipe's ``augment`` section says, ready to be done.
+
+    Args:
+        recipe: Of the training.
+        front_end: The front-end in PyTorch, a log-mel or one that learns.
+        device: Where waveforms come from.
+
+    Raises:
+        RecipeError: If the folder of impulse responses holds none.
+    """
+
+    def __init__(self, recipe: Recipe, front_end: nn.Module, device: torch.device | str = "cpu") -> None:
+        self.recipe, self.front_end = recipe, front_end
+        self.impulses = [impulse.to(device) for impulse in _impulses(recipe)]
+
+    def __call__(
+        self,
+        waveforms: Tensor,
+        wanted: Tensor,
+        generator: np.random.Generator,
+        epoch: int = 0,
+        told: Tensor | None = None,
+        teacher: Teacher | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A training batch as the network sees it.
+
+        Args:
+            waveforms: (batch, time).
+            wanted: Targets, (batch, class), NaN where nobody knows.
+            generator: Of all draws.
+            epoch: Counted from 0; decides whether pieces or whole windows are seen.
+            told: What is known of the clips before anything is mixed, (batch, column), mixed as they are.
+            teacher: Hears the waveforms as they are when all that is done to waveforms is done.
+
+        Returns:
+            Features (batch, mel, frame), targets (batch, class), and side by side what is told and what the
+            teacher hears, (batch, column).
+        """
+        settings, classes = self.recipe.augment, wanted.shape[-1]
+        told = waveforms.new_zeros(len(waveforms), 0) if told is None else told
+        rows = torch.cat([mixable(wanted), told], -1)
+        waveforms, rows = self._waveforms(waveforms, rows, generator, epoch)
+        if teacher is not None:
+            rows = torch.cat([rows, teacher(waveforms)], -1)
+        features = self._mask(self._log_mels(waveforms, generator), generator)
+        if settings.mixup_alpha and epoch < settings.mixup_share * self.recipe.optimizer.epochs:
+            features, rows = augment.mixup(
+                features,
+                rows,
+                settings.mixup_alpha,
+                generator,
+                larger=settings.mixup_larger,
+                alike=settings.mixup_alike,
+            )
+        own = 2 * classes + 1
+        return features, targets_of(rows[:, :own]), rows[:, own:]
+
+    def _waveforms(
+        self, waveforms: Tensor, rows: Tensor, generator: np.random.Generator, epoch: int
+    ) -> tuple[Tensor, Tensor]:
+        settings, sample_rate = self.recipe.augment, self.recipe.front_end.sample_rate
+        if settings.crop_s and epoch < settings.crop_share * self.recipe.optimizer.epochs:
+            waveforms = augment.crop(waveforms, round(settings.crop_s * sample_rate), generator)
+        elif settings.roll_s:
+            waveforms = augment.roll(waveforms, round(settings.roll_s * sample_rate), generator)
+        if settings.shift_s:
+            waveforms = augment.shift(waveforms, round(settings.shift_s * sample_rate), generator)
+        if settings.speed != (1, 1):
+            waveforms = augment.change_speed(waveforms, *settings.speed, generator)
+        if settings.gain_db != (0, 0):
+            waveforms = augment.gain(waveforms, *settings.gain_db, generator)
+        if self.impulses:
+            waveforms = augment.record_again(
+                waveforms, self.impulses, settings.impulse_probability, generator
+            )
+        if settings.mix_probability:
+            waveforms, rows = augment.mix_waveforms(
+                waveforms, rows, settings.mix_alpha, settings.mix_probability, generator
+            )
+        return waveforms, rows
+
+    def _log_mels(self, waveforms: Tensor, generator: np.random.Generator) -> Tensor:
+        settings, fixed = self.recipe.augment, self.recipe.front_end
+        if isinstance(self.front_end, LogMel) and (settings.f_min_range or settings.f_max_range):
+            features = self.front_end.forward_jittered(
+                waveforms, settings.f_min_range, settings.f_max_range, generator
+            )
+        else:
+            features = self.front_end(waveforms)
+        if isinstance(fixed, FrontEnd) and settings.equalize_db:
+            features = augment.equalize(features, settings.equalize_db, fixed, generator)
+        if isinstance(fixed, FrontEnd) and settings.limit_probability:
+            features = augment.limit_band(
+                features, settings.limit_probability, settings.limit_lowest_hz, fixed, generator
+            )
+        if settings.crop_area:
+            features = augment.resize_crop(features, settings.crop_area, settings.crop_aspect, generator)
+        if settings.style_probability:
+            features = augment.mix_style(
+                features, settings.style_alpha, settings.style_probability, generator
+            )
+        return features
+
+    def _mask(self, features: Tensor, generator: np.random.Generator) -> Tensor:
+        settings, front_end = self.recipe.augment, self.recipe.front_end
+        if not settings.mask_mels and not settings.mask_s:
+            return features
+        return augment.mask(
+            features,
+            settings.mask_mels,
+            round(settings.mask_s * front_end.sample_rate / front_end.hop_length),
+            front_end.neutral,
+            generator,
+            count=settings.mask_count,
+            stripes=settings.mask_stripes,
+        )
+
+
+def mixable(targets: Tensor) -> Tensor:
+    """Targets in a form that is mixed by adding shares of rows.
+
+    Of a clip that somebody listened to, a label that is not known counts as absent where the clip is mixed
+    with one of which it is known, as EfficientAT mixes OpenMIC's clips, whose labels are mostly unknown. Of a
+    clip that nobody listened to nothing is made up.
+
+    Args:
+        targets: (batch, class); NaN where nobody knows.
+
+    Returns:
+        (batch, 2 class + 1), without NaN: targets, what is known, and whether nothing is.
+    """
+    known = ~targets.isnan()
+    nothing = ~known.any(-1, keepdim=True)
+    return torch.cat([targets.nan_to_num(), known.to(targets), nothing.to(targets)], -1)
+
+
+def targets_of(rows: Tensor) -> Tensor:
+    """Targets (batch, class) of rows as :func:`mixable` makes them, mixed or not."""
+    classes = rows.shape[-1] // 2
+    values, known, nothing = torch.split(rows, [classes, classes, 1], -1)
+    return torch.where((known > 0) & (nothing == 0), values, torch.nan)
+
+
+def _impulses(recipe: Recipe) -> list[Tensor]:
+    """The impulse responses of the recipe's folder, at the front-end's rate."""
+    folder = recipe.augment.impulses
+    if folder is None:
+        return []
+    impulses = []
+    for path in find_recordings([folder], recursive=True):
+        if isinstance(path, EarmarkError):
+            raise RecipeError(f"augment.impulses: {path}")
+        impulses.append(torch.from_numpy(load_audio(path, recipe.front_end.sample_rate)[0]))
+    return impulses

@@ -1,0 +1,192 @@
+"""Loggers: where the numbers of a training are shown while it runs, besides its own ``log.jsonl``.
+
+Conventions: a logger is asked for by name and brings its package as an extra of that name. Steps are counted
+over the whole run. Numbers of a step are named ``step/...``, those of an epoch ``epoch/...``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from earmark.errors import RecipeError, extra
+from earmark.training.config.recipe import Recipe
+from earmark.training.cross_validation import run_folder
+from earmark.training.trainer import Report
+
+_NOT_SHOWN = {"epoch", "step", "steps", "left_min", "left_out"}
+
+
+class Logger(Protocol):
+    """What shows the numbers of one run after the other."""
+
+    def open(self, folder: Path, described: Mapping[str, Any], step: int) -> None:
+        """Begins a run, or goes on with it.
+
+        Args:
+            folder: Of the run.
+            described: Its recipe.
+            step: The first that will be written; what was written of later ones no longer holds.
+        """
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds numbers to the open run."""
+
+    def close(self) -> None:
+        """Ends the open run."""
+
+
+class TensorBoard:
+    """Writes what TensorBoard shows, to ``tensorboard/`` in the run's folder.
+
+    Raises:
+        MissingExtraError: If its package is not installed.
+    """
+
+    def __init__(self) -> None:
+        with extra("logging to TensorBoard", "tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+
+        self._make: Callable[..., Any] = SummaryWriter
+        self._writer: Any = None
+
+    def open(self, folder: Path, described: Mapping[str, Any], step: int) -> None:
+        """As :class:`Logger` says."""
+        self._writer = self._make(folder / "tensorboard", purge_step=step)
+        self._writer.add_text("recipe", "```json\n" + json.dumps(described, indent=1) + "\n```", step)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """As :class:`Logger` says."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """As :class:`Logger` says."""
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """Writes to Weights & Biases, with WANDB_MODE=offline to ``wandb/`` in the run's folder only.
+
+    The project is that of WANDB_PROJECT, by default "earmark".
+
+    Raises:
+        MissingExtraError: If its package is not installed.
+    """
+
+    def __init__(self) -> None:
+        with extra("logging to Weights & Biases", "wandb"):
+            import wandb
+
+        self._wandb: Any = wandb
+        self._run: Any = None
+
+    def open(self, folder: Path, described: Mapping[str, Any], step: int) -> None:
+        """As :class:`Logger` says.
+
+        Raises:
+            RecipeError: If Weights & Biases refuses the run, for instance without a login.
+        """
+        noted = _noted(folder)
+        own = f"{folder.resolve()} {noted.get('started')}"  # the same when a killed run goes on
+        try:
+            self._run = self._wandb.init(
+                project=os.environ.get("WANDB_PROJECT", "earmark"),
+                name=f"{described['name']} {folder.name}",
+                id=hashlib.sha256(own.encode()).hexdigest()[:16],
+                resume="allow",
+                dir=folder,
+                config={**described, "run": noted},
+            )
+        except self._wandb.Error as error:
+            raise RecipeError(
+                f"Weights & Biases: {error}: log in, or set WANDB_MODE=offline to keep everything here"
+            ) from None
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """As :class:`Logger` says."""
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """As :class:`Logger` says."""
+        self._run.finish()
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    """What was noted when the run started; nothing for a run of an earlier version."""
+    path = folder / "run.json"
+    noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return noted
+
+
+LOGGERS: Mapping[str, Callable[[], Logger]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+"""By the name that a recipe and the command line know them by."""
+
+
+def open_loggers(names: Sequence[str]) -> list[Logger]:
+    """Loggers by name, each once; nothing is written before a run begins.
+
+    Raises:
+        RecipeError: If there is no such logger.
+        MissingExtraError: If the package of one is not installed.
+    """
+    unknown = [name for name in names if name not in LOGGERS]
+    if unknown:
+        raise RecipeError(f"there is no logger {unknown[0]!r}: choose among {', '.join(LOGGERS)}")
+    return [LOGGERS[name]() for name in dict.fromkeys(names)]
+
+
+@contextmanager
+def logging_to(loggers: Sequence[Logger], recipe: Recipe, folder: Path) -> Iterator[Report]:
+    """A report that passes numbers on to loggers, as runs that it is told of by ``{"fold": ...}``.
+
+    Args:
+        loggers: Each gets everything.
+        recipe: Of the runs.
+        folder: Of the runs, see :func:`earmark.training.cross_validation.run_folder`.
+    """
+    described = recipe.model_dump(mode="json", exclude_none=True)
+    runs = _Runs(loggers, folder, described)
+    try:
+        yield runs
+    finally:
+        runs.close()
+
+
+class _Runs:
+    """Opens a run at its first step: one that is complete has none, and leaves no trace."""
+
+    def __init__(self, loggers: Sequence[Logger], folder: Path, described: Mapping[str, Any]) -> None:
+        self.loggers, self.folder, self.described = loggers, folder, described
+        self.fold: int | None = None
+        self.opened: list[Logger] = []
+        self.step = 0
+
+    def __call__(self, facts: Mapping[str, Any]) -> None:
+        if "fold" in facts:
+            self.close()
+            self.fold = facts["fold"]
+            return
+        if "epoch" not in facts:  # words, not numbers
+            return
+        if "step" in facts:
+            self.step = (facts["epoch"] - 1) * facts["steps"] + facts["step"]
+        if not self.opened:
+            folder = run_folder(self.folder, self.fold)
+            for logger in self.loggers:
+                logger.open(folder, {**self.described, "fold": self.fold}, self.step)
+                self.opened.append(logger)
+        kind = "step" if "step" in facts else "epoch"
+        values = {f"{kind}/{name}": value for name, value in facts.items() if name not in _NOT_SHOWN}
+        for logger in self.opened:
+            logger.write(self.step, values)
+
+    def close(self) -> None:
+        for logger in self.opened:
+            logger.close()
+        self.opened = []

@@ -1,0 +1,147 @@
+"""``earmark calibrate``: a model and held-out clips to a model whose scores are probabilities."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy
+
+import earmark
+from earmark.data.manifest import read_manifest, targets
+from earmark.evaluation import metrics
+from earmark.model_file.calibration import Platt, Temperature
+from earmark.model_file.onnx_file import read_info, read_model_file
+from earmark.models.checkpoint import load_checkpoint, save_checkpoint
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six tones and six noises in each of two folds."""
+    return toy.write_clips(tmp_path_factory.mktemp("held_out"), clips_per_fold=12, quiet=0)
+
+
+def told(out: str) -> dict[str, list[float]]:
+    """Metrics before and after."""
+    lines = [line.split() for line in out.split("\n\n")[1].splitlines()]
+    assert lines[0] == ["before", "after"]
+    return {name: [float(value) for value in values] for name, *values in lines[1:]}
+
+
+def scores_of(model: Path, manifest: Path) -> tuple[np.ndarray, np.ndarray]:
+    tagger, clips = earmark.load(model), read_manifest(manifest)
+    return targets(clips, tagger.labels), np.stack([tagger.tag(clip.path).scores for clip in clips])
+
+
+def test_a_model_file_is_calibrated_without_pytorch(
+    run: Run, toy_model: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("earmark.evaluation")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    out = tmp_path / "made" / "toy.onnx"
+    report = tmp_path / "report"
+    code, printed, err = run(
+        "calibrate", toy_model, manifest, "--target", "f1", "--out", out, "--report", report, "--quiet"
+    )
+    assert (code, err) == (0, "")
+    truth, raw = scores_of(toy_model, manifest)
+    assert told(printed)["binary_log_loss"][0] == pytest.approx(metrics.binary_log_loss(truth, raw), abs=1e-4)
+    assert told(printed)["binary_brier"][0] == pytest.approx(metrics.binary_brier(truth, raw), abs=1e-4)
+    assert "24 clips in 2 parts" in printed
+    info = read_info(out)
+    assert isinstance(info.calibration, Platt)
+    assert info.calibration.fitted_on["clips"] == 24
+    assert info.calibration.fitted_on["manifest"] == "clips.csv"
+    assert len(info.threshold) == 2
+    assert "## Calibration" in info.card
+    content, _ = read_model_file(toy_model)
+    assert read_model_file(out)[0][:1000] == content[:1000]
+    assert scores_of(out, manifest)[1] != pytest.approx(raw)
+    numbers = json.loads((report / "calibration.json").read_text(encoding="utf-8"))
+    assert numbers["thresholds"] == dict(zip(info.labels, info.threshold, strict=True))
+
+
+def test_the_answer_says_so(run: Run, toy_model: Path, manifest: Path, tmp_path: Path) -> None:
+    out = tmp_path / "toy.onnx"
+    assert run("calibrate", toy_model, manifest, "--method", "shared", "--out", out, "--quiet")[0] == 0
+    clip = manifest.parent / "fold1_0_tone.wav"
+    _, table, _ = run("tag", clip, "--model", out)
+    assert ", probabilities)" in table
+    _, answer, _ = run("tag", clip, "--model", out, "--format", "json", "--threshold", "auto")
+    assert json.loads(answer)[0]["calibrated"] is True
+    card = run("info", out)[1]
+    assert "calibration: platt; scores are probabilities; fitted on: clips 24, manifest clips.csv" in card
+    assert "sigmoids one for all labels" in card
+    truth, after = scores_of(out, manifest)
+    _, judged, _ = run("evaluate", out, manifest)
+    values = dict(line.split() for line in judged.split("\n\n")[1].splitlines())
+    assert float(values["binary_brier"]) == pytest.approx(metrics.binary_brier(truth, after), abs=1e-4)
+    recalled = metrics.macro(metrics.recall(truth, after, read_info(out).threshold))
+    assert float(values["recall_at_threshold_macro"]) == pytest.approx(recalled, abs=1e-4)
+
+
+def test_a_checkpoint_stays_one(run: Run, info, manifest: Path, tmp_path: Path) -> None:
+    path, out = tmp_path / "toy.safetensors", tmp_path / "out.safetensors"
+    own = info.changed(task="single_label", threshold=0.5)
+    answers = {}
+    for labels in (own.labels, own.labels[::-1]):  # of random weights, one names clips better than by chance
+        save_checkpoint(path, toy.lively_network(own), own.changed(labels=labels))
+        code, *answers[code] = run("calibrate", path, manifest, "--judge-fold", 2, "--out", out)
+    assert "no better than by chance" in answers[2][1]
+    printed, err = answers[0]
+    assert "threshold was for other scores and is dropped" in err
+    assert "12 clips that it was not fitted to" in printed
+    _, made = load_checkpoint(out)
+    assert isinstance(made.calibration, Temperature)
+    assert made.calibration.fitted_on["clips"] == 12
+    assert made.threshold is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--method", "temperature"], "temperature does not calibrate a multi_label model"),
+        (["--target", "auc"], "'auc' is no target for thresholds"),
+        (["--fold", "3"], "no clip of the manifest has fold 3"),
+        (["--fold", "1", "--judge-fold", "1"], "would be fitted to and measured by"),
+        (["--out", "x.safetensors"], "x.safetensors must be of the same kind as toy.onnx"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    run: Run, toy_model: Path, manifest: Path, tmp_path: Path, options: list[str], said: str
+) -> None:
+    out = [] if "--out" in options else ["--out", tmp_path / "out.onnx"]
+    code, printed, err = run("calibrate", toy_model, manifest, *options, *out)
+    assert (code, printed, err.count("\n")) == (2, "", 1)
+    assert said in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_clips_that_miss_a_class_are_refused_before_they_are_heard(
+    run: Run, toy_model: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "clips.csv"
+    table.write_text("path,labels\n" + "missing.wav,tone\n" * 6, encoding="utf-8")
+    code, _, err = run("calibrate", toy_model, table, "--out", tmp_path / "out.onnx")
+    assert code == 2
+    assert "no clip has 1 of the 2 labels ('noise')" in err
+    code, _, err = run("calibrate", f"{toy_model}+{toy_model}", table, "--out", tmp_path / "out.onnx")
+    assert "make it with earmark join first" in err
+
+
+def test_a_clip_that_cannot_be_read_is_named(
+    run: Run, toy_model: Path, manifest: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "clips.csv"
+    table.write_text(manifest.read_text(encoding="utf-8") + "gone.wav,tone,1,,,,,\n", encoding="utf-8")
+    out = tmp_path / "out.onnx"
+    code, printed, err = run("calibrate", toy_model, table, "--audio", manifest.parent, "--out", out)
+    assert code == 1
+    assert "gone.wav" in err
+    assert "fitted to 24 clips" in printed
+    assert out.is_file()

@@ -1,0 +1,204 @@
+"""``earmark pull``, ``convert`` and ``models``: published and foreign weights from the command line."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from published_case import SCENES, make_weights, sha256, write_table
+from test_cli import assert_one_line
+from web import error, serving
+
+from earmark.hub import download, registry
+from earmark.hub.download import Patience
+from earmark.model_file.info import ModelInfo
+from earmark.model_file.labels import label_set
+from earmark.models import architectures
+from earmark.models.checkpoint import load_checkpoint
+
+
+@pytest.fixture(scope="module")
+def brought(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("made") / "ckpt.pth"
+    make_weights(path)
+    return path
+
+
+@pytest.fixture
+def web(brought, tmp_path, monkeypatch):
+    """A server with weights, and a table that knows them."""
+    content = brought.read_bytes()
+    known = {"labels": "tau_scenes", "size": len(content), "sha256": sha256(content), "params": 96_000}
+    with serving() as server:
+        server.body = content
+        table = write_table(tmp_path / "published.toml", server.url, scenes=known, start={})
+        monkeypatch.setattr(registry, "_TABLE", table)
+        monkeypatch.setattr(download, "PATIENCE", Patience(timeout_s=10, attempts=2, pause_s=0.001))
+        yield server
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(6000), 8000)
+    return path
+
+
+def test_pull_then_tag(run, web, own_cache, clip):
+    assert run("pull", "scenes") == (0, f"{own_cache / 'scenes.onnx'}\n", "")
+    code, out, _ = run("tag", clip, "--model", "scenes", "--format", "json", "--top", 1)
+    [answer] = json.loads(out)
+    assert code == 0
+    assert answer["model"] == "scenes"
+    assert answer["tags"][0]["label"] in SCENES.labels
+    _, out, _ = run("models", "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert rows["scenes"]["path"] == str(own_cache / "scenes.onnx")
+    assert rows["scenes"]["megabytes"] > 0
+    assert rows["start"]["path"] is None
+    assert rows["mn04_esc18"]["default"]
+    _, out, _ = run("models")
+    assert "* scenes " in out
+    assert "  start " in out
+    _, out, _ = run("info", "scenes")
+    assert f"SHA-256 {sha256(web.body)}" in out
+
+
+def test_pull_from_a_file(run, web, own_cache, brought, tmp_path):
+    assert run("pull", "start", "--from", brought) == (0, f"{own_cache / 'start.safetensors'}\n", "")
+    assert web.requests == []
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
+    code, out, err = run("pull", "scenes", "--from", tmp_path / "other.pt")
+    assert (code, out) == (2, "")
+    assert_one_line(err, "other.pt: is not the file that was published as scenes")
+
+
+def test_a_server_that_fails_is_one_line(run, web, clip):
+    web.behaviours = [error(404)]
+    for arguments in (("pull", "scenes"), ("tag", clip, "--model", "scenes")):
+        code, out, err = run(*arguments)
+        assert (code, out) == (2, "")
+        assert_one_line(err, "scenes.pt cannot be fetched: the server answered 404")
+
+
+def test_a_starting_point_cannot_tag(run, web, clip):
+    code, out, err = run("tag", clip, "--model", "start")
+    assert (code, out) == (2, "")
+    assert_one_line(err, "start is a starting point for training: it has no labels of sounds")
+    assert web.requests == []
+
+
+ARGUMENTS = ("--arch", "mn01", "--labels", "tau_scenes", "--window", "0.5")
+FRONT_END = [f"{key}={getattr(SCENES.front_end, key)}" for key in ("sample_rate", "n_fft", "win_length")]
+FRONT_END += [f"{key}={getattr(SCENES.front_end, key)}" for key in ("hop_length", "n_mels", "f_max")]
+OPTIONS = [word for pair in FRONT_END for word in ("--front-end", pair)]
+
+
+@pytest.fixture
+def written(monkeypatch) -> list[ModelInfo]:
+    """The records of what would be exported, since that takes seconds."""
+    infos: list[ModelInfo] = []
+    monkeypatch.setattr(
+        "earmark.hub.build.network_graph",
+        lambda network, info: infos.append(info) or SimpleNamespace(SerializeToString=bytes),
+    )
+    monkeypatch.setattr("earmark.hub.build._difference", lambda network, content, info: 0.0)
+    return infos
+
+
+def test_convert_any_checkpoint(run, brought, tmp_path, written):
+    out_path = tmp_path / "out" / "own.onnx"
+    code, out, err = run("convert", brought, *ARGUMENTS, *OPTIONS, "--license", "CC0", "--out", out_path)
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [str(out_path), str(out_path.with_suffix(".safetensors"))]
+    [info] = written
+    assert (info.name, info.labels, info.task) == ("own", label_set("tau_scenes"), "single_label")
+    assert (info.front_end, info.window_s, info.license) == (SCENES.front_end, 0.5, "CC0")
+    network, kept = load_checkpoint(out_path.with_suffix(".safetensors"))
+    assert kept == info
+    given = torch.load(brought, weights_only=True)["net"]
+    assert all(torch.equal(given[name], tensor) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--arch", "mn02", "--labels", "tau_scenes"], "ckpt.pth: the weights are not those of mn02"),
+        (["--arch", "mn1", "--labels", "tau_scenes"], "there is no architecture 'mn1'"),
+        (["--arch", "mn01", "--labels", "audioset"], "has shape (10,"),
+        (["--arch", "mn01", "--labels", "tau_scnes"], "tau_scenes"),
+        (["--arch", "mn01"], "--arch-args num_classes=N"),
+        (["--arch", "mn01", "--arch-args", "num_classes=10"], "give --task"),
+        (["--arch", "mobilenet", "--labels", "tau_scenes"], "give --front-end NAME"),
+        (
+            ["--arch", "mn01", "--labels", "tau_scenes", "--arch-args", "num_classes=11"],
+            "there are 10 labels",
+        ),
+        (["--arch", "mn01", "--labels", "tau_scenes", "--arch-args", "wings=2"], "has no argument 'wings'"),
+        (["--arch", "mn01", "--labels", "tau_scenes", "--arch-args", "wings"], "not of the form key=value"),
+        (
+            ["--arch", "mn01", "--labels", "tau_scenes", "--front-end", "eficientat"],
+            "one of efficientat, sp4asc",
+        ),
+        (["--arch", "mn01", "--labels", "tau_scenes", "--front-end", "n_mel=3"], "unknown fields ['n_mel']"),
+        (["--arch", "mn01", "--labels", "tau_scenes", "--task", "guess"], "multi_label or single_label"),
+    ],
+)
+def test_a_wrong_conversion_is_one_line_and_writes_nothing(run, brought, tmp_path, arguments, problem):
+    code, out, err = run("convert", brought, *arguments, "--out", tmp_path / "own.onnx")
+    assert (code, out) == (2, "")
+    assert_one_line(err, problem)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_come_from_a_file(run, brought, tmp_path, written):
+    labels = tmp_path / "labels.txt"
+    labels.write_text("".join(f"söund {number}\n" for number in range(10)), encoding="utf-8")
+    options = ["--task", "multi_label", "--front-end", "efficientat", "--out", tmp_path / "own.onnx"]
+    code, _, err = run("convert", brought, "--arch", "mn01", "--labels", labels, *options)
+    assert (code, err) == (0, "")
+    assert written[0].labels == tuple(f"söund {number}" for number in range(10))
+    assert (written[0].task, written[0].front_end.hop_length) == ("multi_label", 320)
+    code, _, _ = run("convert", brought, "--arch", "mn01", "--arch-args", "num_classes=10", *options)
+    assert code == 0
+    assert written[1].labels[9] == "output 9"
+
+
+def test_a_station_is_heard_through_convert_and_tag(run, shared, tmp_path):
+    if "cnn6_60k" not in architectures():
+        pytest.skip("the network cnn6_60k is not registered")
+    given, model = shared / "golden" / "sp4asc" / "cnn6_60k_mixup.safetensors", tmp_path / "scenes.onnx"
+    code, _, err = run("convert", given, "--arch", "cnn6_60k", "--labels", "tau_scenes", "--out", model)
+    assert (code, err) == (0, "")
+    clip = shared / "data" / "demo" / "metro_station-paris.wav"
+    _, out, _ = run("tag", clip, "--model", model, "--format", "json")
+    best = json.loads(out)[0]["tags"][0]
+    assert best["label"] == "metro_station"
+    assert best["score"] == pytest.approx(0.956, abs=0.01)
+
+
+def test_a_picture_of_the_table(run, tmp_path):
+    pytest.importorskip("matplotlib", reason="pictures need the extra plot")
+    for name, start in (("models.png", b"\x89PNG"), ("models.svg", b"<?xml")):
+        assert run("models", "--plot", tmp_path / name) == (0, "", "")
+        assert (tmp_path / name).read_bytes().startswith(start)
+    drawn = (tmp_path / "models.svg").read_text(encoding="utf-8")
+    assert "<!-- dymn20_as -->" in drawn
+    assert "<!-- mn10_im -->" not in drawn
+    code, _, err = run("models", "--plot", tmp_path / "models.bmp")
+    assert code == 2
+    assert_one_line(err, "models.bmp", ".svg")
+
+
+def test_without_matplotlib_the_extra_is_named(run, tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.delitem(sys.modules, "earmark.evaluation.plots", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, _, err = run("models", "--plot", tmp_path / "models.png")
+    assert code == 2
+    assert_one_line(err, "pip install 'earmark[plot]'")

@@ -1,0 +1,213 @@
+"""``earmark teach``: what it stores, how it goes on after an interruption, and what mistakes look like."""
+
+import csv
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import refresh
+import soundfile
+import toy
+
+from earmark.data.manifest import Clip
+from earmark.inference.tagger import Tagger
+from earmark.model_file.info import ModelInfo
+from earmark.models.checkpoint import save_checkpoint
+from earmark.training import teach as teaching
+from earmark.training.config.sections import Teaching
+from earmark.training.distill.stored_predictions import StoredAnswers
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy.write_clips(tmp_path_factory.mktemp("clips"), clips_per_fold=2, quiet=1)
+
+
+@pytest.fixture
+def teach(run: Run, clips: Path, toy_model: Path, tmp_path: Path) -> Run:
+    """Runs ``earmark teach`` on the toy clips, with the toy model unless told otherwise."""
+
+    def call(*arguments: object, model: tuple[object, ...] = (toy_model,), manifest: Path = clips) -> tuple:
+        chosen = [part for one in model for part in ("--model", one)]
+        return run("teach", manifest, *chosen, "--threads", 1, *arguments)
+
+    return call
+
+
+def ids_of(manifest: Path) -> list[str]:
+    with manifest.open(newline="", encoding="utf-8") as stream:
+        return [Path(row["path"]).stem for row in csv.DictReader(stream)]
+
+
+def with_a_bad_clip(manifest: Path, folder: Path) -> Path:
+    folder.mkdir()
+    for file in manifest.parent.glob("*.wav"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "fold1_1_noise.wav").write_bytes(b"no sound")
+    (folder / "clips.csv").write_bytes(manifest.read_bytes())
+    return folder / "clips.csv"
+
+
+@pytest.mark.parametrize("option", [[], ["--logits"], ["--scores"]])
+def test_what_the_model_says_of_each_clip_is_stored(
+    teach: Run, clips: Path, toy_model: Path, tmp_path: Path, option: list[str]
+) -> None:
+    code, out, said = teach("--out", tmp_path / "a.npz", *option)
+    assert (code, out) == (0, "")
+    assert said.endswith(f"wrote {tmp_path / 'a.npz'}: toy about 5 of 5 clips\n")
+    answers = StoredAnswers(tmp_path / "a.npz")
+    assert answers.heading.labels == ("tone", "noise")
+    assert answers.heading.kind == ("scores" if option == ["--scores"] else "logits")
+    assert (answers.heading.task, len(answers.heading.manifests[0])) == ("multi_label", 64)
+    assert answers.heading.teachers[0]["name"] == "toy"
+    ids = ids_of(clips)
+    stored = answers.read(answers.find(ids))
+    scores = stored if option == ["--scores"] else 1 / (1 + np.exp(-stored))
+    tagger = Tagger(toy_model)
+    for name, row in zip(ids, scores, strict=True):
+        path = clips.parent / f"{name}.wav"
+        if soundfile.info(path).duration <= tagger.info.window_s:  # the tagger takes the maximum of several
+            np.testing.assert_allclose(row, tagger.tag(path).scores, atol=2e-3)
+
+
+def test_an_ensemble_in_any_spelling(
+    teach: Run, exported: tuple, info: ModelInfo, toy_model: Path, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "toy.safetensors"
+    save_checkpoint(checkpoint, exported[0], info)
+    paths = [tmp_path / f"{number}.npz" for number in range(3)]
+    assert teach("--out", paths[0], "--quiet") == (0, "", "")
+    assert teach("--out", paths[1], "--quiet", model=(checkpoint, toy_model))[0] == 0
+    assert teach("--out", paths[2], "--quiet", model=(f"{checkpoint}+{toy_model}",))[0] == 0
+    one, *both = (StoredAnswers(path) for path in paths)
+    assert [answers.heading.teachers[0]["name"] for answers in both] == ["toy+toy", "toy+toy"]
+    for answers in both:
+        np.testing.assert_allclose(answers.read(np.arange(5)), one.read(np.arange(5)), atol=5e-3)
+
+
+def test_a_bad_clip_is_said_and_left_out(teach: Run, clips: Path, tmp_path: Path) -> None:
+    manifest = with_a_bad_clip(clips, tmp_path / "bad")
+    code, _, said = teach("--out", tmp_path / "a.npz", manifest=manifest)
+    assert code == 1
+    assert "earmark: " in said
+    assert "fold1_1_noise.wav: " in said
+    assert "toy about 4 of 5 clips" in said
+    assert StoredAnswers(tmp_path / "a.npz").find(ids_of(clips)).tolist().count(-1) == 1
+
+
+def test_an_interrupted_run_over_shards_goes_on(
+    teach: Run, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = with_a_bad_clip(clips, tmp_path / "bad")
+    folder, arguments = tmp_path / "teacher", ("--shard-clips", 2, "--quiet", "--out")
+    heard: list[str] = []
+    read = teaching.read_clip
+
+    def interrupted(clip: Clip, rate: int) -> np.ndarray:
+        heard.append(clip.id)
+        if len(heard) == 4:
+            raise KeyboardInterrupt
+        return read(clip, rate)
+
+    monkeypatch.setattr(teaching, "read_clip", interrupted)
+    assert teach(*arguments, folder, manifest=manifest)[0] == 130
+    assert [path.name for path in folder.iterdir()] == ["shard_00000.npz"]
+    begun = (folder / "shard_00000.npz").read_bytes()
+    assert teach(*arguments, folder, manifest=manifest)[0] == 1
+    assert heard == (ids := ids_of(clips))[:4] + ids[2:]
+    assert (folder / "shard_00000.npz").read_bytes() == begun
+    assert [path.name for path in sorted(folder.iterdir())] == [f"shard_0000{n}.npz" for n in range(3)]
+    assert StoredAnswers(folder).find(ids).tolist() == [0, -1, 1, 2, 3]
+    # all is there: nothing is heard again, and the clip that is left out still counts
+    assert teach(*arguments, folder, manifest=manifest)[0] == 1
+    assert len(heard) == 7
+
+
+def test_rows_of_an_hdf5_file_are_heard_too(teach: Run, clips: Path, tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="earmark[hdf5] is not installed")
+    sounds = [clips.parent / f"{name}.wav" for name in ids_of(clips)[:2]]
+    with h5py.File(tmp_path / "c.hdf", "w") as file:
+        kind = h5py.special_dtype(vlen=np.dtype("uint8"))
+        rows = file.create_dataset("mp3", (2,), kind)
+        for row, sound in enumerate(sounds):
+            rows[row] = np.frombuffer(sound.read_bytes(), np.uint8)
+    manifest = tmp_path / "rows.csv"
+    manifest.write_text("path,labels,member,id\nc.hdf,,0,first\nc.hdf,,1,second\n", encoding="utf-8")
+    assert teach("--out", tmp_path / "a.npz", "--quiet")[0] == 0
+    assert teach("--out", tmp_path / "b.npz", "--quiet", manifest=manifest)[0] == 0
+    files, members = (StoredAnswers(tmp_path / name) for name in ("a.npz", "b.npz"))
+    np.testing.assert_array_equal(
+        members.read(members.find(["first", "second"])), files.read(files.find(ids_of(clips)[:2]))
+    )
+
+
+def test_answers_of_another_run_are_not_mixed_in(teach: Run, clips: Path, tmp_path: Path) -> None:
+    assert teach("--out", tmp_path / "t", "--quiet")[0] == 0
+    for changes in (["--scores"], ["--shard-clips", 3]):
+        code, _, said = teach("--out", tmp_path / "t", *changes)
+        assert code == 2
+        assert "shard_00000.npz: holds answers of another teacher, kind or manifest" in said
+
+
+def test_mistakes_are_one_line(
+    teach: Run, clips: Path, tmp_path: Path, toy_single_label_model: Path, toy_model: Path
+) -> None:
+    twice = tmp_path / "twice.csv"
+    twice.write_text(f"path,labels\n{clips.parent}/quiet_0.wav,\na/quiet_0.wav,\n", encoding="utf-8")
+    nothing = tmp_path / "nothing.csv"
+    nothing.write_text("path,labels\nnone.wav,\n", encoding="utf-8")
+    a_file = tmp_path / "file"
+    a_file.write_bytes(b"")
+    for arguments, options, expected in (
+        ([], {"manifest": twice}, "1 ids stand for more than one clip, first 'quiet_0'"),
+        ([], {"manifest": nothing}, "not one of 1 clips could be heard"),
+        ([], {"manifest": tmp_path / "none.csv"}, "none.csv: the manifest cannot be read"),
+        ([], {"model": ("mn10_az",)}, "did you mean mn10_as"),
+        ([], {"model": (toy_model, toy_single_label_model)}, "cannot answer together: task is"),
+        (["--sample-rate", 16000], {}, "only a LiteRT file (.tflite) needs it said"),
+        ([], {"model": ("x.tflite",)}, "does not say its sample rate"),
+        (["--out", a_file], {}, "is a file: name a folder"),
+    ):
+        code, _, said = teach("--out", tmp_path / "a.npz", *arguments, **options)
+        assert code == 2, expected
+        assert expected in said.splitlines()[-1]
+        assert said.splitlines()[-1].startswith("earmark: ")
+    assert not (tmp_path / "a.npz").exists()
+
+
+def test_a_litert_file_has_to_say_what_it_answers_with(teach: Run, shared: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert", reason="earmark[litert] is not installed")
+    yamnet = shared / "teachers" / "yamnet_int8.tflite"
+    arguments = ["--sample-rate", 16000, "--labels", shared / "teachers" / "yamnet_521_labels.txt"]
+    code, _, said = teach("--out", tmp_path / "a.npz", *arguments, model=(yamnet,))
+    assert (code, said.splitlines()[-1]) == (
+        2,
+        "earmark: yamnet_int8: a LiteRT file does not say what it answers with: give --scores or --logits",
+    )
+    code, _, said = teach("--out", tmp_path / "a.npz", *arguments, "--scores", model=(yamnet,))
+    assert code == 0
+    answers = StoredAnswers(tmp_path / "a.npz")
+    assert answers.heading.kind == "scores"
+    assert "Speech" in answers.heading.labels
+    assert 0 <= answers.read(np.arange(5)).min() <= answers.read(np.arange(5)).max() <= 1
+
+
+def test_without_pytorch_the_extra_is_named(teach: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    code, _, said = teach("--out", "a.npz")
+    assert (code, said) == (
+        2, "earmark: earmark teach needs an optional part of earmark: pip install 'earmark[train]'\n"
+    )  # fmt: skip
+
+
+def test_the_sections_of_the_page_are_valid() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "teach.md").read_text(encoding="utf-8")
+    sections = [tomllib.loads(text)["teacher"] for text in refresh.fences(page, "toml")]
+    assert len(sections) == 4
+    for section in sections:
+        Teaching.model_validate(section)

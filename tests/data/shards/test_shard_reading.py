@@ -1,0 +1,254 @@
+"""Clips of a pack are those of the manifest, whole and in pieces, in every process."""
+
+import json
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import soundfile
+from pack_clips import FORMATS, RATE, sound
+from torch.utils.data import DataLoader
+
+from earmark.data.dataset import ClipDataset
+from earmark.data.manifest import clips_hash, read_manifest
+from earmark.data.read_clip import read_clip, read_piece
+from earmark.data.shards.index import find_index, index_path
+from earmark.data.shards.layout import check, load_pack, read_heading, table_of
+from earmark.data.shards.storage import stream_shard
+from earmark.data.shards.writer import Packing, pack
+from earmark.errors import AudioError, DataError
+
+every_format = pytest.mark.parametrize("form", FORMATS)
+LOSSY = 0.3
+"""mp3 loses most of what is above its band; the sounds are half noise there."""
+
+
+@every_format
+def test_a_pack_carries_all_that_the_manifest_said(made, clips, form):
+    heading, packed = load_pack(made[form])
+    assert (heading.format, heading.sample_rate, heading.clips, heading.bad) == (form, RATE, 10, 0)
+    assert heading.labels == ("dog", "rain", "wind")
+    assert clips_hash(packed) == clips_hash(clips)
+    for one, other in zip(packed, clips, strict=True):
+        assert {key: value for key, value in one.extra.items() if key != "id"} == other.extra
+    assert read_manifest(table_of(made[form])) == packed
+    assert [clip.labelled for clip in packed].index(False) == 5
+
+
+@every_format
+def test_clips_are_those_that_were_packed(made, clips, form):
+    for one, other in zip(load_pack(made[form])[1], clips, strict=True):
+        wanted = read_clip(other, RATE)
+        tolerance = LOSSY if form == "hdf5" else 0
+        np.testing.assert_allclose(read_clip(one, RATE), wanted, rtol=0, atol=tolerance)
+        assert one.path.parent == made[form]
+
+
+@pytest.mark.parametrize("codec", ["mp3", "opus"])
+def test_lossy_shards_keep_length_and_sound(clips, tmp_path, codec):
+    pack(clips, tmp_path, Packing(codec=codec, sample_rate=RATE))
+    for one, other in zip(load_pack(tmp_path)[1], clips, strict=True):
+        heard, wanted = read_clip(one, RATE), read_clip(other, RATE)
+        assert heard.shape == wanted.shape
+        assert np.corrcoef(heard, wanted)[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("rate", [RATE, 5000, 11025, 16000])
+@pytest.mark.parametrize("form", [*FORMATS, "opus", "wav"])
+def test_a_piece_is_cut_from_the_whole(made, clips, tmp_path, form, rate):
+    if form == "opus":
+        pack(clips, tmp_path, Packing(codec="opus", sample_rate=RATE))
+    packed = clips if form == "wav" else load_pack(tmp_path if form == "opus" else made[form])[1]
+    length = rate // 3
+    for clip in (packed[0], packed[9]):
+        whole = read_clip(clip, rate)
+        excess = len(whole) - length
+        for first in (0, 1, excess // 2, excess - 1, excess):
+            piece = read_piece(clip, rate, length, {excess: first}.__getitem__)
+            exact = rate == RATE and form in ("shards", "memmap", "wav")
+            np.testing.assert_allclose(piece, whole[first:][:length], rtol=0, atol=0 if exact else 2e-6)
+
+
+@every_format
+def test_of_a_short_clip_there_is_all(made, form):
+    clip = load_pack(made[form])[1][0]
+    np.testing.assert_allclose(read_piece(clip, RATE, 10**6, None), read_clip(clip, RATE), rtol=0, atol=2e-6)
+
+
+@every_format
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
+def test_workers_read_what_this_process_reads(made, form):
+    clips = load_pack(made[form])[1]
+    read_clip(clips[0], RATE)  # an open handle, which workers must not use
+    labels = ("dog", "rain", "wind")
+    data = ClipDataset(clips, labels, sample_rate=RATE, length=3000, padding="zero")
+    keys = [[(index, 7 * index)] for index in range(10)]
+    alone, shared = (
+        [waveform[0] for waveform, _ in DataLoader(data, batch_sampler=keys, num_workers=workers)]
+        for workers in (0, 2)
+    )
+    assert all(one.equal(other) for one, other in zip(alone, shared, strict=True))
+    assert not alone[0].equal(alone[1])
+
+
+def test_shards_are_plain_tar_files_in_webdatasets_layout(made, clips, tmp_path):
+    samples: dict[str, dict[str, bytes]] = {}
+    for shard in sorted(made["shards"].glob("*.tar")):
+        with tarfile.open(shard) as tar:
+            for entry in tar:
+                key, _, suffix = entry.name.partition(".")
+                samples.setdefault(key, {})[suffix] = tar.extractfile(entry).read()
+    assert list(samples) == [f"a_clip_{number}" for number in range(10)]
+    for number, sample in enumerate(samples.values()):
+        assert list(sample) == ["flac", "json"]
+        facts = json.loads(sample["json"])
+        assert (facts["id"], facts["fold"], facts["samples"]) == (
+            clips[number].id,
+            number % 3,
+            len(sound(number)),
+        )
+        assert facts["extra"]["título"] == f"größer, {number}"
+        (tmp_path / "a.flac").write_bytes(sample["flac"])
+        np.testing.assert_array_equal(soundfile.read(tmp_path / "a.flac", dtype="int16")[0], sound(number))
+
+
+def test_webdataset_reads_them(made):
+    webdataset = pytest.importorskip("webdataset", reason="webdataset is not installed")
+    urls = [str(shard) for shard in sorted(made["shards"].glob("*.tar"))]
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == [f"a_clip_{number}" for number in range(10)]
+
+
+def test_a_shard_can_be_read_as_it_comes(made):
+    with (made["shards"] / "000001.tar").open("rb") as stream:
+        found = list(stream_shard(stream))
+    assert [facts["id"] for facts, _ in found] == [f"a clip.{number}" for number in range(4, 8)]
+    assert all(recording[:4] == b"fLaC" for _, recording in found)
+    with (made["memmap"] / "000001.npy").open("rb") as stream, pytest.raises(DataError, match="no shard"):
+        list(stream_shard(stream))
+
+
+def test_arrays_can_be_mapped_into_memory(made):
+    shard = made["memmap"] / "000001.npy"
+    mapped, index = np.load(shard, mmap_mode="r"), find_index(shard)
+    begins = (index.offsets - index.offsets[0]) // 2
+    for place, number in enumerate(range(4, 8)):
+        own = mapped[begins[place] :][: index.samples[place]]
+        np.testing.assert_array_equal(own, sound(number))
+    assert len(mapped) == index.samples.sum()
+
+
+@pytest.fixture
+def copied(made, tmp_path) -> dict[str, Path]:
+    return {form: Path(shutil.copytree(made[form], tmp_path / form)) for form in FORMATS}
+
+
+@every_format
+def test_a_copy_is_as_good(copied, form):
+    for path in copied[form].iterdir():  # copies may have any time
+        os.utime(path, (10**9 * (2 if path.suffix in (".tar", ".npy") else 1),) * 2)
+    assert load_pack(copied[form])[0].clips == 10
+
+
+@pytest.mark.parametrize("form", ["shards", "memmap"])
+@pytest.mark.parametrize("others", ["fewer", "more", "as many"])
+def test_an_index_older_than_its_shard_is_refused(copied, clips, tmp_path, form, others):
+    chosen = {"fewer": clips[8:], "more": [*clips, *clips], "as many": clips[4:8]}[others]
+    pack(chosen, tmp_path / "other", Packing(form, sample_rate=RATE))
+    shard = sorted(copied[form].glob("000000.[tn]*"))[0]
+    (tmp_path / "other" / shard.name).replace(shard)
+    said = r"is not the shard that 000000\.index\.json was made for.*run the same earmark pack command again"
+    with pytest.raises(DataError, match=said):
+        load_pack(copied[form])
+    clip = read_manifest(copied[form] / "clips.csv")[0]
+    with pytest.raises(DataError, match=said):
+        read_clip(clip, RATE)
+
+
+def test_an_hdf5_file_of_other_clips_is_refused(copied, clips, tmp_path):
+    pack(clips[:7], tmp_path / "other", Packing("hdf5", sample_rate=RATE))
+    (tmp_path / "other" / "clips_mp3.hdf").replace(copied["hdf5"] / "clips_mp3.hdf")
+    with pytest.raises(DataError, match=r"holds other recordings than clips\.csv was made for"):
+        load_pack(copied["hdf5"])
+
+
+@pytest.mark.parametrize("form", ["shards", "memmap"])
+def test_of_a_shard_that_is_cut_off_the_clips_before_the_cut_are_read(copied, clips, form):
+    shard = sorted(copied[form].glob("000000.[tn]*"))[0]
+    index = find_index(shard)
+    with shard.open("r+b") as stream:
+        stream.truncate(int(index.offsets[2]) + 600)
+    packed = load_pack(copied[form])[1]
+    np.testing.assert_array_equal(read_clip(packed[1], RATE), read_clip(clips[1], RATE))
+    for clip in packed[2:4]:
+        with pytest.raises(AudioError, match=r"clip [23]: the shard is cut off before the end of this clip"):
+            read_clip(clip, RATE)
+
+
+@pytest.mark.parametrize("codec", ["flac", "mp3", "opus"])
+def test_a_damaged_clip_is_found_whatever_the_codec(clips, tmp_path, codec):
+    pack(clips, tmp_path, Packing(codec=codec, sample_rate=RATE))
+    shard = tmp_path / "000000.tar"
+    index = find_index(shard)
+    with shard.open("r+b") as stream:
+        stream.seek(int(index.offsets[3] + index.sizes[3] // 2))
+        stream.write(bytes(50))
+    packed = load_pack(tmp_path)[1]
+    with pytest.raises(AudioError, match=r"000000\.tar, clip 3: damaged"):
+        read_clip(packed[3], RATE)
+    assert len(read_clip(packed[4], RATE)) == len(sound(4))
+
+
+def test_a_row_that_is_cut_off_is_found_where_what_is_missing_is_needed(copied, clips):
+    with h5py.File(copied["hdf5"] / "clips_mp3.hdf", "r+") as file:
+        recording = file["mp3"][9]
+        file["mp3"][9] = recording[: len(recording) // 2]
+    packed = load_pack(copied["hdf5"])[1]
+    for read in (
+        lambda clip: read_clip(clip, RATE),
+        lambda clip: read_piece(clip, RATE, 3000, lambda excess: excess),
+    ):
+        with pytest.raises(AudioError, match=r"clips_mp3\.hdf, row 9 .*: the file is cut off"):
+            read(packed[9])
+        assert len(read(packed[8]))
+    assert len(read_piece(packed[9], RATE, 3000, lambda excess: 0)) == 3000
+
+
+def test_what_is_missing_or_no_pack_is_said(copied, tmp_path):
+    for folder, name, said in (
+        ("shards", "000001.tar", r"the pack lacks this shard.*earmark pack"),
+        ("shards", "000001.index.json", r"the pack lacks its index.*earmark pack"),
+        ("memmap", "000000.npy", "the pack lacks this shard"),
+        ("hdf5", "clips_mp3.hdf", "cannot be read"),
+        ("shards", "pack.json", "the pack is not finished: run the same earmark pack command again"),
+        ("hdf5", "pack.json", "is no pack"),
+    ):
+        (copied[folder] / name).unlink()
+        with pytest.raises(DataError, match=said):
+            load_pack(copied[folder])
+    (copied["memmap"] / "pack.json").write_text("{}")
+    with pytest.raises(DataError, match="no whole heading"):
+        read_heading(copied["memmap"])
+
+
+def test_a_damaged_index_and_a_table_of_other_length_are_said(copied):
+    path = index_path(copied["shards"] / "000000.tar")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"000000\.index\.json: is no whole index"):
+        check(copied["shards"])
+    table = copied["memmap"] / "clips.csv"
+    table.write_text("\n".join(table.read_text(encoding="utf-8").splitlines()[:-1]), encoding="utf-8")
+    with pytest.raises(DataError, match=r"clips\.csv has 9 clips, pack\.json says 10"):
+        load_pack(copied["memmap"])
+
+
+@pytest.mark.parametrize("form", ["shards", "memmap"])
+def test_a_place_that_is_not_there_is_refused(made, form):
+    clip = load_pack(made[form])[1][0]
+    for member in (-1, 4):
+        with pytest.raises(DataError, match=f"there is no clip {member}: it has 4"):
+            read_clip(type(clip)(clip.path, (), member=member), RATE)

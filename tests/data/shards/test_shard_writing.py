@@ -1,0 +1,267 @@
+"""A pack is the same however often its making was cut short, and says what it left out."""
+
+import csv
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import soundfile
+from pack_clips import FORMATS, RATE, sound
+
+from earmark.audio.encode import encode
+from earmark.data.corpora import load_corpus
+from earmark.data.hdf5 import read_member
+from earmark.data.manifest import Clip
+from earmark.data.read_clip import read_clip
+from earmark.data.shards import writer
+from earmark.data.shards.index import find_index
+from earmark.data.shards.layout import load_pack, require_same_labels
+from earmark.data.shards.writer import Packing, pack
+from earmark.errors import AudioError, DataError
+from earmark.model_file.labels import label_set
+
+every_format = pytest.mark.parametrize("form", FORMATS)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+@every_format
+def test_processes_make_the_same_bytes(made, clips, tmp_path, form):
+    heading = pack(clips, tmp_path, Packing(form, sample_rate=RATE, shard_clips=4), workers=2)
+    assert content(tmp_path) == content(made[form])
+    assert heading.seconds == pytest.approx(sum(len(sound(number)) for number in range(10)) / RATE, abs=1e-3)
+
+
+def test_opus_makes_the_same_bytes_too(clips, tmp_path):
+    for name in "ab":
+        pack(clips, tmp_path / name, Packing(codec="opus", sample_rate=RATE))
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+
+
+@every_format
+def test_a_call_that_was_cut_short_goes_on(made, clips, tmp_path, form, monkeypatch):
+    packing, begun = Packing(form, sample_rate=RATE, shard_clips=4), []
+    whole = writer.make_part
+
+    def killed(part):
+        begun.append(part.first)
+        if len(begun) == 2:
+            (tmp_path / ".000001.tar.x.partial").write_bytes(b"half")
+            raise KeyboardInterrupt
+        return whole(part)
+
+    monkeypatch.setattr(writer, "make_part", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pack(clips, tmp_path, packing)
+    with pytest.raises(DataError, match="the pack is not finished"):
+        load_pack(tmp_path)
+    pack(clips, tmp_path, packing)
+    assert begun == [0, 4, 4, 8]
+    assert content(tmp_path) == content(made[form])
+    pack(clips, tmp_path, packing)
+    assert begun == [0, 4, 4, 8]
+
+
+def test_a_process_killed_at_any_moment_leaves_what_the_next_goes_on_with(manifest, made, tmp_path):
+    command = [sys.executable, "-m", "earmark", "pack", str(manifest), "--out", str(tmp_path / "p")]
+    command += ["--sample-rate", str(RATE), "--shard-clips", "4", "--workers", "1", "--quiet"]
+    for delay in (0.5, 0.8, 1.0, 1.1):
+        process = subprocess.Popen(command)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert subprocess.run(command, check=False).returncode == 0
+    assert content(tmp_path / "p") == content(made["shards"])
+
+
+def test_a_shard_or_index_that_got_lost_or_cut_off_is_made_anew(clips, tmp_path, made):
+    packing = Packing(sample_rate=RATE, shard_clips=4)
+    pack(clips, tmp_path, packing)
+    (tmp_path / "000000.tar").unlink()
+    (tmp_path / "000001.index.json").unlink()
+    os.truncate(tmp_path / "000002.tar", 5000)
+    pack(clips, tmp_path, packing)
+    assert content(tmp_path) == content(made["shards"])
+
+
+def test_another_pack_is_not_overwritten(clips, tmp_path):
+    pack(clips, tmp_path, Packing(sample_rate=RATE, shard_clips=4))
+    (tmp_path / "file").touch()
+    before = content(tmp_path)
+    for others in (
+        (clips[1:], Packing(sample_rate=RATE, shard_clips=4)),
+        (clips, Packing(sample_rate=16000, shard_clips=4)),
+        (clips, Packing(sample_rate=RATE, shard_clips=5)),
+        (clips, Packing("memmap", sample_rate=RATE, shard_clips=4)),
+    ):
+        with pytest.raises(DataError, match="holds a pack of other clips or of other choices"):
+            pack(others[0], tmp_path, others[1])
+    assert content(tmp_path) == before
+    (tmp_path / "pack.json").unlink()
+    with pytest.raises(DataError, match="holds a pack of other clips"):
+        pack(clips[1:], tmp_path, Packing(sample_rate=RATE, shard_clips=4))
+    with pytest.raises(DataError, match="is a file: name a folder"):
+        pack(clips, tmp_path / "file", Packing())
+
+
+@pytest.fixture
+def hostile(clips, tmp_path) -> list[Clip]:
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    (folder / "empty.wav").touch()
+    (folder / "text.wav").write_text("no sound")
+    soundfile.write(folder / "none.wav", np.zeros(0), RATE)
+    soundfile.write(folder / "nan.wav", np.array([0, np.nan, 0], np.float32), RATE, subtype="FLOAT")
+    soundfile.write(folder / "cut.wav", sound(3), RATE)
+    os.truncate(folder / "cut.wav", 3000)
+    names = ("empty", "text", "none", "nan", "cut", "missing")
+    return [clips[0], *(Clip(folder / f"{name}.wav", ("dog",)) for name in names), clips[1]]
+
+
+@every_format
+def test_bad_clips_are_listed_and_left_out(hostile, tmp_path, form):
+    complaints: list[str] = []
+    heading = pack(hostile, tmp_path / "p", Packing(form, sample_rate=RATE), complain=complaints.append)
+    assert (heading.clips, heading.bad) == (2, 6)
+    with (tmp_path / "p" / "bad.csv").open(encoding="utf-8", newline="") as stream:
+        bad = list(csv.DictReader(stream))
+    assert [row["path"] for row in bad] == [str(clip.path) for clip in hostile[1:-1]]
+    assert [row["reason"] for row in bad] == complaints
+    for reason, said in zip(
+        complaints, ("0 bytes", "not a format", "no samples", "NaN", "cut off", "no such file"), strict=True
+    ):
+        assert said in reason
+    assert [clip.id for clip in load_pack(tmp_path / "p")[1]] == [hostile[0].id, hostile[-1].id]
+
+
+def test_where_every_clip_is_bad_nothing_is_written(hostile, tmp_path):
+    with pytest.raises(DataError, match=r"not one of 6 clips could be packed: .*empty"):
+        pack(hostile[1:-1], tmp_path / "p", Packing())
+    assert not (tmp_path / "p" / "pack.json").exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_what_is_finished(clips, tmp_path):
+    packing = Packing("memmap", sample_rate=RATE, shard_clips=4)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))  # the second shard is larger
+    try:
+        with pytest.raises(
+            DataError, match=r"cannot be written .*: make room and run the same command again"
+        ):
+            pack(clips, tmp_path, packing)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert sorted(content(tmp_path)) == ["000000.index.json", "000000.npy"]
+    pack(clips, tmp_path, packing)
+    assert load_pack(tmp_path)[0].clips == 10
+
+
+def test_a_codec_that_gives_back_something_else_is_found(clips, tmp_path, monkeypatch):
+    shorter = lambda samples, rate, codec: encode(samples[:-1], rate, codec)  # noqa: E731
+    monkeypatch.setattr("earmark.data.shards.shard_job.encode", shorter)
+    with pytest.raises(DataError, match="flac gives back"):
+        pack(clips[:1], tmp_path, Packing(sample_rate=RATE))
+
+
+@pytest.mark.parametrize(("codec", "rate"), [("opus", 32000), ("mp3", 10000)])
+def test_a_rate_that_a_codec_does_not_know_is_refused(clips, tmp_path, codec, rate):
+    with pytest.raises(AudioError, match=f"{codec} knows no {rate} Hz: choose among 8000"):
+        pack(clips, tmp_path / "p", Packing(codec=codec, sample_rate=rate))
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_format_refuses_a_codec_that_it_does_not_hold(clips, tmp_path):
+    with pytest.raises(DataError, match="format memmap holds samples as they are: leave codec mp3 out"):
+        pack(clips, tmp_path, Packing("memmap", "mp3"))
+
+
+def test_labels_that_are_not_listed_are_refused(clips, tmp_path):
+    with pytest.raises(DataError, match="2 labels of clips, first 'rain', are not among those"):
+        pack(clips, tmp_path, Packing(sample_rate=RATE, labels=("dog",)))
+
+
+def test_clips_of_one_name_stay_apart(clips, tmp_path):
+    pack(clips[:2] + clips[:1], tmp_path, Packing(sample_rate=RATE))
+    packed = load_pack(tmp_path)[1]
+    assert [clip.id for clip in packed] == [clips[0].id, clips[1].id, clips[0].id]
+    assert len(find_index(tmp_path / "000000.tar").rows) == 3
+
+
+def test_what_is_in_the_codec_already_is_not_encoded_again(clips, tmp_path):
+    pack(clips, tmp_path / "one", Packing("hdf5", sample_rate=RATE))
+    mp3 = load_pack(tmp_path / "one")[1]
+    pack(mp3, tmp_path / "two", Packing(codec="mp3", sample_rate=RATE))
+    for one, other in zip(mp3, load_pack(tmp_path / "two")[1], strict=True):
+        np.testing.assert_array_equal(read_clip(one, RATE), read_clip(other, RATE))
+
+
+class TestHdf5:
+    @pytest.mark.parametrize(
+        ("corpus", "split", "name"),
+        [
+            ("audioset_hdf5", "balanced_train", "balanced_train_segments_mp3.hdf"),
+            ("fsd50k_hdf5", "eval", "FSD50K.eval_mp3.hdf"),
+        ],
+    )
+    def test_the_file_is_that_of_efficientat(self, shared, tmp_path, corpus, split, name):
+        golden = shared / "golden" / "efficientat" / "hdf5"
+        clips = load_corpus(corpus, golden, split)
+        pack(clips, tmp_path, Packing("hdf5", labels=label_set(corpus.removesuffix("_hdf5"))))
+        (tmp_path / "clips_mp3.hdf").rename(tmp_path / name)
+        files = (h5py.File(folder / name, locking=False) for folder in (tmp_path, golden))
+        with next(files) as ours, next(files) as theirs:
+            assert list(ours) == list(theirs)
+            for part in theirs:
+                assert (ours[part].dtype, ours[part].shape) == (theirs[part].dtype, theirs[part].shape)
+                assert h5py.check_vlen_dtype(ours[part].dtype) == h5py.check_vlen_dtype(theirs[part].dtype)
+                assert ours[part].chunks is theirs[part].chunks is None
+            for part in ("audio_name", "target"):
+                np.testing.assert_array_equal(ours[part][:], theirs[part][:])
+        for row, clip in enumerate(clips):
+            assert read_member(tmp_path / name, row) == read_member(clip.path, row)
+        assert [clip.labels for clip in load_corpus(corpus, tmp_path, split)] == [
+            clip.labels for clip in clips
+        ]
+
+    def test_what_is_unknown_stands_there_as_openmics(self, shared, tmp_path):
+        golden = shared / "golden" / "efficientat" / "hdf5"
+        clips = load_corpus("openmic_hdf5", golden, "test")
+        pack(clips, tmp_path, Packing("hdf5", labels=label_set("openmic")))
+        (tmp_path / "clips_mp3.hdf").rename(tmp_path / "openmic_test.csv_mp3.hdf")
+        found = load_corpus("openmic_hdf5", tmp_path, "test")
+        assert [(c.id, c.labels, c.unknown) for c in found] == [(c.id, c.labels, c.unknown) for c in clips]
+
+
+def test_packs_of_other_labels_are_told_apart(clips, tmp_path):
+    packs = []
+    for name, chosen, labels in (
+        ("all", clips, None),
+        ("more", clips, ("dog", "rain", "snow", "wind")),
+        ("none", [clips[2]], None),
+    ):
+        packs.append(
+            (tmp_path / name, pack(chosen, tmp_path / name, Packing(sample_rate=RATE, labels=labels)))
+        )
+    require_same_labels([packs[0], packs[2]])
+    with pytest.raises(
+        DataError, match=r"more: its 4 labels are not the 3 of .*all, it has also snow: pack both"
+    ):
+        require_same_labels(packs)
+    with pytest.raises(DataError, match="it lacks snow"):
+        require_same_labels(packs[1::-1])
+    assert json.loads((tmp_path / "more" / "pack.json").read_text())["labels"] == [
+        "dog",
+        "rain",
+        "snow",
+        "wind",
+    ]

@@ -1,0 +1,49 @@
+"""Clips are dealt so that every fold has its share of every class."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from earmark.data.manifest import Clip, targets
+from earmark.data.splits import deal
+from earmark.errors import DataError
+
+
+def clips_of(*labels) -> list[Clip]:
+    return [Clip(Path(f"{number}.wav"), names) for number, names in enumerate(labels)]
+
+
+def counts(clips, labels, folds) -> np.ndarray:
+    table = targets(clips, labels)
+    return np.stack([table[[clip.fold == fold for clip in clips]].sum(0) for fold in range(1, folds + 1)])
+
+
+def test_a_single_class_each_is_dealt_exactly():
+    random = np.random.default_rng(0)
+    names = [("abc"[index],) for index in random.choice(3, 300, p=[0.7, 0.25, 0.05])]
+    clips = deal(clips_of(*names), 5)
+    found = counts(clips, "abc", 5)
+    assert np.ptp(found, 0).max() <= 1
+    assert found.sum() == 300
+    assert [clip.labels for clip in clips] == names
+
+
+def test_classes_that_co_occur_are_dealt_evenly():
+    random = np.random.default_rng(1)
+    names = [tuple(name for name in "abcdef" if random.random() < 0.2) for _ in range(400)]
+    clips = deal(clips_of(*names), 4)
+    assert np.ptp(counts(clips, "abcdef", 4), 0).max() <= 3
+    sizes = np.bincount([clip.fold for clip in clips])[1:]
+    assert np.ptp(sizes) <= 3
+
+
+def test_the_same_clips_come_to_the_same_folds():
+    clips = clips_of(*[("ab"[i % 2],) for i in range(11)])
+    assert deal(clips, 2) == deal(clips, 2)
+    assert [clip.fold for clip in deal(clips_of((), (), ()), 3)] == [1, 2, 3]
+
+
+def test_fewer_clips_than_folds_are_refused():
+    with pytest.raises(DataError, match="2 clips cannot be dealt into 3 folds"):
+        deal(clips_of(("a",), ("b",)), 3)

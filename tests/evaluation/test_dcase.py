@@ -1,0 +1,106 @@
+"""The files of the DCASE challenge."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from test_evaluation import SP4ASC, scenes
+
+from earmark.data.manifest import Clip
+from earmark.errors import DataError
+from earmark.evaluation.complexity import complexity
+from earmark.evaluation.dcase import meta_yaml, output_table, require_exclusive
+from earmark.evaluation.evaluation import judge
+from earmark.evaluation.predictions import Answers
+
+
+@pytest.fixture
+def scene_record(info):
+    labels = tuple(scenes()[0])
+    return info.changed(labels=labels, task="single_label", name="small", description='says "where"')
+
+
+def meta(info, by="device", passes=None, authors=("Ada King Lovelace", "Ben")) -> str:
+    labels, answers = scenes()
+    found = judge(answers, labels, "single_label", by=by)
+    return meta_yaml("King_XY_task1a_1", info, complexity("cnn6_60k_mixup", 10.0), found, passes, authors)
+
+
+def test_answers_have_a_line_each():
+    labels, answers = scenes()
+    head, *rows = csv.reader(io.StringIO(output_table(answers, labels)), delimiter="\t")
+    assert head == ["filename", "scene_label", *labels]
+    assert len(rows) == 173
+    assert [row[0] for row in rows[:2]] == ["0.wav", "1.wav"]
+    assert [row[1] for row in rows] == [labels[own] for own in SP4ASC["probs"].argmax(1)]
+    shares = np.array([[float(cell) for cell in row[2:]] for row in rows])
+    np.testing.assert_allclose(shares, SP4ASC["probs"], rtol=1e-6)
+
+
+def test_the_sheet_holds_what_is_known(scene_record):
+    lines = [line.strip(" -") for line in meta(scene_record, passes=30).splitlines()]
+    for line in (
+        'label: "King_XY_task1a_1"',
+        'lastname: "Lovelace"',
+        'firstname: "Ada King"',
+        'input_sampling_rate: "8kHz"',
+        "total_parameters: 62922",
+        "model_size: 122.890000",
+        "macs: 442574218",
+        'data_augmentation: "test-time masking, 30 passes"',
+        "logloss: 1.667954",
+        "accuracy: 34.411200",
+    ):
+        assert line in lines, line
+
+
+def test_the_sheet_is_yaml(scene_record):
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    told = yaml.safe_load(meta(scene_record))
+    authors = told["submission"]["authors"]
+    assert [(one["firstname"], one["lastname"], one["corresponding"]) for one in authors] == [
+        ("Ada King", "Lovelace", True),
+        (None, "Ben", False),
+    ]
+    assert authors[0]["affiliation"]["institute"] is None
+    assert told["system"]["complexity"]["total_parameters"] == 62_922
+    assert told["system"]["complexity"]["model_size"] == pytest.approx(62_922 * 2 / 1024, abs=0.01)
+    assert told["system"]["description"]["description"] == 'says "where"'
+    results = told["results"]["development_dataset"]
+    assert results["overall"]["logloss"] == pytest.approx(SP4ASC["overall"][0], abs=1e-5)
+    assert results["overall"]["accuracy"] == pytest.approx(SP4ASC["overall"][1], abs=1e-3)
+    losses = [results["class_wise"][label]["logloss"] for label in scenes()[0]]
+    np.testing.assert_allclose(losses, SP4ASC["class_logloss"], atol=1e-5)
+    assert list(results["device_wise"]) == SP4ASC["device_names"].tolist()
+    shares = [own["accuracy"] for own in results["device_wise"].values()]
+    np.testing.assert_allclose(shares, SP4ASC["device_acc"], atol=1e-3)
+
+
+def test_odd_names_stay_texts(scene_record):
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    names = ["no", "Y", "a: b", "1e3", "- x"]
+    labels, answers = scenes()
+    clips = [
+        Clip(clip.path, clip.labels, 0, {"device": names[number % 5]})
+        for number, clip in enumerate(answers.clips)
+    ]
+    found = judge(Answers(tuple(clips), answers.scores), labels, "single_label", by="device")
+    told = yaml.safe_load(meta_yaml("1", scene_record, complexity("cnn6_60k_mixup"), found, None, []))
+    assert sorted(told["results"]["development_dataset"]["device_wise"]) == sorted(names)
+    assert told["submission"]["label"] == "1"
+
+
+def test_without_labels_there_are_no_results(scene_record):
+    labels, answers = scenes()
+    clips = tuple(Clip(clip.path, ()) for clip in answers.clips)
+    found = judge(Answers(clips, answers.scores), labels, "single_label")
+    text = meta_yaml("x", scene_record, complexity("cnn6_60k_mixup"), found, None, [])
+    assert "results" not in text
+    assert "total_parameters" in text
+
+
+def test_labels_that_may_co_occur_are_refused(info, scene_record):
+    require_exclusive(scene_record)
+    with pytest.raises(DataError, match="hold one scene a clip"):
+        require_exclusive(info)

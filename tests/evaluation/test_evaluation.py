@@ -1,0 +1,245 @@
+"""Clips to answers, and answers to all metrics that their task has."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from toy import FRONT_END
+
+from earmark.data.manifest import Clip
+from earmark.errors import DataError, ModelError
+from earmark.evaluation import metrics
+from earmark.evaluation.evaluation import evaluate, groups_of, judge
+from earmark.evaluation.predictions import Answers, answer, choose, require_labels
+from earmark.features.front_end import EFFICIENTAT
+from earmark.inference.tagger import Tagger
+from earmark.model_file.info import ModelInfo
+
+RATE = 8000
+SP4ASC = np.load(Path(__file__).parents[1] / "golden" / "sp4asc_metrics.npz")
+EXCLUSIVE = {
+    "accuracy",
+    "accuracy_macro",
+    "map_at_3",
+    "log_loss",
+    "log_loss_macro",
+    "expected_calibration_error",
+}
+
+
+class Ear:
+    """Answers with the mean of the upper and of the lower bands, and keeps how many frames it was given."""
+
+    def __init__(self):
+        self.frames = []
+
+    def run(self, names, inputs):
+        [log_mel] = inputs.values()
+        self.frames.append(log_mel.shape[2])
+        logits = np.stack([log_mel[:, 16:].mean((1, 2)), log_mel[:, :16].mean((1, 2))], 1)
+        return [logits.astype(np.float32), log_mel.mean(2)]
+
+
+@pytest.fixture
+def ear():
+    return Ear()
+
+
+@pytest.fixture
+def tagger(ear, info):
+    return Tagger.around(ear, info.changed(threshold=None))
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """One short and two long clips, each louder towards its end, and one of silence."""
+    generator, made = np.random.default_rng(0), []
+    for number, samples in enumerate((3000, 9000, 10_000)):
+        sound = np.geomspace(1e-3, 0.3, samples) * generator.standard_normal(samples)
+        soundfile.write(tmp_path / f"{number}.wav", sound, RATE)
+        made.append(
+            Clip(tmp_path / f"{number}.wav", (("tone", "noise")[number % 2],), number, {"device": "a"})
+        )
+    soundfile.write(tmp_path / "3.wav", np.zeros(100), RATE)
+    return [*made, Clip(tmp_path / "3.wav", ("noise",), 2, {"device": "b"})]
+
+
+def read(clip: Clip) -> np.ndarray:
+    return soundfile.read(clip.path, dtype="float32")[0]
+
+
+@pytest.mark.parametrize("task", ["multi_label", "single_label"])
+def test_ways_to_hear_a_clip(ear, info, clips, task):
+    tagger = Tagger.around(ear, info.changed(task=task))
+    as_tagged = answer(tagger, clips).scores
+    over_windows = answer(tagger, clips, "windows").scores
+    for clip, tagged, mean in zip(clips, as_tagged, over_windows, strict=True):
+        windows = np.stack([window.scores for window in tagger.tag(clip.path).windows])
+        np.testing.assert_allclose(mean, windows.mean(0), rtol=0, atol=1e-6)
+        wanted = windows.max(0) if task == "multi_label" else windows.mean(0)
+        np.testing.assert_allclose(tagged, wanted, rtol=0, atol=1e-6)
+    assert np.abs(as_tagged - over_windows).max() > 0.01 or task == "single_label"
+    for scores, clip in zip(answer(tagger, clips, "center").scores, clips, strict=True):
+        wave, excess = read(clip), max(0, len(read(clip)) - 4000)
+        wanted = tagger.tag(wave[excess // 2 :][:4000], RATE).scores
+        np.testing.assert_allclose(scores, wanted, rtol=0, atol=1e-6)
+    ear.frames.clear()
+    heard = answer(tagger, clips, "whole")
+    shortest = FRONT_END.min_samples
+    assert ear.frames == [FRONT_END.num_frames(max(shortest, len(read(clip)))) for clip in clips]
+    assert len(read(clips[3])) < shortest, "too short for the front-end, so it was filled up"
+    assert np.abs(heard.scores - over_windows).max() > 0.01
+
+
+def test_a_bad_clip_is_named_and_the_others_are_judged(tagger, clips, tmp_path):
+    (tmp_path / "bad.wav").write_text("no audio")
+    bad, missing = Clip(tmp_path / "bad.wav", ("tone",)), Clip(tmp_path / "missing.wav", ("tone",))
+    told, seen = [], []
+    found = answer(tagger, [bad, *clips, missing], before=seen.append, complain=told.append)
+    assert found.clips == tuple(clips)
+    assert found.scores.shape == (4, 2)
+    assert [clip for clip, _ in found.failed] == [bad, missing]
+    assert [why for _, why in found.failed] == told
+    assert "bad.wav" in told[0]
+    assert "missing.wav" in told[1]
+    assert seen == [bad, *clips, missing]
+    assert answer(tagger, [bad]).scores.shape == (0, 2)
+
+
+def test_an_answer_that_is_no_number_is_no_answer(info, clips):
+    class Broken:
+        def run(self, names, inputs):
+            return [np.full((1, 2), np.nan, np.float32), np.zeros((1, 96), np.float32)]
+
+    found = answer(Tagger.around(Broken(), info), clips[:1])
+    assert not found.clips
+    assert "0.wav: the model's answer is not a number" in found.failed[0][1]
+
+
+def test_what_no_single_waveform_can_be_cut_for_is_said_first(ear, info, clips):
+    info = info.changed(further_front_ends=(EFFICIENTAT,))
+    with pytest.raises(ModelError, match="hear at 8000 and 32000 Hz"):
+        answer(Tagger.around(ear, info), clips, "whole")
+    assert not ear.frames
+
+
+def test_clips_are_chosen_by_fold_and_number(clips):
+    assert choose(clips) == clips
+    assert choose(clips, fold=2) == clips[2:]
+    with pytest.raises(DataError, match="no clip of the manifest has fold 7: it has 0, 1, 2"):
+        choose(clips, fold=7)
+    many = clips * 25
+    assert choose(many, limit=1000) == many
+    assert [many.index(clip, 33 * number) for number, clip in enumerate(choose(many, limit=3))] == [0, 33, 66]
+
+
+def test_labels_that_do_not_fit_are_said_before_anything_is_heard(tagger, ear, clips):
+    strange = [*clips, Clip(Path("x.wav"), ("tome",)), Clip(Path("y.wav"), (), unknown=("bell",))]
+    with pytest.raises(
+        DataError, match="2 labels that the model does not know: 'tome', 'bell'; did you mean 'tone'"
+    ):
+        evaluate(tagger, strange)
+    with pytest.raises(DataError, match="none of them fits"):
+        require_labels(strange, ["dog", "cat"])
+    with pytest.raises(DataError, match=r"no column 'city' to group by; it has fold, device"):
+        evaluate(tagger, clips, by="city")
+    assert not ear.frames
+
+
+def test_groups_are_those_of_a_column(clips):
+    assert groups_of(clips, "device") == ["a", "a", "a", "b"]
+    assert groups_of(clips, "fold") == ["0", "1", "2", "2"]
+
+
+def scenes(rows=slice(None)) -> tuple[list[str], Answers]:
+    """The challenge's toy answers as those of a manifest."""
+    labels = [f"scene{number}" for number in range(10)]
+    clips = [
+        Clip(Path(f"{number}.wav"), (labels[own],), 0, {"device": str(device)})
+        for number, (own, device) in enumerate(zip(SP4ASC["y"], SP4ASC["devices"], strict=True))
+    ]
+    return labels, Answers(tuple(clips[rows]), SP4ASC["probs"][rows])
+
+
+def test_the_numbers_of_the_challenge_are_found():
+    labels, answers = scenes()
+    found = judge(answers, labels, "single_label", by="device")
+    assert found.overall["clips"] == 173
+    assert found.overall["log_loss_macro"] == pytest.approx(SP4ASC["overall"][0], abs=1e-6)
+    assert 100 * found.overall["accuracy_macro"] == pytest.approx(SP4ASC["overall"][1], abs=1e-6)
+    losses = [found.by_class[label]["log_loss"] for label in labels]
+    np.testing.assert_allclose(losses, SP4ASC["class_logloss"], rtol=0, atol=1e-6)
+    for device, loss, right in zip(
+        SP4ASC["device_names"], SP4ASC["device_logloss"], SP4ASC["device_acc"], strict=True
+    ):
+        assert found.by_group[device]["log_loss"] == pytest.approx(loss, abs=1e-6)
+        assert 100 * found.by_group[device]["accuracy"] == pytest.approx(right, abs=1e-6)
+    assert sum(own["clips"] for own in found.by_group.values()) == 173
+    assert found.confusion.sum() == 173
+    assert found.reliability.clips.sum() == 173
+    assert set(found.overall) >= EXCLUSIVE
+    assert "binary_log_loss" not in found.overall
+
+
+def test_metrics_are_those_of_the_functions():
+    labels, answers = scenes()
+    truth, scores = np.eye(10)[SP4ASC["y"]], SP4ASC["probs"]
+    found = judge(answers, labels, "single_label", threshold=0.3)
+    assert found.overall["map_macro"] == metrics.macro(metrics.average_precision(truth, scores))
+    assert found.overall["auroc_macro"] == metrics.macro(metrics.auroc(truth, scores))
+    assert found.overall["d_prime"] == metrics.d_prime(found.overall["auroc_macro"])
+    assert found.overall["map_at_3"] == metrics.map_at_k(truth, scores, 3)
+    assert found.overall["map_micro"] == metrics.micro_average_precision(truth, scores)
+    assert found.overall["recall_at_threshold_macro"] == metrics.macro(metrics.recall(truth, scores, 0.3))
+    error = metrics.expected_calibration_error(truth, scores)
+    assert found.overall["expected_calibration_error"] == error
+    assert found.by_class["scene3"]["auroc"] == metrics.auroc(truth, scores)[3]
+    assert not found.by_group
+
+
+def test_clips_of_several_labels_have_no_accuracy():
+    labels, answers = scenes()
+    two = Clip(Path("two.wav"), ("scene1", "scene2"))
+    none = Clip(Path("none.wav"), ())
+    for odd in (two, none):
+        found = judge(Answers((*answers.clips[1:], odd), answers.scores), labels, "multi_label")
+        assert not EXCLUSIVE & set(found.overall)
+        assert found.confusion is None
+        assert found.reliability is None
+        assert {"map_macro", "lwlrap", "binary_log_loss"} <= set(found.overall)
+        assert not {"accuracy", "log_loss"} & set(found.by_class["scene1"])
+
+
+def test_what_has_no_value_is_left_out():
+    labels, answers = scenes(slice(1))
+    found = judge(answers, labels, "single_label", threshold=0.5)
+    assert not {"auroc_macro", "d_prime"} & set(found.overall)
+    assert list(found.by_class) == [answers.clips[0].labels[0]]
+    values = [value for own in (found.overall, *found.by_class.values()) for value in own.values()]
+    assert np.isfinite(values).all()
+    nothing = judge(Answers((), np.zeros((0, 10), np.float32)), labels, "single_label", by="device")
+    assert nothing.overall == {"clips": 0}
+    unlabelled = Answers((Clip(Path("a.wav"), ()),), answers.scores)
+    assert judge(unlabelled, labels, "single_label").overall == {"clips": 1}
+
+
+def test_unknown_labels_count_nowhere():
+    labels, answers = scenes()
+    hidden = [
+        Clip(clip.path, (), 0, clip.extra, labelled=False) if number % 2 else clip
+        for number, clip in enumerate(answers.clips)
+    ]
+    found = judge(Answers(tuple(hidden), answers.scores), labels, "single_label")
+    known = judge(Answers(answers.clips[::2], answers.scores[::2]), labels, "single_label")
+    assert found.overall == {**known.overall, "clips": 173}
+    assert found.by_class == known.by_class
+
+
+def test_a_record_of_both_halves_is_judged(tagger, clips):
+    found = evaluate(tagger, clips, by="device")
+    assert found.labels == ("tone", "noise")
+    assert isinstance(tagger.info, ModelInfo)
+    assert found.overall["clips"] == 4
+    assert {name: own["clips"] for name, own in found.by_group.items()} == {"a": 3, "b": 1}
+    np.testing.assert_array_equal(found.targets, [[1, 0], [0, 1], [1, 0], [0, 1]])

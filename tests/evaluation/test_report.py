@@ -1,0 +1,142 @@
+"""What an evaluation leaves behind, as files and as words."""
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from earmark.data.manifest import Clip
+from earmark.evaluation.evaluation import Evaluation, judge
+from earmark.evaluation.predictions import Answers
+from earmark.evaluation.report import in_markdown, summary, traces, write_report
+from earmark.version import __version__
+
+LABELS = ("tone", "noise", "a|b", "hum")
+SCORES = np.array([[0.9, 0.1, 0, 0], [0.2, 0.7, 0.1, 0], [0.5, 0.4, 0.1, 0], [0, 0, 0.3, 0.7]], np.float32)
+
+
+def found(several: bool = False) -> Evaluation:
+    named = ("tone", "noise", "noise", "a|b")
+    clips = [
+        Clip(
+            Path(f"{number}.wav"),
+            (label, *(["hum"] if several else [])),
+            0,
+            {"id": f"clip {number}", "device": "ab"[number // 2]},
+        )
+        for number, label in enumerate(named)
+    ]
+    failed = ((Clip(Path("bad.wav"), ("tone",)), "bad.wav: no audio"),)
+    return judge(Answers(tuple(clips), SCORES, failed), LABELS, "multi_label", by="device")
+
+
+@pytest.fixture
+def traced(info, tmp_path):
+    model, manifest = tmp_path / "toy.onnx", tmp_path / "clips.csv"
+    model.write_bytes(b"model")
+    manifest.write_bytes(b"manifest")
+    return traces(info, [model], manifest, {"way": "tagger", "fold": None, "by": "device"})
+
+
+def test_every_number_is_in_the_json(traced, tmp_path):
+    evaluation = found()
+    write_report(evaluation, traced, tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert told["overall"] == evaluation.overall
+    assert told["by_class"]["noise"] == evaluation.by_class["noise"]
+    assert told["by_group"] == evaluation.by_group
+    assert told["confusion"] == {
+        "labels": list(LABELS),
+        "table": [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 1], [0] * 4],
+    }
+    assert sum(told["reliability"]["clips"]) == 4
+    assert told["clips"] == {
+        "judged": 4,
+        "failed": [{"id": "bad", "path": "bad.wav", "reason": "bad.wav: no audio"}],
+    }
+    assert told["model"]["files"][0]["sha256"] == hashlib.sha256(b"model").hexdigest()
+    assert told["manifest"]["sha256"] == hashlib.sha256(b"manifest").hexdigest()
+    assert told["versions"]["earmark"] == __version__
+    assert {"numpy", "onnxruntime", "python"} <= set(told["versions"])
+    assert told["settings"] == {"way": "tagger", "fold": None, "by": "device"}
+
+
+def test_scores_are_kept_by_clip(traced, tmp_path):
+    write_report(found(), traced, tmp_path)
+    with np.load(tmp_path / "scores.npz", allow_pickle=False) as stored:
+        assert stored["id"].tolist() == [f"clip {number}" for number in range(4)]
+        assert stored["labels"].tolist() == list(LABELS)
+        np.testing.assert_array_equal(stored["scores"], SCORES)
+        np.testing.assert_array_equal(stored["targets"], np.eye(4)[[0, 1, 1, 2]])
+    with (tmp_path / "scores.csv").open(encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["id", *LABELS]
+    np.testing.assert_allclose([[float(cell) for cell in row[1:]] for row in rows], SCORES, atol=1e-6)
+
+
+def test_the_page_can_be_read(traced, tmp_path):
+    pytest.importorskip("matplotlib", reason="the extra 'plot' is not installed")
+    written = write_report(found(), traced, tmp_path)
+    assert all(path.stat().st_size > 0 for path in written)
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    for line in (
+        "# toy",
+        "4 clips were judged, 1 could not be.",
+        "- settings: way tagger, by device",
+        "| accuracy | 0.5000 |",
+        "| 2 noise | 1 | 1 | 0 | 0 |",
+        "| 3 a\\|b | 0 | 0 | 0 | 1 |",
+        "- `bad`: bad.wav: no audio",
+        "## By device",
+    ):
+        assert line in page.splitlines(), line
+    pictures = sorted(tmp_path.glob("*.png"))
+    assert [picture.name for picture in pictures] == [
+        "average_precision.png",
+        "confusion.png",
+        "reliability.png",
+    ]
+    for picture in pictures:
+        assert picture in written
+        assert f"]({picture.name})" in page
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_clips_of_several_labels_have_less_to_show(traced, tmp_path):
+    write_report(found(several=True), traced, tmp_path)
+    told = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert not {"confusion", "reliability"} & set(told)
+    assert not {"confusion.png", "reliability.png"} & {path.name for path in tmp_path.iterdir()}
+    assert "Confusion" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_without_the_extra_there_are_no_plots(traced, tmp_path, monkeypatch):
+    monkeypatch.delitem(__import__("sys").modules, "earmark.evaluation.plots", raising=False)
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    monkeypatch.delattr("earmark.evaluation.plots", raising=False)
+    written = write_report(found(), traced, tmp_path)
+    assert {path.name for path in written} == {"report.json", "report.md", "scores.npz", "scores.csv"}
+    assert "![" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_words_for_the_console():
+    lines = summary(found()).splitlines()
+    assert lines[:2] == ["clips                              4", "accuracy                           0.5000"]
+    assert "group  clips  accuracy  log_loss  map_macro  auroc_macro  lwlrap" in lines
+    assert lines[-1].startswith("b          2    0.0000")
+
+
+def test_a_group_without_a_name_and_a_cell_without_a_value(traced):
+    evaluation = found()
+    clips = [
+        Clip(clip.path, clip.labels, 0, {"device": "" if clip.id == "clip 0" else "x"})
+        for clip in evaluation.answers.clips
+    ]
+    page = in_markdown(judge(Answers(tuple(clips), SCORES), LABELS, "multi_label", by="device"), traced)
+    [row] = [line for line in page.splitlines() if line.startswith("| (none) | 1 |")]
+    assert "|  |" in row
+    assert "nan" not in page

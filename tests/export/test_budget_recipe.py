@@ -1,0 +1,104 @@
+"""Proposals: registered networks that fit a budget, and recipes that training takes."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+import toy
+
+from earmark.errors import ModelError
+from earmark.evaluation.budget import parse_budget
+from earmark.evaluation.complexity import complexity
+from earmark.export.budget_recipe import WIDTHS, propose, recipe
+from earmark.features.learned import LEAF
+from earmark.models.registry import create_model
+from earmark.training.config.recipe import load_recipe
+
+
+@pytest.fixture
+def wide(info):
+    return info.changed(architecture="mn10", arguments={"strides": [2, 2, 2, 1]}, name="wide")
+
+
+def count(**arguments) -> int:
+    network = create_model("mobilenet", num_classes=2, fused=True, strides=[2, 2, 2, 1], **arguments)
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_it_is_the_widest_of_the_models_own_kind_that_fits(wide) -> None:
+    found = propose(wide, parse_budget("params=256kB,macs=30M"), "fp16")
+    width = found.arguments["width"]
+    assert (found.architecture, found.arguments["strides"]) == ("mobilenet", [2, 2, 2, 1])
+    assert count(width=width) * 2 <= 256_000 < count(width=WIDTHS[WIDTHS.index(width) + 1]) * 2
+    assert found.use.parameters == count(width=width)
+    assert not found.use.exceeded
+    assert propose(wide, parse_budget("params=256kB"), "fp32").use.parameters < found.use.parameters
+
+
+def test_operations_limit_it_too(wide) -> None:
+    by_size, by_both = (
+        propose(wide, parse_budget(f"params=2MB{more}")) for more in ("", ",macs=3M,seconds=1")
+    )
+    assert by_both.arguments["width"] < by_size.arguments["width"]
+    assert by_both.use.macs <= 3e6
+    assert by_both.use.seconds == 1
+
+
+def test_it_is_never_larger_than_the_model(info) -> None:
+    small = info.changed(architecture="mn01", arguments={})
+    assert propose(small, parse_budget("params=100MB")).use.parameters <= count(width=0.1)
+
+
+@pytest.mark.slow  # it looks at every registered network
+def test_a_budget_that_nothing_fits_is_one_line(wide) -> None:
+    with pytest.raises(
+        ModelError, match=r"no registered network fits params=1kB for 2 labels in fp16"
+    ) as caught:
+        propose(wide, parse_budget("params=1kB"))
+    assert "1,000 allowed" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError, match="one log-mel"):
+        propose(wide.changed(front_end=LEAF), parse_budget("dcase2022"))
+
+
+def test_the_recipe_trains(run, info, toy_model: Path, tmp_path: Path) -> None:
+    manifest = toy.write_clips(tmp_path / "clips", clips_per_fold=6, quiet=0)
+    out = tmp_path / "small.toml"
+    code, printed, err = run(
+        "compress", toy_model, "--budget", "params=120kB,macs=5M", "--clips", manifest, "--out", out
+    )
+    assert (code, err) == (0, "")
+    assert "mobilenet" in printed
+    assert f"wrote {out}" in printed
+    made = load_recipe(out)
+    assert made.front_end == info.front_end
+    assert made.data.labels == info.labels
+    assert made.teacher[0].path == (str(toy_model),)
+    assert made.teacher[0].distill_weight > 0
+    assert tomllib.loads(out.read_text(encoding="utf-8"))["command"] == f"earmark train {out}"
+    code, _, err = run("train", out, "--dry-run", "--out", tmp_path / "runs")
+    assert (code, err) == (0, "")
+
+
+def test_the_recipe_keeps_the_window_of_the_budget(wide, tmp_path: Path) -> None:
+    found = propose(wide, parse_budget("dcase2022"))
+    text = recipe(found, wide, Path("wide.onnx"), ([Path("a.csv")], Path("audio")), tmp_path / "a.toml")
+    values = tomllib.loads(text)
+    assert values["window_s"] == 1.0
+    assert values["data"]["sources"] == [{"manifests": ["a.csv"], "audio": "audio"}]
+
+
+def test_complexity_says_whether_a_budget_is_kept(run) -> None:
+    code, printed, _ = run("complexity", "mn01", "--budget", "params=1MB,macs=30M,seconds=1")
+    assert code == 0
+    assert "Budget params=1MB,macs=30M,seconds=1: kept" in printed
+    assert "1-seconds audio clip" in printed
+    code, printed, err = run("complexity", "mn01", "--budget", "dcase2022")
+    assert (code, err) == (1, "")
+    assert (
+        f"exceeded by {4 * complexity('mn01').cost.parameters:,} bytes of parameters, 128,000 allowed"
+        in printed
+    )
+    code, _, err = run("complexity", "mn01", "--budget", "dcase1999")
+    assert code == 2
+    assert err.count("\n") == 1

@@ -1,0 +1,56 @@
+"""Log-mels within a graph are those of the references, and of NumPy."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from front_end_cases import CASES, GOLDEN, kept_frames
+
+from earmark.export.waveform import FoldedLogMel, hearing_waveforms
+from earmark.features.front_end import AUDAX, EFFICIENTAT, FSDKAGGLE, SP4ASC, FrontEnd, LogMel
+from earmark.features.learned import LEAF, GraphFrontEnd
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_that_of_the_references(name):
+    case = CASES[name]
+    log_mel = FoldedLogMel(case.front_end)(torch.from_numpy(case.clip())[None])[0].numpy()
+    case.assert_close(log_mel[:, kept_frames(log_mel.shape[1])], np.load(GOLDEN)[name])
+
+
+ODD = replace(EFFICIENTAT, sample_rate=8000, n_fft=256, win_length=201, hop_length=90, n_mels=20, f_max=3500)
+SHAPES = {
+    "efficientat": EFFICIENTAT,
+    "sp4asc": SP4ASC,
+    "fsdkaggle": replace(FSDKAGGLE, floor=1e-6),
+    "audax": AUDAX,
+    "an odd window": ODD,
+    "an odd window at the start": replace(ODD, window_placement="start"),
+    "gaps between windows": replace(ODD, hop_length=256, win_length=200),
+    "magnitudes": replace(ODD, power=1.0),
+    "empty bands": replace(ODD, n_mels=120, preemphasis=0),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("front_end", SHAPES.values(), ids=SHAPES)
+def test_it_is_that_of_numpy_at_any_length(front_end: FrontEnd):
+    random = np.random.default_rng(0)
+    folded, log_mel = FoldedLogMel(front_end), LogMel(front_end)
+    hop = front_end.hop_length
+    for samples in (0, 1, hop - 1, hop, 5 * hop + 7):
+        clips = (0.3 * random.standard_normal((2, front_end.min_samples + samples))).astype(np.float32)
+        got, wanted = folded(torch.from_numpy(clips)).numpy(), log_mel(clips)
+        assert got.shape == wanted.shape
+        assert got.dtype == np.float32
+        assert np.abs(got - wanted).max() <= 2e-3
+
+
+def test_the_record_says_what_is_in_the_graph(info):
+    both = info.changed(further_front_ends=(LEAF,))
+    heard = hearing_waveforms(both)
+    assert heard.front_ends == (GraphFrontEnd(info.front_end), LEAF)
+    assert heard.graph_inputs == ("waveform_0", "waveform_1")
+    assert hearing_waveforms(heard) == heard

@@ -1,0 +1,182 @@
+"""A model's name or path leads to its file; the table of published weights says what its sources say."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from earmark.errors import ModelError
+from earmark.features.front_end import EFFICIENTAT, SP4ASC
+from earmark.hub import registry
+from earmark.model_file.labels import label_set
+
+REFERENCE_ARGUMENTS = {"head_type": "head", "use_dy_blocks": "dynamic_blocks", "strides": "strides"}
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A table of two models, apart from what the package ships."""
+    folder = tmp_path / "shipped"
+    folder.mkdir()
+    for name in ("mn04_esc18.onnx", "mn10_street.onnx", "README.md"):
+        (folder / name).touch()
+    monkeypatch.setattr(registry, "_SHIPPED", folder)
+    return folder
+
+
+def test_names_are_those_that_ship_and_those_published_that_hear(shipped):
+    assert registry.names()[:2] == registry.shipped() == ["mn04_esc18", "mn10_street"]
+    assert {"mn10_as", "mn40_as_ext(2)", "dymn20_as", "cnn6_60k_mixup"} <= set(registry.names())
+    assert "mn10_im" not in registry.names()
+
+
+def test_a_name_leads_to_its_file(shipped):
+    assert registry.find("mn10_street") == shipped / "mn10_street.onnx"
+    assert registry.find() == registry.find(registry.DEFAULT) == shipped / "mn04_esc18.onnx"
+
+
+def test_a_path_leads_to_itself(shipped, tmp_path):
+    path = tmp_path / "own.onnx"
+    path.touch()
+    assert registry.find(path) == path
+    assert registry.find(str(path)) == path
+
+
+def test_a_published_name_leads_to_what_was_made_of_it(own_cache):
+    assert registry.look("mn10_as") is None
+    with pytest.raises(ModelError, match=r"mn10_as is not on this machine yet: earmark pull 'mn10_as'"):
+        registry.find("mn10_as")
+    (own_cache / "mn10_as.onnx").touch()
+    assert registry.find("mn10_as") == own_cache / "mn10_as.onnx"
+    assert registry.entry("mn10_as").on_this_machine
+
+
+def test_a_starting_point_hears_nothing(own_cache):
+    (own_cache / "mn10_im.safetensors").touch()
+    assert registry.entry("mn10_im").on_this_machine
+    with pytest.raises(ModelError, match="starting point for training: it has no labels of sounds"):
+        registry.find("mn10_im")
+
+
+def test_an_unknown_name_is_answered_with_the_nearest(shipped):
+    with pytest.raises(ModelError, match=r"no model named 'mn10_stret': did you mean mn10_street"):
+        registry.find("mn10_stret")
+    with pytest.raises(ModelError, match=r"named 'dymn10': did you mean dymn10_.*lists all"):
+        registry.find("dymn10")
+    with pytest.raises(ModelError, match=r"no model named '\?\?\?': \(earmark models lists all\)"):
+        registry.find("???")
+    with pytest.raises(ModelError, match=r"no published weights named 'mn10_ass': did you mean mn10_as"):
+        registry.entry("mn10_ass")
+
+
+@pytest.mark.parametrize("name", ["none.onnx", "folder/none"])
+def test_a_path_that_leads_nowhere_is_named(shipped, name):
+    with pytest.raises(ModelError, match=f"{name}: there is no such model file"):
+        registry.find(name)
+
+
+def test_a_folder_is_no_model_file(shipped):
+    with pytest.raises(ModelError, match="there is no such model file"):
+        registry.find(shipped)
+
+
+def test_without_any_model_a_path_is_asked_for(shipped, monkeypatch):
+    monkeypatch.setattr(registry, "_SHIPPED", shipped / "nothing")
+    with pytest.raises(ModelError, match="give the path of a model file"):
+        registry.find()
+
+
+@pytest.mark.parametrize(
+    ("platform", "environment", "expected"),
+    [
+        ("linux", {"EARMARK_CACHE": "~/own"}, "/home/me/own"),
+        ("linux", {}, "/home/me/.cache/earmark"),
+        ("linux", {"XDG_CACHE_HOME": "/fast"}, "/fast/earmark"),
+        ("linux", {"XDG_CACHE_HOME": "relative"}, "/home/me/.cache/earmark"),
+        ("darwin", {}, "/home/me/Library/Caches/earmark"),
+        ("win32", {"LOCALAPPDATA": "/local"}, "/local/earmark/Cache"),
+        ("win32", {}, "/home/me/AppData/Local/earmark/Cache"),
+    ],
+)
+def test_the_cache_lies_where_the_platform_keeps_caches(monkeypatch, platform, environment, expected):
+    for name in ("EARMARK_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/home/me")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", platform)
+    assert registry.cache_folder() == Path(expected)
+
+
+def test_every_entry_is_usable():
+    for name, known in registry.published().items():
+        assert known.name == name
+        assert name == name.strip()
+        assert known.url.startswith("https://")
+        assert known.url.isprintable()
+        assert " " not in known.url
+        assert known.architecture
+        assert known.source
+        assert known.layout in ("", "torchvision")
+        assert set(known.sha256) <= set("0123456789abcdef")
+        assert all(0 < score < 1 for score in known.scores.values())
+        assert bool(known.scores) <= bool(known.scored_on)
+        if known.labels:
+            assert len(label_set(known.labels)) == known.num_classes
+
+
+def test_the_kernels_of_dymn_have_their_temperature():
+    dynamic = {n: known for n, known in registry.published().items() if known.architecture.startswith("dymn")}
+    assert {name: known.arguments["temperature"] for name, known in dynamic.items()} == {
+        name: 30.0 if name.endswith("_im") else 1.0 for name in dynamic
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "sha256"),
+    [
+        ("cnn6_60k_ce", 791759, "714103cd210b1c01b5683758478f43add01e043fddc7b6cead3cf5ff75e65bcf"),
+        ("cnn6_60k_mixup", 791753, "1c1dea32af53386078e228f7021b621a9084fef009a4019cfa347223d6f8e855"),
+        ("cnn6_60k_focal", 791938, "f48ba7b41e901ae9cc5725716017a953ab496cb6361056bdbe7b5e310cb12603"),
+    ],
+)
+def test_scenes_are_told_by_three_files_whose_hashes_are_known(name, size, sha256):
+    known = registry.entry(name)
+    assert (known.size, known.sha256) == (size, sha256)
+    assert (known.labels, known.task, known.front_end) == ("tau_scenes", "single_label", SP4ASC)
+
+
+def test_the_names_of_efficientat_are_all_there_with_what_they_need(shared):
+    golden = shared / "golden" / "efficientat" / "pipeline"
+    release = json.loads((golden / "pretrained_names.json").read_text())
+    folder = release["release"].removesuffix("<file>")
+    table = {name: known for name, known in registry.published().items() if known.url.startswith(folder)}
+    assert set(table) == {name.strip() for name in release["names"]}
+    for name, wanted in release["names"].items():
+        known = table[name.strip()]
+        arguments = dict(known.arguments)
+        arguments.pop("temperature", None)
+        kwargs = dict(wanted["kwargs"])
+        width = kwargs.pop("width_mult")
+        assert known.url == folder + wanted["file"].strip()
+        assert known.architecture == f"{wanted['family']}{round(10 * width):02d}"
+        assert arguments == {REFERENCE_ARGUMENTS[key]: value for key, value in kwargs.items()}
+        changes = {"hop_length": wanted["hop"], "n_mels": wanted["n_mels"]}
+        assert known.front_end.to_dict() == EFFICIENTAT.to_dict() | changes
+        assert known.labels == (None if name.endswith(("_im", "_im_pytorch")) else "audioset")
+        stated = wanted["file"].partition("mAP_")[2][:3]
+        assert not stated or known.scores == {"mAP": int(stated) / 1000}
+
+
+def test_parameters_and_operations_are_those_of_the_reference(shared):
+    golden = json.loads((shared / "golden/efficientat/pipeline/complexity.json").read_text())
+    for name, known in registry.published().items():
+        if name in golden:
+            wanted = golden[name]
+            macs = (
+                wanted["macs_extended"]["total"]
+                if "macs_extended" in wanted
+                else wanted["macs_reference_rule"]
+            )
+            assert (known.params, known.macs) == (wanted["params"], macs), name

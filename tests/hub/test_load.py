@@ -1,0 +1,253 @@
+"""From a published name to tags: fetched, checked, converted, run; or one line that says why not."""
+
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from published_case import SCENES, make_weights, sha256, write_table
+from web import serving, whole
+
+import earmark
+from earmark.errors import MissingExtraError, ModelError
+from earmark.export import convert as conversion
+from earmark.hub import download, pretrained, registry
+from earmark.hub import pull as pull_module
+from earmark.hub.download import Patience
+from earmark.models.checkpoint import load_checkpoint
+from earmark.models.log_mel import LogMel
+
+TRUSTED = {"labels": "tau_scenes", "params": 123_783}
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return make_weights(tmp_path_factory.mktemp("made") / "made.pt")
+
+
+@pytest.fixture
+def web(content):
+    with serving() as server:
+        server.body = content
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def table(web, content, tmp_path, monkeypatch) -> Path:
+    """What the server publishes, instead of the table that ships."""
+    known = {"labels": "tau_scenes", "size": len(content), "sha256": sha256(content)}
+    path = write_table(
+        tmp_path / "published.toml",
+        web.url,
+        trusted=TRUSTED,
+        known=known,
+        prefix=TRUSTED | {"sha256": sha256(content)[:8]},
+        start={},
+        other_size=known | {"size": 1000},
+        other_hash=known | {"sha256": 64 * "0"},
+        other_classes={"num_classes": 11},
+        other_network=TRUSTED | {"architecture": "mn02"},
+        unknown_network=TRUSTED | {"architecture": "mn99"},
+    )
+    monkeypatch.setattr(registry, "_TABLE", path)
+    monkeypatch.setattr(download, "PATIENCE", Patience(timeout_s=10, attempts=2, pause_s=0.001))
+    return path
+
+
+@pytest.fixture
+def without_export(monkeypatch):
+    """Writes something else than a graph, since that takes seconds."""
+
+    def write(network, info, path):
+        Path(path).write_text(info.to_json(), encoding="utf-8")
+        return 0.0
+
+    monkeypatch.setattr(conversion, "export_model", write)
+
+
+def left(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_whole_way(web, content, own_cache, tmp_path):
+    told = []
+    tagger = earmark.load("known", report=lambda *numbers: told.append(numbers))
+    assert told[-1] == (len(content), len(content))
+    assert left(own_cache) == {"known.onnx", "known.safetensors", "known.origin.json"}
+
+    network, info = load_checkpoint(own_cache / "known.safetensors")
+    assert tagger.info == info
+    assert info.labels == SCENES.labels
+    assert info.front_end == SCENES.front_end
+    assert info.embedding_size == 96
+    assert info.provenance == {
+        "url": f"{web.url}/known.pt",
+        "size": len(content),
+        "sha256": sha256(content),
+    }
+    published = torch.load(_written(tmp_path, content), weights_only=True)["net"]
+    assert all(torch.equal(tensor, published[name]) for name, tensor in network.state_dict().items())
+
+    waveform = (0.1 * np.random.default_rng(0).standard_normal(4000)).astype(np.float32)
+    with torch.no_grad():
+        logits = network(LogMel(info.front_end).eval()(torch.from_numpy(waveform)[None])).logits
+    scores = tagger.tag(waveform, 8000).scores
+    np.testing.assert_allclose(scores, logits.softmax(1)[0].numpy(), atol=1e-4)
+
+    web.behaviours = [whole]
+    count = len(web.requests)
+    assert earmark.load("known").info == earmark.load(own_cache / "known.onnx").info == info
+    assert pull_module.pull("known") == own_cache / "known.onnx"
+    assert len(web.requests) == count, "what is here is not fetched again"
+
+
+def _written(folder: Path, content: bytes) -> Path:
+    path = folder / "brought.pt"
+    path.write_bytes(content)
+    return path
+
+
+def test_a_file_brought_by_hand_is_checked_and_kept(web, content, own_cache, tmp_path, without_export):
+    path = _written(tmp_path, content)
+    assert pull_module.pull("known", source=path) == own_cache / "known.onnx"
+    assert path.exists()
+    assert web.requests == []
+    path.write_bytes(content + b"\0")
+    with pytest.raises(
+        ModelError, match=rf"brought\.pt: is not the file .* as known: it has {len(content) + 1}"
+    ):
+        pull_module.pull("known", source=path)
+    with pytest.raises(ModelError, match=r"none\.pt: the weights cannot be read: No such file"):
+        pull_module.pull("known", source=tmp_path / "none.pt")
+
+
+def test_a_wrong_size_or_hash_is_refused(web, own_cache, without_export):
+    with pytest.raises(ModelError, match=r"not the file that was published: \d+ bytes instead of 1000"):
+        pull_module.pull("other_size")
+    with pytest.raises(ModelError, match=r"SHA-256 begins with [0-9a-f]{16} instead of 0000000000000000"):
+        pull_module.pull("other_hash")
+    assert left(own_cache) == set()
+
+
+def test_the_first_digits_of_a_hash_suffice(web, content, own_cache, without_export):
+    pull_module.pull("prefix")
+    web.body = b"x" * len(content)
+    with pytest.raises(ModelError, match="SHA-256 begins with"):
+        pull_module.pull("prefix", again=True)
+
+
+def test_without_a_known_hash_the_first_file_is_trusted_and_no_other_after(
+    web, content, own_cache, tmp_path, without_export
+):
+    pull_module.pull("trusted")
+    assert json.loads((own_cache / "trusted.origin.json").read_text())["sha256"] == sha256(content)
+    before = (own_cache / "trusted.safetensors").read_bytes()
+    web.body = make_weights(tmp_path / "other.pt")[:-1] + b"\0\0"
+    with pytest.raises(
+        ModelError, match=r"not the file that was trusted as trusted at first.*remove .*origin"
+    ):
+        pull_module.pull("trusted", again=True)
+    with pytest.raises(ModelError, match="not the file that was trusted"):
+        pull_module.pull("trusted", source=_written(tmp_path, web.body))
+    assert (own_cache / "trusted.safetensors").read_bytes() == before
+    web.body = content
+    pull_module.pull("trusted", again=True)
+
+
+def test_a_file_that_could_not_be_converted_is_not_trusted(web, content, own_cache, without_export):
+    web.body = content[:-100]
+    with pytest.raises(ModelError, match="not a whole PyTorch checkpoint"):
+        pull_module.pull("trusted")
+    assert left(own_cache) == set()
+    web.body = content
+    pull_module.pull("trusted")
+
+
+def test_a_malicious_file_is_refused_and_nothing_runs(web, own_cache, tmp_path, without_export):
+    web.body = pickle.dumps({"net": _Malice(tmp_path / "it_ran")})
+    for call in (lambda: pull_module.pull("trusted"), lambda: earmark.load("trusted")):
+        with pytest.raises(
+            ModelError, match=r"refused, nothing in it was run|not a whole PyTorch checkpoint"
+        ):
+            call()
+    assert not (tmp_path / "it_ran").exists()
+    assert left(own_cache) == set()
+
+
+class _Malice:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("other_classes", r"other_classes\.pt: .*not those of mn01 for 11 classes.*shape \(10,"),
+        ("other_network", r"other_network\.pt: the weights are not those of mn02 .* more"),
+    ],
+)
+def test_weights_of_another_network_are_refused(web, own_cache, without_export, name, problem):
+    with pytest.raises(ModelError, match=problem):
+        pull_module.pull(name)
+    assert left(own_cache) == set()
+
+
+def test_an_unknown_architecture_is_said_before_anything_is_fetched(web):
+    with pytest.raises(ModelError, match="there is no architecture 'mn99'"):
+        pull_module.pull("unknown_network")
+    assert web.requests == []
+
+
+def test_without_pytorch_one_line_says_what_to_install_and_nothing_is_fetched(web, own_cache, monkeypatch):
+    monkeypatch.delitem(sys.modules, "earmark.hub.build")
+    monkeypatch.delattr(earmark.export, "convert")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    line = r"model file of known \(which then runs without PyTorch\).*pip install 'earmark\[train\]'$"
+    for call in (lambda: earmark.load("known"), lambda: pull_module.pull("known")):
+        with pytest.raises(MissingExtraError, match=line):
+            call()
+    assert web.requests == []
+
+
+def test_a_starting_point_is_a_checkpoint_only(web, own_cache):
+    assert pull_module.pull("start") == own_cache / "start.safetensors"
+    assert left(own_cache) == {"start.safetensors", "start.origin.json"}
+    with pytest.raises(ModelError, match="start is a starting point for training"):
+        earmark.load("start")
+
+
+def test_a_training_starts_from_published_weights_with_a_head_of_its_own(web, own_cache, without_export):
+    network, info = pretrained.pretrained("known", num_classes=3)
+    published, _ = pretrained.pretrained("known")
+    assert len(web.requests) == 1
+    assert network(torch.zeros(2, 32, 26)).logits.shape == (2, 3)
+    assert info.front_end == SCENES.front_end
+    given, got = published.state_dict(), network.state_dict()
+    different = {name for name in given if given[name].shape != got[name].shape}
+    assert different == {"classifier.5.weight", "classifier.5.bias"}
+    assert all(torch.equal(given[name], got[name]) for name in given if name not in different)
+
+
+def test_what_ships_need_not_be_fetched(web):
+    assert pull_module.pull(registry.DEFAULT) == registry.find()
+    with pytest.raises(ModelError, match="no published weights named 'knwon': did you mean known"):
+        pull_module.pull("knwon")
+
+
+def test_a_run_that_was_killed_before_it_converted_needs_no_second_download(web, own_cache, monkeypatch):
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(conversion, "export_model", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pull_module.pull("known")
+    assert not registry.entry("known").on_this_machine
+    monkeypatch.setattr(conversion, "export_model", lambda network, info, path: Path(path).touch())
+    pull_module.pull("known")
+    assert len(web.requests) == 1

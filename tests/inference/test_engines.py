@@ -1,0 +1,241 @@
+"""Engines answer alike on the same file; what one lacks is said in a line."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import toy
+from typer.main import get_command
+
+import earmark
+from earmark.cli import app
+from earmark.errors import MissingExtraError, ModelError
+from earmark.hub import registry
+from earmark.inference import engines
+from earmark.inference.tagger import open_session
+from earmark.model_file.info import ModelInfo
+from earmark.model_file.onnx_file import seal
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / "siren_and_bell.ogg"
+F32, BF16 = 1e-4, 0.03
+"""How far scores may lie from ONNX Runtime's, as docs/engines.md says."""
+
+
+@pytest.fixture
+def openvino() -> None:
+    pytest.importorskip("openvino", reason="earmark[openvino] is not installed")
+
+
+@pytest.fixture
+def model() -> Path:
+    """The default model: to use what ships takes a second, to export something half a minute."""
+    return registry.find()
+
+
+def given(seed: int, batch: int = 1, frames: int = 40, n_mels: int = 128) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return {"log_mel": generator.standard_normal((batch, n_mels, frames)).astype(np.float32)}
+
+
+def ask(session: object, inputs: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+    return tuple(session.run(["logits", "embedding"], inputs))
+
+
+@pytest.mark.usefixtures("openvino")
+def test_openvino_answers_as_onnx_runtime_does_at_every_shape(model: Path) -> None:
+    reference, session = (open_session(model, 1, engine)[0] for engine in engines.PRECISIONS)
+    shapes = [(1, 40), (3, 26), (1, 51), (2, 33), (1, 40)]
+    assert len(set(shapes)) > engines.SHAPES_APART + 1, "some of them share the open one"
+    for number, shape in enumerate(shapes):
+        inputs = given(number, *shape)
+        for ours, theirs in zip(ask(session, inputs), ask(reference, inputs), strict=True):
+            assert ours.dtype == np.float32
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=F32 * max(1, np.abs(theirs).max()))
+
+
+@pytest.mark.usefixtures("openvino")
+def test_an_answer_stays_what_it_was(model: Path) -> None:
+    session = open_session(model, 1, "openvino")[0]
+    logits = session.run(["logits"], given(0))[0]
+    before = logits.copy()
+    assert np.abs(session.run(["logits"], given(1))[0] - before).max() > 1e-2, "these two differ"
+    np.testing.assert_array_equal(logits, before)
+
+
+@pytest.mark.usefixtures("openvino")
+def test_threads_that_share_a_session_each_get_their_own_answer(model: Path) -> None:
+    session = open_session(model, 1, "openvino")[0]
+    wanted = [session.run(["logits"], given(seed))[0] for seed in range(4)]
+    wrong = []
+
+    def work(seed: int) -> None:
+        for _ in range(30):
+            if not np.array_equal(session.run(["logits"], given(seed))[0], wanted[seed]):
+                wrong.append(seed)
+
+    workers = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+@pytest.mark.usefixtures("openvino")
+@pytest.mark.parametrize("precision", ["f32", "bf16", "f16"])
+def test_scores_of_the_default_model_stay_within_what_is_stated(precision: str) -> None:
+    if precision not in engines.usable()["openvino"]:
+        pytest.skip(f"this processor does not compute in {precision}")
+    wanted = earmark.load(threads=1).tag(EXAMPLE)
+    found = earmark.load(threads=1, engine="openvino", precision=precision).tag(EXAMPLE)
+    difference, stated = np.abs(found.scores - wanted.scores).max(), F32 if precision == "f32" else BF16
+    assert difference <= stated
+    assert difference > 0, "another program computed this"
+    clear = np.abs(wanted.scores - wanted.thresholds) > stated
+    heard, heard_before = (one.scores >= wanted.thresholds for one in (found, wanted))
+    np.testing.assert_array_equal(heard[clear], heard_before[clear])
+
+
+@pytest.mark.usefixtures("openvino")
+def test_a_precision_is_what_is_computed_in(model: Path) -> None:
+    if "bf16" not in engines.usable()["openvino"]:
+        pytest.skip("this processor does not compute in bf16")
+    inputs = given(0, frames=51)
+    exact, rounded = (
+        open_session(model, 1, "openvino", precision)[0].run(["logits"], inputs)[0]
+        for precision in ("f32", "bf16")
+    )
+    assert 1e-4 < np.abs(exact - rounded).max() < 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("openvino")
+@pytest.mark.parametrize("architecture", ["dymn04", "cnn6_60k"])
+def test_openvino_runs_loops_and_other_networks(info: ModelInfo, architecture: str, tmp_path: Path) -> None:
+    from earmark.export.export import export_model
+
+    arguments = {"n_mels": toy.FRONT_END.n_mels} if architecture == "cnn6_60k" else {}
+    own = info.changed(architecture=architecture, arguments=arguments)
+    network = toy.lively_network(own)
+    export_model(network, own, tmp_path / "other.onnx")
+    reference, session = (
+        open_session(tmp_path / "other.onnx", 1, engine)[0] for engine in engines.PRECISIONS
+    )
+    for batch in (1, 3):
+        for ours, theirs in zip(
+            ask(session, given(5, batch, 26, toy.FRONT_END.n_mels)),
+            ask(reference, given(5, batch, 26, toy.FRONT_END.n_mels)),
+            strict=True,
+        ):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=F32 * max(1, np.abs(theirs).max()))
+
+
+@pytest.mark.usefixtures("openvino")
+def test_members_of_an_ensemble_run_in_the_engine(model: Path) -> None:
+    both = f"{model}+{model}"
+    alone, together = (  # an ensemble is not calibrated
+        earmark.load(name, threads=1, engine="openvino")
+        .uncalibrated()
+        .tag(np.ones(4000, np.float32) / 9, 8000)
+        for name in (model, both)
+    )
+    np.testing.assert_allclose(together.scores, alone.scores, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "message"),
+    [
+        ("tflite", None, "there is no engine 'tflite': take onnx or openvino"),
+        ("onnx", "bf16", "engine onnx has no precision 'bf16': take f32"),
+        ("openvino", "int8", "engine openvino has no precision 'int8': take f32 or bf16 or f16"),
+    ],
+)
+def test_an_unknown_engine_or_precision_names_those_there_are(
+    model: Path, engine: str, precision: str | None, message: str
+) -> None:
+    with pytest.raises(ModelError) as caught:
+        earmark.load(model, engine=engine, precision=precision)
+    assert str(caught.value) == message
+
+
+def test_a_precision_that_the_processor_lacks_is_refused(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "_processors_own", lambda: ("f32", "bf16"))
+    with pytest.raises(ModelError, match="does not compute in f16: take f32 or bf16 with engine openvino"):
+        earmark.load(model, engine="openvino", precision="f16")
+
+
+def test_a_missing_engine_names_its_extra(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    engines.openvino_core.cache_clear()
+    engines._processors_own.cache_clear()
+    with pytest.raises(MissingExtraError, match=r"engine openvino needs .*earmark\[openvino\]"):
+        earmark.load(model, engine="openvino")
+
+
+@pytest.mark.usefixtures("openvino")
+def test_a_file_is_checked_before_any_engine_sees_it(model: Path, tmp_path: Path) -> None:
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "damaged.onnx").write_bytes(content)
+    with pytest.raises(ModelError, match="damaged"):
+        earmark.load(tmp_path / "damaged.onnx", engine="openvino")
+
+
+@pytest.mark.usefixtures("openvino")
+def test_what_openvino_cannot_read_is_one_line(info: ModelInfo, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="earmark[train] is not installed")
+    ends = [onnx.helper.make_tensor_value_info(name, 1, [1]) for name in ("log_mel", "logits")]
+    node = onnx.helper.make_node("Unheard", ["log_mel"], ["logits"], domain="nobody")
+    graph = onnx.helper.make_graph([node], "none", ends[:1], ends[1:])
+    (tmp_path / "none.onnx").write_bytes(seal(onnx.helper.make_model(graph).SerializeToString(), info))
+    with pytest.raises(ModelError) as caught:
+        earmark.load(tmp_path / "none.onnx", engine="openvino")
+    assert str(caught.value).startswith(f"{tmp_path / 'none.onnx'}: OpenVINO cannot run this model (")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_has_no_engine(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="a checkpoint runs in PyTorch"):
+        earmark.load(tmp_path / "some.safetensors", engine="openvino")
+
+
+@pytest.mark.usefixtures("openvino")
+def test_openvino_reports_itself_to_nobody() -> None:
+    probe = (
+        "import sys; from earmark import engines; engines.usable();"
+        "sys.exit('openvino' not in sys.modules or 'openvino_telemetry' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", probe], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.usefixtures("openvino")
+def test_the_command_line_takes_an_engine(run, model: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "clip.wav", toy.sound("tone", np.random.default_rng(0)), toy.SAMPLE_RATE)
+    with_engine = ("--engine", "openvino", "--threads", "1")
+    command = ("tag", tmp_path / "clip.wav", "--model", model, "--format", "csv")
+    assert run(*command)[1].split(",")[6] == run(*command, *with_engine)[1].split(",")[6]
+    code, _, error = run(*command, "--engine", "openvino", "--precision", "f64")
+    assert (code, error) == (2, "earmark: engine openvino has no precision 'f64': take f32 or bf16 or f16\n")
+
+
+def test_every_command_that_loads_a_model_takes_an_engine() -> None:
+    for name in ("tag", "embed", "evaluate", "calibrate"):
+        parameters = {own.name: own for own in get_command(app).commands[name].params}
+        assert tuple(parameters["engine"].type.choices) == tuple(engines.PRECISIONS)
+        assert "precision" in parameters
+
+
+def test_inner_stages_have_no_engine(run, tmp_path: Path) -> None:
+    command = ("embed", "x.wav", "-o", tmp_path / "x.npz", "--model", "mn10_as", "--stages", "best")
+    code, _, error = run(*command, "--engine", "openvino")
+    assert code == 2
+    assert "inner stages run in PyTorch" in error
+    assert os.listdir(tmp_path) == []

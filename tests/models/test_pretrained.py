@@ -1,0 +1,215 @@
+"""Weights by others are read without running anything, and fit to the last tensor or not at all."""
+
+import os
+import pickle
+import zipfile
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from earmark.errors import ModelError
+from earmark.hub.registry import published
+from earmark.models import architectures, create_model
+from earmark.models.pretrained import LAYOUTS, fit, read_weights, with_classes
+
+
+class Malice:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    torch.manual_seed(0)
+    return create_model("mn01", num_classes=3).state_dict()
+
+
+def same(one, other):
+    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"state_dict": state, "epoch": 7, "loss": 0.5},
+        lambda state: {
+            "epoch": 200,
+            "net": state,
+            "optim": {"state": {}},
+            "config": {"net": "x", "lr": 1e-3},
+        },
+        lambda state: {"model": state},
+    ],
+    ids=["alone", "state_dict", "net", "model"],
+)
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_checkpoints_are_read(tensors, tmp_path, wrap, zipped):
+    torch.save(wrap(tensors), tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+    assert same(read_weights(tmp_path / "a.pt"), tensors)
+
+
+def test_safetensors_are_read(tensors, tmp_path):
+    save_file(tensors, tmp_path / "a.bin")
+    read = read_weights(tmp_path / "a.bin")
+    assert same(dict(sorted(read.items())), dict(sorted(tensors.items())))
+
+
+@pytest.mark.parametrize("how", ["pickle", "legacy", "zip", "beside"])
+def test_a_malicious_pickle_is_refused_and_nothing_runs(tensors, tmp_path, how):
+    path, mark = tmp_path / "a.pt", tmp_path / "it_ran"
+    malice = Malice(f"touch {mark}")
+    if how == "pickle":
+        path.write_bytes(pickle.dumps(malice))
+    elif how == "beside":
+        torch.save({"state_dict": tensors, "hyper_parameters": malice}, path)
+    else:
+        torch.save({"a": malice}, path, _use_new_zipfile_serialization=how == "zip")
+    with pytest.raises(
+        ModelError, match=r"refused, nothing in it was run|not a whole PyTorch checkpoint"
+    ) as caught:
+        read_weights(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert not mark.exists()
+    if how != "pickle":
+        assert "system" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "neither a PyTorch checkpoint nor a whole safetensors file"),
+        (b"<!DOCTYPE html><html></html>", "neither a PyTorch checkpoint nor a whole safetensors file"),
+        (b"PK\x03\x04 and no more", "not a whole PyTorch checkpoint"),
+        (b"\x80\x02}q\x00.", "not a whole PyTorch checkpoint|no state dict"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused(tmp_path, content, problem):
+    path = tmp_path / "a.pt"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=problem) as caught:
+        read_weights(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.999])
+def test_a_cut_checkpoint_is_refused(tensors, tmp_path, share):
+    torch.save(tensors, tmp_path / "a.pt")
+    content = (tmp_path / "a.pt").read_bytes()
+    (tmp_path / "a.pt").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ModelError, match="not a whole PyTorch checkpoint"):
+        read_weights(tmp_path / "a.pt")
+
+
+def test_another_archive_and_a_file_that_is_not_there_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("hello", "world")
+    with pytest.raises(ModelError, match="not a whole PyTorch checkpoint"):
+        read_weights(tmp_path / "a.zip")
+    with pytest.raises(ModelError, match=r"none\.pt: the weights cannot be read: No such file"):
+        read_weights(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"a": 1}, {"net": {"a": "b"}}, {}, torch.zeros(2)])
+def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(ModelError, match="holds no state dict"):
+        read_weights(tmp_path / "a.pt")
+
+
+def test_weights_fit(tensors):
+    before = torch.get_rng_state()
+    network = fit("mn01", {}, 3, tensors)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not network.training
+    assert same(network.state_dict(), tensors)
+
+
+def test_half_precision_becomes_single(tensors):
+    half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    network = fit("mn01", {}, 3, half)
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"classifier.5.bias": None}, r"classifier\.5\.bias is missing"),
+        ({"more": torch.zeros(1)}, "more does not belong there"),
+        ({"classifier.5.bias": torch.zeros(4)}, r"bias has shape \(4,\) instead of \(3,\)"),
+        ({"classifier.5.bias": torch.full((3,), torch.nan)}, "bias is not finite"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(tensors, change, problem):
+    changed = {name: tensor for name, tensor in {**tensors, **change}.items() if tensor is not None}
+    with pytest.raises(ModelError, match=f"not those of mn01 for 3 classes.*{problem}"):
+        fit("mn01", {}, 3, changed)
+
+
+def test_another_architecture_number_of_classes_or_head_is_refused(tensors):
+    with pytest.raises(ModelError, match=r"not those of mn02 .* and \d+ more"):
+        fit("mn02", {}, 3, tensors)
+    with pytest.raises(ModelError, match=r"classifier\.5\.weight has shape \(3, \d+\) instead of \(527,"):
+        fit("mn01", {}, 527, tensors)
+    with pytest.raises(ModelError, match=r"classifier\.0\.weight is missing"):
+        fit("mn01", {"head": "fully_convolutional"}, 3, tensors)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "head"),
+    [
+        ({}, {"classifier.5.weight", "classifier.5.bias"}),
+        (
+            {"head": "fully_convolutional"},
+            {"classifier.0.weight"}
+            | {f"classifier.1.{name}" for name in ("weight", "bias", "running_mean", "running_var")},
+        ),
+    ],
+)
+def test_only_the_head_differs_for_another_number_of_classes(arguments, head):
+    network = create_model("mn01", num_classes=7, **arguments)
+    other = with_classes(network, 4)
+    assert other.config == create_model("mn01", num_classes=4, **arguments).config
+    given, got = network.state_dict(), other.state_dict()
+    assert {name for name in given if given[name].shape != got[name].shape} == head
+    assert all(torch.equal(given[name], got[name]) for name in given if name not in head)
+    assert same(with_classes(network, 7).state_dict(), given)
+
+
+def test_torchvision_names_become_ours():
+    """Its names and shapes, restated: 1x1 convolutions as squeeze-excitation, three input channels."""
+    ours = create_model("mn10", num_classes=1000).state_dict()
+    theirs = {}
+    for name, tensor in ours.items():
+        if ".conc_se_layers.0." in name:
+            theirs[name.replace(".conc_se_layers.0.", ".")] = (
+                tensor[..., None, None] if tensor.ndim == 2 else tensor
+            )
+        else:
+            theirs[
+                name.replace("classifier.2.", "classifier.0.").replace("classifier.5.", "classifier.3.")
+            ] = tensor
+    theirs["features.0.0.weight"] = torch.randn(16, 3, 3, 3)
+    assert theirs["features.4.block.2.fc1.weight"].shape == (24, 72, 1, 1)
+    assert theirs["classifier.3.weight"].shape == (1000, 1280)
+    known = published()["mobilenet_v3_large_imagenet1k_v1"]
+    network = fit(known.architecture, known.arguments, known.num_classes, LAYOUTS[known.layout](theirs))
+    expected = {**ours, "features.0.0.weight": theirs["features.0.0.weight"].sum(1, keepdim=True)}
+    assert same(network.state_dict(), expected)
+
+
+def test_the_table_knows_every_architecture_and_its_number_of_parameters():
+    table = published().values()
+    assert {known.architecture for known in table} <= set(architectures())
+    kinds = {(known.architecture, str(dict(known.arguments)), known.num_classes): known for known in table}
+    for known in kinds.values():
+        with torch.device("meta"):
+            network = create_model(known.architecture, num_classes=known.num_classes, **known.arguments)
+        assert sum(parameter.numel() for parameter in network.parameters()) == known.params, known.name

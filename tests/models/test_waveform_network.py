@@ -1,0 +1,141 @@
+"""A network with a front-end that learns is saved, exported and tags as one."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from golden_weights import settle
+
+import earmark
+from earmark.errors import ModelError
+from earmark.export.export import TOLERANCE, compare, export_model
+from earmark.features.learned import LEAF, SINCNET
+from earmark.model_file.info import ModelInfo
+from earmark.models import Network, create_model
+from earmark.models.checkpoint import load_checkpoint, save_checkpoint
+from earmark.models.log_mel import LogMel
+from earmark.models.waveform_network import WaveformNetwork, apart, with_front_end
+
+RATE = 8000
+FRONT_ENDS = {
+    name: replace(preset, sample_rate=RATE, n_mels=32, win_length=129, hop_length=80, f_max=3500)
+    for name, preset in {"leaf": LEAF, "sincnet": SINCNET}.items()
+}
+
+
+@pytest.fixture(scope="module", params=["leaf", pytest.param("sincnet", marks=pytest.mark.slow)])
+def heard(request, info) -> tuple[Network, ModelInfo]:
+    """A network with a front-end that learns, and its record."""
+    info = info.changed(front_end=FRONT_ENDS[request.param])
+    torch.manual_seed(0)
+    network = settle(create_model("mn01", num_classes=2, **info.arguments))
+    return with_front_end(network, info.front_end).eval(), info
+
+
+@pytest.fixture(scope="module")
+def model(heard, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("heard") / "heard.onnx"
+    assert export_model(*heard, path) <= TOLERANCE
+    return path
+
+
+def waveforms(batch: int, samples: int) -> np.ndarray:
+    return (0.2 * np.random.default_rng(samples).standard_normal((batch, samples))).astype(np.float32)
+
+
+@torch.no_grad()
+def test_the_graph_takes_waveforms_of_any_batch_and_length(heard, model):
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    assert given.name == "waveform"
+    assert all(isinstance(axis, str) for axis in given.shape)
+    for batch, samples in [(1, 1), (2, 79), (1, 80), (3, 4001), (1, 20_000)]:
+        clips = waveforms(batch, samples)
+        answers = session.run(["logits", "embedding"], {"waveform": clips})
+        for want, got in zip(heard[0](torch.from_numpy(clips)), answers, strict=True):
+            assert got.shape == want.shape
+            assert np.abs(want.numpy() - got).max() <= TOLERANCE * max(1.0, float(want.abs().max()))
+    assert want.std() > 1e-3
+
+
+def test_a_difference_in_the_front_end_is_found(heard, model):
+    network, info = heard
+    parameter = next(network.features.parameters())
+    before = parameter.detach().clone()
+    with torch.no_grad():
+        parameter.mul_(1.2)
+    assert compare(network, model.read_bytes(), info) > TOLERANCE
+    with torch.no_grad():
+        parameter.copy_(before)
+    assert compare(network, model.read_bytes(), info) <= TOLERANCE
+
+
+@torch.no_grad()
+def test_the_tagger_feeds_it_waveforms(heard, model):
+    network, _ = heard
+    clip = waveforms(1, 10_000)[0]
+    result = earmark.load(model, threads=1).tag(clip, RATE)
+    assert [(window.start_s, window.end_s) for window in result.windows] == [(0, 0.5), (0.5, 1), (1, 1.25)]
+    last = np.concatenate([clip[8000:], np.zeros(2000, np.float32)])
+    for window, heard_clip in zip(result.windows, (clip[:4000], clip[4000:8000], last), strict=True):
+        output = network(torch.from_numpy(heard_clip)[None])
+        np.testing.assert_allclose(window.scores, output.logits.sigmoid()[0], atol=1e-4)
+        np.testing.assert_allclose(window.embedding, output.embedding[0], rtol=1e-4, atol=1e-4)
+
+
+def test_the_tagger_needs_no_torch(model):
+    command = (
+        "import sys; sys.modules['torch'] = None; import earmark, json, numpy as np;"
+        f"result = earmark.load({str(model)!r}).tag(np.full(3000, 0.1, np.float32), {RATE});"
+        "print(json.dumps([tag.score for tag in result.tags]))"
+    )
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert len(json.loads(done.stdout)) == 2
+
+
+def test_saved_and_loaded_it_is_the_same(heard, tmp_path):
+    network, info = heard
+    save_checkpoint(tmp_path / "heard.safetensors", network, info)
+    loaded, loaded_record = load_checkpoint(tmp_path / "heard.safetensors")
+    assert isinstance(loaded, WaveformNetwork)
+    assert loaded_record == info
+    state = network.state_dict()
+    assert list(loaded.state_dict()) == list(state)
+    assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
+
+
+def test_a_record_of_another_front_end_is_not_saved(heard, info, tmp_path):
+    network, own = heard
+    wider = own.changed(front_end=replace(own.front_end, win_length=201))
+    for said, built in [(info, network), (wider, network), (own, network.network)]:
+        with pytest.raises(ModelError, match="learned front-end"):
+            save_checkpoint(tmp_path / "heard.safetensors", built, said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gradients_reach_every_parameter(heard):
+    network, _ = heard
+    network.train()(torch.from_numpy(waveforms(4, 4000))).logits.square().sum().backward()
+    network.eval()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+def test_its_halves_are_its_own(heard, info):
+    network, own = heard
+    front_end, behind = apart(network, own.front_end)
+    assert front_end is network.features
+    assert behind is network.network
+    plain = create_model("mn01")
+    assert with_front_end(plain, info.front_end) is plain
+    front_end, behind = apart(plain, info.front_end)
+    assert isinstance(front_end, LogMel)
+    assert behind is plain

@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+import toy
+
+from earmark.training.config.recipe import Recipe
+from earmark.training.cross_validation import Judgement, cross_validate
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of two folds of tones and noises, and a few clips of neither."""
+    return toy.write_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="session")
+def judged_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A recipe that learns its task within seconds."""
+    folder = tmp_path_factory.mktemp("judged")
+    return toy.toy_recipe(
+        toy.write_clips(folder / "clips", clips_per_fold=48, quiet=6),
+        data={
+            "sources": [
+                {
+                    "manifests": [str(folder / "clips" / "clips.csv")],
+                    "train_on": {"license": ["CC0", "CC-BY"]},
+                }
+            ]
+        },
+        seed=1,
+        model={"arguments": {"norm_momentum": 0.3, "dropout": 0.0}},
+        front_end={"hop_length": 80},
+        augment={"mask_mels": 0, "roll_s": 0, "gain_db": [0, 0], "f_max_range": 0},
+        optimizer={
+            "epochs": 30,
+            "learning_rate": 1e-2,
+            "batch_size": 19,
+            "average_decay": 0.8,
+        },
+        schedule={"last_factor": 0.01},
+        judge={"every": 100, "quiet_manifests": [str(toy.write_quiet(folder / "quiet"))], "quiet_share": 0.1},
+    )
+
+
+@pytest.fixture(scope="session")
+def judged_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="session")
+def judgement(judged_recipe: Recipe, judged_folder: Path) -> Judgement:
+    return cross_validate(judged_recipe, judged_folder)

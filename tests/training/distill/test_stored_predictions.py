@@ -1,0 +1,264 @@
+"""Answers are found by clip, in every form they have on the disk; what is wrong is said in a line."""
+
+import io
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from earmark.errors import DataError, ModelError
+from earmark.model_file.labels import label_set
+from earmark.training.distill.label_files import read_index, read_labels
+from earmark.training.distill.stored_predictions import Heading, StoredAnswers, order_of, packed, sha256_of
+
+HEADING = Heading(("dog", "rain"), "logits", "multi_label", ({"name": "big", "sha256": "0" * 64},), ("a",))
+VALUES = np.array([[1, -2], [0.5, 70000], [3, 4]], np.float32)
+
+
+def write(path: Path, ids=("x", "y", "z"), values=VALUES, heading=HEADING) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(packed(heading, ids, values))
+    return path
+
+
+def read(answers: StoredAnswers, *ids: str) -> list[list[float]]:
+    return answers.read(answers.find(ids)).tolist()
+
+
+def test_a_file_gives_back_what_was_stored_and_nothing_for_others(tmp_path):
+    answers = StoredAnswers(write(tmp_path / "a.npz"))
+    assert answers.heading == HEADING
+    assert len(answers) == 3
+    assert answers.find(["z", "other"]).tolist() == [2, -1]
+    [known, unknown] = answers.read(np.array([1, -1]))
+    assert known.tolist() == [0.5, 65504]  # the largest that half precision has
+    assert known.dtype == np.float32
+    assert np.isnan(unknown).all()
+
+
+def test_answers_stay_on_the_disk(tmp_path):
+    [table] = StoredAnswers(write(tmp_path / "a.npz"))._tables
+    assert isinstance(table, np.memmap)
+    assert table.dtype == np.float16
+
+
+def test_shards_are_one(tmp_path):
+    write(tmp_path / "s" / "shard_00000.npz", ["x", "y"], VALUES[:2])
+    write(tmp_path / "s" / "shard_00001.npz", [], VALUES[:0])
+    write(tmp_path / "s" / "shard_00003.npz", ["z"], VALUES[2:])
+    answers = StoredAnswers(tmp_path / "s")
+    assert read(answers, "z", "x", "y") == [[3, 4], [1, -2], [0.5, 65504]]
+
+
+def test_equal_answers_are_equal_files(tmp_path):
+    assert packed(HEADING, ["x"], VALUES[:1]) == packed(HEADING, ["x"], VALUES[:1])
+    path = write(tmp_path / "a.npz")
+    assert sha256_of([path, path]) != sha256_of([path])
+
+
+def compressed() -> bytes:
+    stream = io.BytesIO()
+    np.savez_compressed(stream, ids=["x"], answers=VALUES[:1], heading=HEADING.to_json())
+    return stream.getvalue()
+
+
+def with_heading(**changes: object) -> bytes:
+    stream = io.BytesIO()
+    heading = json.dumps(json.loads(HEADING.to_json()) | changes)
+    np.savez(stream, ids=["x"], answers=VALUES[:1], heading=heading)
+    return stream.getvalue()
+
+
+WHOLE = packed(HEADING, ["x", "y", "z"], VALUES)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "is no whole file of answers"),
+        (b"", "is no whole file of answers"),
+        (WHOLE[:-30], "is no whole file of answers"),
+        (packed(HEADING, ["x"], VALUES), r"answers of shape \(3, 2\) for 1 clips and 2 labels"),
+        (compressed(), "compressed"),
+        (with_heading(version=2), "another version"),
+        (with_heading(labels=["dog", "dog"]), "two labels are alike"),
+        (with_heading(kind="feelings"), "neither logits nor scores"),
+        (with_heading(mood="good"), "unexpected keyword argument 'mood'"),
+    ],
+)
+def test_a_damaged_file_is_one_line(tmp_path, content, said):
+    path = tmp_path / "a.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        StoredAnswers(path)
+
+
+def test_pickled_objects_are_not_read(tmp_path):
+    np.savez(tmp_path / "a.npz", ids=np.array(["x"], object), answers=VALUES[:1], heading=HEADING.to_json())
+    with pytest.raises(DataError, match="Object arrays cannot be loaded"):
+        StoredAnswers(tmp_path / "a.npz")
+
+
+def test_shards_that_do_not_belong_together_are_refused(tmp_path):
+    with pytest.raises(DataError, match="holds no answers"):
+        StoredAnswers(tmp_path)
+    write(tmp_path / "s" / "shard_00000.npz")
+    second = tmp_path / "s" / "shard_00001.npz"
+    write(second, ["z"], VALUES[2:])
+    with pytest.raises(DataError, match="a clip that is there already"):
+        StoredAnswers(tmp_path / "s")
+    other = Heading(("dog", "cat"), "logits", "multi_label", HEADING.teachers)
+    write(second, ["v"], VALUES[2:], other)
+    with pytest.raises(DataError, match=r"shard_00001\.npz: holds other answers"):
+        StoredAnswers(tmp_path / "s")
+
+
+def test_answers_about_another_corpus_are_counted(tmp_path):
+    answers = StoredAnswers(write(tmp_path / "a.npz"))
+    rows, missing = answers.require_some(["y", "q", "r"])
+    assert (rows.tolist(), missing) == ([1, -1, -1], 2)
+    with pytest.raises(DataError, match=r"none of the run's 2 clips is among its 3 .*'q', here it is 'x'"):
+        answers.require_some(["q", "r"])
+
+
+def test_labels_are_put_in_the_runs_order_or_counted():
+    assert order_of(["a", "b", "c"], ["c", "a", "b"], "big") == [2, 0, 1]
+    with pytest.raises(DataError) as refused:
+        order_of(["a", "b", "x", "y"], ["c", "a", "b"], "big")
+    assert "1 of the run's 3 labels it does not know ('c')" in str(refused.value)
+    assert "2 of the teacher's 4 labels the run does not know ('x', 'y')" in str(refused.value)
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("run",))
+
+
+class TestPublished:
+    """The files of the PaSST ensemble, in small."""
+
+    @pytest.fixture(params=[np.float16, np.float32])
+    def table(self, request) -> np.ndarray:
+        return np.random.default_rng(0).standard_normal((4, 527)).astype(request.param)
+
+    @pytest.fixture
+    def path(self, tmp_path, table) -> Path:
+        path = tmp_path / "passt_enemble_logits_mAP_495.npy"
+        np.save(path, table)
+        (tmp_path / "fname_to_index.pkl").write_bytes(pickle.dumps({"aa": 3, "bb": 0}))
+        return path
+
+    def test_rows_by_name(self, path, table):
+        answers = StoredAnswers(path)
+        assert answers.heading.labels == label_set("audioset")
+        assert (answers.heading.kind, answers.heading.task) == ("logits", "multi_label")
+        np.testing.assert_array_equal(
+            answers.read(answers.find(["bb", "aa"])), table[[0, 3]].astype(np.float32)
+        )
+        assert isinstance(answers._tables[0], np.memmap)
+
+    @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+    def test_every_pickle_of_a_table_is_read(self, tmp_path, protocol):
+        table = {f"clip {number}": number**4 for number in range(2000)}
+        (tmp_path / "i.pkl").write_bytes(pickle.dumps(table, protocol))
+        assert read_index(tmp_path / "i.pkl") == table
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [("i.json", b'{"aa": 3, "bb": 0}'), ("i.csv", b"name,row\naa,3\nbb,0\n")],
+    )
+    def test_other_forms_of_the_index(self, path, name, content):
+        index = path.with_name(name)
+        index.write_bytes(content)
+        assert StoredAnswers(path, index=index).find(["aa", "bb"]).tolist() == [3, 0]
+
+    @pytest.mark.parametrize(
+        ("name", "content", "said"),
+        [
+            ("i.pkl", pickle.dumps({"aa": Evil()}), "it asks for builtins.print"),
+            ("i.pkl", pickle.dumps({"aa": np.int64(3)}), "it asks for numpy"),
+            ("i.pkl", pickle.dumps({"aa": 3})[:-3], "not a plain table"),
+            ("i.pkl", b"", "not a plain table"),
+            ("i.pkl", pickle.dumps(["aa"]), "no table from clips to rows"),
+            ("i.pkl", pickle.dumps({"aa": 2.0}), "not from 'aa' to 2.0"),
+            ("i.pkl", pickle.dumps({"aa": 4, "bb": 9}), "2 of 2 rows, first that of 'aa'"),
+            ("i.json", b"{", "not valid JSON"),
+            ("i.csv", b"name,row\naa,x\n", "line 2: must hold a name and a row"),
+        ],
+    )
+    def test_an_index_that_cannot_be_used_is_one_line(self, path, name, content, said, capsys):
+        index = path.with_name(name)
+        index.write_bytes(content)
+        with pytest.raises(DataError, match=said):
+            StoredAnswers(path, index=index)
+        assert capsys.readouterr().out == "", "the pickle was executed"
+
+    def test_a_missing_index_is_named(self, path):
+        path.with_name("fname_to_index.pkl").unlink()
+        with pytest.raises(DataError, match=r"fname_to_index\.pkl: the index cannot be read"):
+            StoredAnswers(path)
+
+    @pytest.mark.parametrize(
+        "wrong", [np.zeros((4, 526), np.float16), np.zeros(527, np.float16), np.zeros((4, 527), int)]
+    )
+    def test_another_table_is_refused(self, path, wrong):
+        np.save(path, wrong)
+        with pytest.raises(DataError, match=r"not float16 or float32 of shape \(clips, 527\)"):
+            StoredAnswers(path)
+
+    def test_pickled_or_damaged_tables_are_refused(self, path):
+        np.save(path, np.array([{}], object))
+        with pytest.raises(DataError, match=r"no whole \.npy file"):
+            StoredAnswers(path)
+        path.write_bytes(b"\x93NUMPY\x01")
+        with pytest.raises(DataError, match=r"no whole \.npy file"):
+            StoredAnswers(path)
+
+    def test_its_keys_are_not_for_other_files(self, tmp_path):
+        with pytest.raises(DataError, match="leave index, labels and kind out"):
+            StoredAnswers(write(tmp_path / "a.npz"), labels="audioset")
+
+
+class TestLabels:
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("l.txt", "dog\nrain, heavy\n"),
+            ("l.csv", 'index,mid,display_name\n0,/m/0,dog\n1,/m/1,"rain, heavy"\n'),
+            ("l.csv", 'label\ndog\n"rain, heavy"\n'),
+        ],
+    )
+    def test_files(self, tmp_path, name, text):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        assert read_labels(str(tmp_path / name)) == ("dog", "rain, heavy")
+
+    def test_sets(self):
+        assert len(read_labels("audioset")) == 527
+        with pytest.raises(ModelError, match="no label set 'audio'"):
+            read_labels("audio")
+
+    @pytest.mark.parametrize(
+        ("name", "text", "said"),
+        [
+            ("l.csv", "mid\n/m/0\n", "has no column display_name, label or name .* it has mid"),
+            ("l.txt", "dog\ndog\n", "1 of 2 differ"),
+            ("l.txt", "", "0 of 0"),
+            ("none.txt", None, "cannot be read"),
+        ],
+    )
+    def test_mistakes(self, tmp_path, name, text, said):
+        if text is not None:
+            (tmp_path / name).write_text(text, encoding="utf-8")
+        with pytest.raises(DataError, match=said):
+            read_labels(str(tmp_path / name))
+
+
+def test_the_archive_is_an_ordinary_one(tmp_path):
+    with np.load(write(tmp_path / "a.npz"), allow_pickle=False) as stored:
+        assert set(stored) == {"ids", "answers", "heading"}
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        assert archive.testzip() is None

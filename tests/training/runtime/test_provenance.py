@@ -1,0 +1,99 @@
+"""A run's folder says where it comes from."""
+
+import hashlib
+import json
+import subprocess
+
+import pytest
+import torch
+import toy
+
+from earmark.data.manifest import clips_hash
+from earmark.errors import RecipeError
+from earmark.training.runtime.provenance import git_state, provenance
+from earmark.training.splits import split_clips
+from earmark.training.trainer import train
+from earmark.version import __version__
+
+ONE_EPOCH = {"optimizer": {"epochs": 1, "average_decay": 0.0}}
+
+
+def git(folder, *arguments):
+    command = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b.example", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    git(folder, "init", "-q")
+    (folder / "a.txt").write_text("a")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "a")
+    return folder
+
+
+def test_it_is_noted_when_a_run_starts(clips, tmp_path, checkout, monkeypatch):
+    monkeypatch.chdir(checkout)
+    monkeypatch.setattr("sys.argv", ["earmark", "train", "toy.toml"])
+    recipe = toy.toy_recipe(clips, judge={"quiet_manifests": ["none.csv"]}, **ONE_EPOCH)
+    train(recipe, tmp_path / "run", 1)
+    noted = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert noted["command"] == ["earmark", "train", "toy.toml"]
+    assert noted["versions"]["earmark"] == __version__
+    assert noted["versions"]["torch"] == torch.__version__
+    assert noted["files"] == {str(clips): hashlib.sha256(clips.read_bytes()).hexdigest(), "none.csv": None}
+    split = split_clips(recipe, 1)
+    assert noted["clips"] == [
+        {"of": str(clips), "number": 12, "sha256": clips_hash(split.groups[0])},
+        {"of": "judged", "number": 8, "sha256": clips_hash(split.judged)},
+    ]
+    assert noted["front_end"] == recipe.front_end.to_dict()
+    assert noted["git"] == {"commit": git(checkout, "rev-parse", "HEAD"), "dirty": False}
+    assert noted["started"].endswith("+00:00")
+
+
+def test_it_is_noted_once_and_decides_nothing(clips, tmp_path, monkeypatch):
+    train(toy.toy_recipe(clips, **ONE_EPOCH), tmp_path, 1)
+    noted = (tmp_path / "run.json").read_bytes()
+    monkeypatch.setattr("sys.argv", ["another"])
+    train(toy.toy_recipe(clips, logging={"to": ["wandb"]}, **ONE_EPOCH), tmp_path, 1)
+    with pytest.raises(RecipeError, match="holds a run of another recipe"):
+        train(toy.toy_recipe(clips, seed=3, **ONE_EPOCH), tmp_path, 1)
+    assert (tmp_path / "run.json").read_bytes() == noted
+
+
+def test_a_run_from_before_gets_no_note_of_today(clips, tmp_path):
+    train(toy.toy_recipe(clips, **ONE_EPOCH), tmp_path, 1)
+    (tmp_path / "run.json").unlink()
+    train(toy.toy_recipe(clips, **ONE_EPOCH), tmp_path, 1)
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_the_base_and_the_teacher_are_noted(clips, tmp_path):
+    for name in ("base.safetensors", "teacher"):
+        (tmp_path / name).write_text(name)
+    recipe = toy.toy_recipe(
+        clips,
+        model={"base": str(tmp_path / "base.safetensors")},
+        teacher={"path": str(tmp_path / "teacher"), "sample_rate": 8000, "weight": 1},
+    )
+    files = provenance(recipe, [[]])["files"]
+    published = toy.toy_recipe(clips, model={"base": "mn01_as", "new_head": True})
+    assert list(provenance(published, [[]])["files"]) == [str(clips)]
+    assert [files[str(tmp_path / name)] for name in ("base.safetensors", "teacher")] == [
+        hashlib.sha256(name.encode()).hexdigest() for name in ("base.safetensors", "teacher")
+    ]
+
+
+def test_changes_of_a_checkout_are_noted(checkout):
+    assert git_state(checkout)["dirty"] is False
+    (checkout / "b.txt").write_text("b")
+    assert git_state(checkout) == {"commit": git(checkout, "rev-parse", "HEAD"), "dirty": True}
+
+
+def test_without_a_checkout_or_git_nothing_is_said(tmp_path, checkout, monkeypatch):
+    assert git_state(tmp_path) is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_state(checkout) is None

@@ -1,0 +1,194 @@
+"""Cross-validation judges each clip once, and chooses a threshold that keeps quiet."""
+
+import numpy as np
+import pytest
+import torch
+import toy
+
+from earmark.data.manifest import read_manifest, targets
+from earmark.errors import DataError, RecipeError
+from earmark.evaluation import metrics
+from earmark.evaluation.calibration import Evidence, fit
+from earmark.models.checkpoint import load_checkpoint
+from earmark.training.cross_validation import (
+    cross_validate,
+    quiet_threshold,
+    run_folder,
+    score_clips,
+    summary,
+)
+from earmark.training.model_card import model_card
+from earmark.training.splits import split_clips
+
+
+def test_each_clip_is_judged_once_by_a_network_that_did_not_hear_it(judged_recipe, judged_folder, judgement):
+    start = 0
+    for fold in (1, 2):
+        network, info = load_checkpoint(run_folder(judged_folder, fold) / "last.safetensors")
+        clips = split_clips(judged_recipe, fold).judged
+        assert judgement.clips[start : start + len(clips)] == clips
+        scores = judgement.scores[start : start + len(clips)]
+        np.testing.assert_array_equal(scores, score_clips(judged_recipe, network, clips))
+        start += len(clips)
+        heard = {clip.path for group in split_clips(judged_recipe, fold).groups for clip in group}
+        assert not heard & {clip.path for clip in clips}
+    assert start == len(judgement.clips) == len({clip.path for clip in judgement.clips}) == 96
+    np.testing.assert_array_equal(judgement.targets, targets(judgement.clips, info.labels))
+
+
+def test_the_network_to_ship_is_trained_on_all(judged_folder, judgement):
+    network, info = load_checkpoint(run_folder(judged_folder, None) / "last.safetensors")
+    kept = judgement.network.state_dict()
+    assert all((value == kept[name]).all() for name, value in network.state_dict().items())
+    listed = read_manifest(judgement.clips[0].path.parent / "clips.csv")
+    assert info.provenance["clips"] == sum(clip.extra["license"] != "CC-BY-NC" for clip in listed)
+    assert judgement.info == info.changed(threshold=judgement.info.threshold, metrics=judgement.info.metrics)
+
+
+def test_its_record_carries_the_scores(judgement):
+    found, truth, scores = judgement.info.metrics, judgement.targets, judgement.scores
+    assert (found["clips"], found["folds"]) == (96, [1, 2])
+    wanted = {
+        "accuracy": metrics.accuracy(truth, scores),
+        "map_macro": metrics.macro(metrics.average_precision(truth, scores)),
+        "log_loss": metrics.log_loss(truth, scores),
+        "binary_log_loss": metrics.binary_log_loss(truth, scores),
+        "recall_at_threshold_macro": metrics.macro(metrics.recall(truth, scores, judgement.info.threshold)),
+    }
+    assert found.keys() == wanted.keys() | {"clips", "folds"}
+    for name, value in wanted.items():
+        assert found[name] == pytest.approx(value, abs=5.1e-5), name
+    assert found["accuracy"] > 0.95
+
+
+def test_its_threshold_keeps_every_kind_quiet(judged_recipe, judgement):
+    threshold = judgement.info.threshold
+    assert 0.3 <= threshold <= 1
+    assert {group: len(scores) for group, scores in judgement.quiet.items()} == {"hum": 5, "silence": 5}
+    for scores in judgement.quiet.values():
+        assert np.mean(scores.astype(float) >= threshold) <= 0.1
+    clips = read_manifest(judged_recipe.judge.quiet_manifests[0])
+    hums = [clip for clip in clips if clip.extra["kind"] == "hum"]
+    highest = score_clips(judged_recipe, judgement.network, hums).max(1)
+    np.testing.assert_allclose(judgement.quiet["hum"], highest, rtol=0, atol=1e-6)
+
+
+def test_complete_runs_are_not_repeated(judged_recipe, judged_folder, judgement):
+    reported = []
+    again = cross_validate(judged_recipe, judged_folder, reported.append)
+    assert reported == [{"fold": 1}, {"fold": 2}, {"fold": None}]
+    np.testing.assert_array_equal(again.scores, judgement.scores)
+    assert again.info == judgement.info
+
+
+@pytest.mark.parametrize(
+    ("quiet", "threshold"),
+    [
+        ({}, None),
+        ({"hum": [0.1, 0.2], "silence": [0.05]}, 0.3),
+        ({"hum": [0.1, 0.2], "silence": [0.614]}, 0.62),
+        ({"hum": [0.5], "silence": [0.1]}, 0.51),
+        ({"hum": [0.999]}, 1.0),
+    ],
+)
+def test_a_threshold_is_a_round_number_above_what_must_not_pass(clips, quiet, threshold):
+    scores = {group: np.array(values, np.float32) for group, values in quiet.items()}
+    found = quiet_threshold(toy.toy_recipe(clips, judge={"quiet_share": 0.0}), scores)
+    assert found == (None if threshold is None else pytest.approx(threshold, abs=1e-9))
+
+
+def test_a_threshold_lets_the_share_through_that_was_allowed(clips):
+    scores = {"hum": np.linspace(0.4, 0.8, 101, dtype=np.float32)}
+    recipe = toy.toy_recipe(clips, judge={"quiet_share": 0.1})
+    threshold = quiet_threshold(recipe, scores)
+    assert threshold == pytest.approx(0.76)
+    assert (scores["hum"].astype(float) >= threshold).sum() == 10
+
+
+def test_without_folds_nothing_is_judged(clips, tmp_path):
+    recipe = toy.toy_recipe(clips, data={"folds": []}, optimizer={"epochs": 1})
+    found = cross_validate(recipe, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["all"]
+    assert (found.clips, found.targets.shape, found.scores.shape, dict(found.quiet)) == (
+        (),
+        (0, 2),
+        (0, 2),
+        {},
+    )
+    assert (found.info.threshold, found.info.metrics) == (None, {})
+
+
+@pytest.mark.parametrize("problem", ["labels", "missing", "fold"])
+def test_a_mistake_is_found_before_anything_is_trained(clips, tmp_path, problem):
+    changes, error, said = {
+        "labels": ({"judge": {"quiet_manifests": [str(clips)]}}, RecipeError, "clips without labels only"),
+        "missing": (
+            {"judge": {"quiet_manifests": ["none.csv"]}},
+            DataError,
+            "none.csv: the manifest cannot be read",
+        ),
+        "fold": ({"data": {"folds": [1, 2, 3]}}, DataError, "no clip has fold 3 to judge by"),
+    }[problem]
+    with pytest.raises(error, match=said):
+        cross_validate(toy.toy_recipe(clips, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_summary_of_nothing_is_empty(judgement):
+    empty = np.zeros((0, 2), np.float32)
+    assert summary(judgement.info, (), empty, empty) == {}
+    assert "recall_at_threshold_macro" not in summary(
+        judgement.info.changed(threshold=None), judgement.clips, judgement.targets, judgement.scores
+    )
+
+
+def test_a_single_fold_is_a_fixed_split(clips, tmp_path):
+    options = {"optimizer": {"epochs": 6, "learning_rate": 2e-2, "average_decay": 0.0}}
+    recipe = toy.toy_recipe(clips, data={"folds": [1]}, judge={"every": 1, "keep": "best"}, **options)
+    judgement = cross_validate(recipe, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["fold1"]
+    assert {clip.fold for clip in judgement.clips} == {1}
+    kept = load_checkpoint(tmp_path / "fold1" / "best.safetensors")[0].state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in judgement.network.state_dict().items())
+
+
+@pytest.mark.parametrize("target", [None, "recall=0.9"])
+def test_a_recipe_may_calibrate_its_model(judged_recipe, judged_folder, judgement, target):
+    judge = judged_recipe.judge.model_copy(update={"calibrate": "shared", "target": target})
+    found = cross_validate(judged_recipe.model_copy(update={"judge": judge}), judged_folder)
+    evidence = Evidence.of_clips(judgement.info.labels, "multi_label", judgement.scores, judgement.targets)
+    calibration, info = found.info.calibration, found.info
+    assert calibration.slope == fit("shared", evidence).slope, "of the pooled scores of all folds"
+    assert calibration.fitted_on == {"sigmoids": "one for all labels", "clips": 96, "folds": "1, 2"}
+    folds = np.array([clip.fold for clip in found.clips])
+    by_others = fit("shared", evidence.chosen(folds == 2))
+    np.testing.assert_array_equal(found.scores[folds == 1], evidence.chosen(folds == 1).scores(by_others))
+    assert info.metrics["accuracy"] == judgement.info.metrics["accuracy"]
+    assert info.metrics["binary_log_loss"] == pytest.approx(
+        metrics.binary_log_loss(found.targets, found.scores), abs=5.1e-5
+    )
+    before = info.metrics["calibration"]["before"]["binary_log_loss"]
+    assert before == pytest.approx(judgement.info.metrics["binary_log_loss"], abs=5.1e-5)
+    for name, scores in found.quiet.items():
+        assert np.mean(scores.astype(float) >= min(info.thresholds)) <= 0.1
+        assert np.argsort(scores).tolist() == np.argsort(judgement.quiet[name]).tolist()
+    card = model_card(judged_recipe, found)
+    assert "## Calibration\n\nScores are probabilities: platt, fitted on held-out clips" in card
+    if target is None:
+        assert isinstance(info.threshold, float)
+        assert "The default threshold is" in card
+    else:
+        assert len(info.threshold) == 2
+        assert info.metrics["calibration"]["target"] == target
+        assert "recall_at_threshold_macro" not in info.metrics
+        assert f"No label's threshold is below {min(info.threshold):g}" in card
+
+
+def test_folds_that_cannot_calibrate_are_found_before_anything_is_trained(clips, tmp_path):
+    table = clips.with_name("one.csv")
+    lines = clips.read_text(encoding="utf-8").splitlines(keepends=True)
+    table.write_text("".join(line for line in lines if ",noise,2" not in line), encoding="utf-8")
+    recipe = toy.toy_recipe(table, judge={"calibrate": "platt"})
+    with pytest.raises(DataError, match=r"where part 1 is left out to be judged, no clip has .*'noise'"):
+        cross_validate(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,162 @@
+"""What a run starts with: a network that fits the recipe, groups of weights, a moving average."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import toy
+from torch import nn
+
+from earmark.errors import RecipeError
+from earmark.models import create_model
+from earmark.models.checkpoint import load_checkpoint
+from earmark.models.mobilenet import InvertedResidual
+from earmark.models.pretrained import head_tensors
+from earmark.training.config.recipe import Recipe
+from earmark.training.cross_validation import cross_validate
+from earmark.training.initialization import anneal, first_network, moving_average, parameter_groups, recompute
+from earmark.training.trainer import train
+
+LABELS = ("noise", "tone")
+
+
+@pytest.fixture(scope="module")
+def base(clips, tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("base")
+    train(toy.toy_recipe(clips, optimizer={"epochs": 1}), folder, 1)
+    return str(folder / "last.safetensors")
+
+
+def recipe_from(base, clips, **tables) -> Recipe:
+    values = toy.toy_values(clips, **tables)
+    values["model"] = {**values["model"], "base": base}
+    return Recipe.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"model": {"arguments": {"norm_momentum": 0.2}}}, "network"),
+        ({"front_end": {"f_max": 3000.0}}, "front-end"),
+    ],
+)
+def test_weights_of_another_kind_are_refused(clips, base, change, what):
+    with pytest.raises(RecipeError, match=f"model.base has another {what}"):
+        first_network(recipe_from(base, clips, **change), LABELS)
+
+
+def test_other_labels_need_a_new_head(clips, base):
+    others = ("gate", "kettle", "rain")
+    with pytest.raises(RecipeError, match=r"knows 2 labels \(noise, ...\).* 3 \(gate, ...\) are others: set"):
+        first_network(recipe_from(base, clips), others)
+    network = first_network(recipe_from(base, clips, model={"new_head": True}), others)
+    given, taken = load_checkpoint(base)[0].state_dict(), network.state_dict()
+    assert set(head_tensors(network)) == {"classifier.5.weight", "classifier.5.bias"}
+    for name, tensor in taken.items():
+        assert torch.equal(tensor, given[name]) == (name not in head_tensors(network)) or not tensor.any()
+    assert network.config.num_classes == 3
+
+
+def test_a_new_head_is_new_even_if_it_is_as_large(clips, base):
+    network = first_network(recipe_from(base, clips, model={"new_head": True}), ("gate", "kettle"))
+    given = load_checkpoint(base)[0]
+    assert not torch.equal(
+        network.state_dict()["classifier.5.weight"], given.state_dict()["classifier.5.weight"]
+    )
+
+
+def test_a_base_that_is_not_there_is_refused_before_anything_is_made(clips, tmp_path):
+    with pytest.raises(Exception, match=r"none\.safetensors"):
+        train(recipe_from(str(tmp_path / "none.safetensors"), clips), tmp_path / "run", 1)
+    assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+def test_a_run_goes_on_from_the_network_of_its_own_fold(clips, base, tmp_path):
+    recipe = recipe_from(str(tmp_path / "{fold}" / "last.safetensors"), clips, optimizer={"epochs": 1})
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"folds": (1, 2)})})
+    for name in ("fold1", "fold2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "last.safetensors").write_bytes(Path(base).read_bytes())
+    with pytest.raises(RecipeError, match=r"all.last\.safetensors: there is no such model\.base"):
+        cross_validate(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    train(recipe, tmp_path / "run", 2)
+    told = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert told["model"]["base"] == str(tmp_path / "fold2" / "last.safetensors")
+    assert str(tmp_path / "fold2" / "last.safetensors") in (tmp_path / "run" / "run.json").read_text()
+
+
+def test_what_needs_a_base_is_refused_without_one(clips):
+    for tables in ({"model": {"new_head": True}}, {"optimizer": {"base_factor": 0.1}}):
+        with pytest.raises(ValueError, match=r"need a model\.base"):
+            toy.toy_recipe(clips, **tables)
+
+
+def test_matrices_decay_and_nothing_else_unless_all_shall(clips):
+    network = create_model("mn01", num_classes=2)
+    recipe = toy.toy_recipe(clips, optimizer={"weight_decay": 0.1})
+    groups = parameter_groups(recipe, network, network)
+    for group in groups:
+        assert {weight.ndim > 1 for weight in group["params"]} == {group["weight_decay"] > 0}
+    assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
+    all_decay = toy.toy_recipe(clips, optimizer={"weight_decay": 0.1, "decay_all": True})
+    assert [group["weight_decay"] for group in parameter_groups(all_decay, network, network)] == [0.1]
+
+
+def test_what_comes_from_the_base_learns_more_slowly(clips, base):
+    recipe = recipe_from(base, clips, model={"new_head": True}, optimizer={"base_factor": 0.1})
+    network = first_network(recipe, LABELS)
+    imitation = nn.Linear(3, 3)
+    groups = parameter_groups(recipe, nn.ModuleDict({"a": network, "b": imitation}), network)
+    factors = {id(weight): group["factor"] for group in groups for weight in group["params"]}
+    for name, weight in network.named_parameters():
+        assert factors[id(weight)] == (1.0 if name in head_tensors(network) else 0.1)
+    assert {factors[id(weight)] for weight in imitation.parameters()} == {1.0}
+
+
+def test_the_temperature_falls_to_that_of_the_recipe(clips):
+    recipe = toy.toy_recipe(
+        clips,
+        model={
+            "architecture": "dymn04",
+            "arguments": {"temperature": 2.0},
+            "annealing": {"start": 8.0, "slope": 4.0},
+        },
+    )
+    network = first_network(recipe, LABELS)
+    assert [anneal(recipe, [network], epoch) for epoch in range(4)] == [8.0, 4.0, 2.0, 2.0]
+    assert network.config.temperature == 2.0
+
+
+def test_only_a_dymn_has_a_temperature(clips):
+    with pytest.raises(RecipeError, match="mn01 has no temperature"):
+        first_network(toy.toy_recipe(clips, model={"annealing": {}}), LABELS)
+
+
+def test_the_average_moves_by_its_decay_and_faster_at_first():
+    network = nn.BatchNorm1d(1, affine=False)
+    average = moving_average(network, 0.3)
+    assert moving_average(network, 0.0) is None
+    expected = 0.0
+    for step, value in enumerate([1.0, 3.0, -2.0, 5.0, 0.5]):
+        network.running_mean.fill_(value)
+        network.num_batches_tracked.fill_(10 + step)
+        average.update_parameters(network)
+        decay = 0.0 if step == 0 else min(0.3, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+        assert average.module.running_mean.item() == pytest.approx(expected)
+        assert average.module.num_batches_tracked.item() == 10 + step
+
+
+def test_only_networks_with_such_blocks_keep_less(clips):
+    recipe = toy.toy_recipe(clips, optimizer={"recompute": True})
+    network = create_model("mn01", num_classes=2)
+    recompute(recipe, network)
+    blocks = [module for module in network.modules() if isinstance(module, InvertedResidual)]
+    assert len(blocks) == 15
+    assert all(block.recomputes for block in blocks)
+    with pytest.raises(RecipeError, match=r"optimizer\.recompute: .* has no inverted residual blocks"):
+        recompute(recipe, create_model("cnn6_60k", num_classes=2))
+    with pytest.raises(ValueError, match="recompute does not go with sync_batch_norm"):
+        toy.toy_recipe(clips, optimizer={"recompute": True, "sync_batch_norm": True})

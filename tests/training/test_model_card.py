@@ -1,0 +1,153 @@
+"""A model card names every recording that was trained on, and every number in it is measured."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from earmark.data.manifest import read_manifest
+from earmark.evaluation import metrics
+from earmark.training.config.sections import Source
+from earmark.training.model_card import model_card
+
+
+@pytest.fixture(scope="module")
+def card(judged_recipe, judgement) -> str:
+    return model_card(judged_recipe, judgement)
+
+
+def rows_after(card: str, heading: str) -> list[list[str]]:
+    """The cells of the first table after some words, head first."""
+    lines = card[card.index(heading) :].splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("|"))
+    table = []
+    for line in lines[first:]:
+        if not line.startswith("|"):
+            break
+        table.append([cell.strip() for cell in line.replace(r"\|", "¦").strip("|").split("|")])
+    assert set(table[1]) == {"---"}
+    assert {len(row) for row in table} == {len(table[0])}
+    return [table[0], *table[2:]]
+
+
+def trained_on(recipe):
+    return [
+        clip
+        for clip in read_manifest(recipe.data.sources[0].manifests[0])
+        if clip.extra["license"] != "CC-BY-NC"
+    ]
+
+
+def test_every_clip_trained_on_is_credited_and_no_other(card, judged_recipe):
+    _, *rows = rows_after(card, "## Recordings trained on")
+    wanted = [clip for clip in trained_on(judged_recipe) if clip.labels]
+    assert len(wanted) == 64
+    assert rows == [
+        [
+            clip.path.name,
+            *(clip.extra[key].replace("|", "¦") for key in ("title", "author", "license", "source")),
+        ]
+        for clip in sorted(wanted, key=lambda clip: clip.path.name)
+    ]
+    assert "CC-BY-NC" not in card
+
+
+def test_clips_without_labels_are_counted_by_kind(card, judged_recipe):
+    kinds = [clip.extra["kind"] for clip in trained_on(judged_recipe) if not clip.labels]
+    assert f": {kinds.count('hum')} hum, {kinds.count('silence')} silence.\n" in card
+    assert f"64 labelled clips and {len(kinds)} without any of the labels" in card
+
+
+def test_recordings_without_labels_are_credited_by_package(judged_recipe, judgement, tmp_path):
+    table = tmp_path / "found.csv"
+    table.write_text(
+        "path,labels,fold,kind,license,author,source,title\n"
+        "a.flac,,0,recording,CC-BY-3.0,Ann,game 1.0: sounds/door.ogg,door\n"
+        "b.flac,,0,recording,CC-BY-3.0,Ann,game 1.0: sounds/door.ogg,door\n"
+        "c.flac,,0,recording,CC-BY-3.0,Ann,game 1.0: sounds/wind.ogg,wind\n"
+        "d.flac,,0,recording,CC0-1.0,Bob,game 1.0: sounds/rain.ogg,rain\n"
+        "e.flac,,0,texture,MIT,earmark,NumPy,random texture\n"
+    )
+    sources = (*judged_recipe.data.sources, Source(manifests=(table,), labelled=False))
+    data = judged_recipe.data.model_copy(update={"sources": sources})
+    card = model_card(judged_recipe.model_copy(update={"data": data}), judgement)
+    assert rows_after(card, "heard by a teacher, cut from") == [
+        ["source", "author", "licence", "titles"],
+        ["game 1.0", "Ann", "CC-BY-3.0", "door, wind"],
+        ["game 1.0", "Bob", "CC0-1.0", "rain"],
+    ]
+    assert "1 texture" in card
+    assert "and what a teacher hears in 5 more" in card
+
+
+def test_what_the_recipe_says_is_said(card, judged_recipe, judgement):
+    assert card.startswith("# toy\n\ntells tones from noise\n")
+    parameters = sum(parameter.numel() for parameter in judgement.network.parameters())
+    for words in (
+        "mn01",
+        f"{parameters:,} parameters",
+        "0.5 s",
+        "repeat padding",
+        "earmark train toy.toml",
+        "MIT",
+    ):
+        assert words in card
+    assert "## Labels\n\nnoise, tone\n" in card
+
+
+def test_scores_are_those_that_were_measured(card, judgement):
+    found = judgement.info.metrics
+    for words in (
+        "Cross-validation over folds 1, 2: each of 96 clips",
+        f"accuracy {found['accuracy']:.4f}",
+        f"macro mAP {found['map_macro']:.4f}",
+        f"log loss {found['log_loss']:.4f} nats",
+        f"{found['binary_log_loss']:.4f} nats (binary",
+    ):
+        assert words in card
+    head, *rows = rows_after(card, "## Scores")
+    precision = metrics.average_precision(judgement.targets, judgement.scores)
+    recall = metrics.recall(judgement.targets, judgement.scores, judgement.info.threshold)
+    confusion = metrics.confusion(judgement.targets, judgement.scores)
+    assert head[-1] == f"recall at threshold {judgement.info.threshold}"
+    assert rows == [
+        [label, "48", f"{confusion[i, i] / 48:.3f}", f"{precision[i]:.3f}", f"{recall[i]:.3f}"]
+        for i, label in enumerate(judgement.info.labels)
+    ]
+    _, *rows = rows_after(card, "\nConfusion")
+    assert rows == [
+        [f"{i + 1} {label}", *map(str, confusion[i])] for i, label in enumerate(judgement.info.labels)
+    ]
+    assert confusion.sum() == 96
+
+
+def test_the_threshold_is_told_with_what_it_lets_through(card, judgement):
+    assert f"The default threshold is {judgement.info.threshold:g}." in card
+    _, *rows = rows_after(card, "## Threshold")
+    assert rows == [
+        [
+            group,
+            "5",
+            str(sum(float(score) >= judgement.info.threshold for score in scores)),
+            f"{scores.max():.3f}",
+            f"{np.median(scores):.3f}",
+        ]
+        for group, scores in judgement.quiet.items()
+    ]
+
+
+def test_what_was_not_measured_is_left_out(judged_recipe, judgement):
+    bare = replace(judgement, info=judgement.info.changed(threshold=None, metrics={}), clips=(), quiet={})
+    card = model_card(judged_recipe, bare)
+    assert "## Scores" not in card
+    assert "## Threshold" not in card
+    assert "## Recordings trained on" in card
+
+
+def test_without_a_threshold_there_are_still_scores(judged_recipe, judgement):
+    bare = replace(judgement, info=judgement.info.changed(threshold=None), quiet={})
+    card = model_card(judged_recipe, bare)
+    assert "## Scores" in card
+    assert "None" not in card
+    assert "nan" not in card
+    assert rows_after(card, "## Scores")[0] == ["label", "clips", "accuracy", "average precision"]
