@@ -22,8 +22,9 @@ from dataclasses import fields
 from pathlib import Path
 
 from earmark.data.corpora import CORPORA
-from earmark.features.front_end import AUDAX, EFFICIENTAT, FSDKAGGLE, SP4ASC, FrontEnd
-from earmark.hub.registry import FRONT_ENDS, Published, published
+from earmark.features.front_end import FrontEnd
+from earmark.features.presets import FRONT_ENDS
+from earmark.hub.registry import Published, published
 from earmark.model_file.info import ModelInfo
 from earmark.training import recipe, sections
 
@@ -33,16 +34,16 @@ GENERATED = re.compile(r"(<!-- generated: ([a-z ]+) -->\n)(.*?)(<!-- end -->)", 
 NOT_RECIPES = {"esc18/sentences.toml"}
 """Data that a recipe's script reads."""
 REFERENCES = {
-    "EfficientAT": EFFICIENTAT,
-    "SP4ASC": SP4ASC,
-    "sound-clf-pytorch": FSDKAGGLE,
-    "audax": AUDAX,
+    "EfficientAT": "efficientat",
+    "SP4ASC": "sp4asc",
+    "sound-clf-pytorch": "fsdkaggle",
+    "audax": "audax",
 }
 
 
 def documents() -> list[Path]:
     """README, CONTRIBUTING, CHANGELOG and every page of docs/."""
-    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def fences(text: str, kind: str) -> list[str]:
@@ -100,7 +101,7 @@ def record_table() -> str:
 def front_end_table() -> str:
     """The fields of a front-end, and the values that make it one of the references'."""
     rows = (
-        (f"`{entry.name}`", *(f"{getattr(front_end, entry.name)}" for front_end in REFERENCES.values()))
+        (f"`{entry.name}`", *(f"{getattr(FRONT_ENDS[name], entry.name)}" for name in REFERENCES.values()))
         for entry in fields(FrontEnd)
     )
     return _table(("field", *REFERENCES), rows)

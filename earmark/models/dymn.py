@@ -5,7 +5,7 @@ Source: Schmid et al., arXiv:2310.15648; models/dymn*.npz of the goldens.
 Conventions: feature maps are (batch, channel, mel, frame), what is known of a clip as a whole is its context
 (batch, context); the names in the state dict are the published ones. Kernels are mixed once per clip, here
 and in the export: convolving with each and mixing the answers takes two to three and a half times as long
-(docs/performance.md).
+(docs/research/dynamic-convolutions.md).
 """
 
 from __future__ import annotations
