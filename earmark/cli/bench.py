@@ -14,10 +14,11 @@ from typing import Annotated
 
 import typer
 
-from earmark.cli.program import app, download_bar, one_matrix_thread, progress
+from earmark.cli.program import TRAIN, command, one_matrix_thread
+from earmark.cli.progress import download_bar, status_line
 
 
-@app.command()
+@command(TRAIN)
 def bench(
     model: Annotated[
         str | None,
@@ -45,7 +46,7 @@ def bench(
     with download_bar(quiet) as report:
         load(name, report=report)  # fetched, and found to be usable
     settings = speed.settings_of([name], threads or speed.thread_counts())
-    with recording(clip) as heard, progress(quiet) as show:
+    with recording(clip) as heard, status_line(quiet) as show:
         found = speed.measure(settings, heard, rounds, show)
     what = str(clip) if clip else f"{speed.CLIP_S:g} s of noise"
     print(json.dumps(to_dict(found, what), indent=1) if as_json else summary(found, name, what))

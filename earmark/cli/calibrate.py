@@ -12,20 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from earmark.cli.program import (
-    EngineOption,
-    PrecisionOption,
-    app,
-    complain,
-    download_bar,
-    one_matrix_thread,
-    progress,
-)
+from earmark.cli.options import EngineOption, PrecisionOption
+from earmark.cli.program import TRAIN, command, complain, one_matrix_thread
+from earmark.cli.progress import download_bar, status_line
 from earmark.model_file.atomic import write_atomically
 
 if TYPE_CHECKING:
     from earmark.data.manifest import Clip
-    from earmark.evaluation.calibration import Evidence
+    from earmark.evaluation.calibration.fit import Evidence
     from earmark.evaluation.predictions import Answers
     from earmark.inference.tagger import Tagger
     from earmark.model_file.info import ModelInfo
@@ -33,7 +27,7 @@ if TYPE_CHECKING:
 CHECKPOINT = ".safetensors"
 
 
-@app.command()
+@command(TRAIN)
 def calibrate(
     model: Annotated[str, typer.Argument(help="A model's name, file or checkpoint.", show_default=False)],
     manifest: Annotated[
@@ -73,12 +67,12 @@ def calibrate(
     """Turns a model's scores into probabilities, by clips that it was not trained on."""
     one_matrix_thread()
     from earmark.data.manifest import file_hash
-    from earmark.evaluation import calibration_report as words
-    from earmark.evaluation.calibration import require_method
-    from earmark.evaluation.cross_fit import calibrate as fit_and_measure
-    from earmark.evaluation.cross_fit import parts_of
+    from earmark.evaluation.calibration import report as words
+    from earmark.evaluation.calibration.cross_fit import calibrate as fit_and_measure
+    from earmark.evaluation.calibration.cross_fit import parts_of
+    from earmark.evaluation.calibration.fit import require_method
+    from earmark.evaluation.calibration.thresholds import Target
     from earmark.evaluation.report import traces
-    from earmark.evaluation.thresholds import Target
     from earmark.model_file.calibration import METHODS
 
     wanted = None if target is None else Target.parse(target)
@@ -150,8 +144,8 @@ def _open(model: str, out: Path, how: dict[str, Any], quiet: bool) -> tuple[Path
 def _require_clips(info: ModelInfo, clips: Sequence[Clip], others: Sequence[Clip]) -> None:
     """Finds out before anything is heard whether these clips can calibrate this model."""
     from earmark.data.manifest import targets
-    from earmark.evaluation.calibration import require_classes
-    from earmark.evaluation.cross_fit import parts_of, require_parts
+    from earmark.evaluation.calibration.cross_fit import parts_of, require_parts
+    from earmark.evaluation.calibration.fit import require_classes
     from earmark.evaluation.predictions import require_labels
 
     require_labels([*clips, *others], info.labels)
@@ -165,12 +159,12 @@ def _listener(tagger: Tagger, quiet: bool) -> Callable[[Sequence[Clip]], tuple[A
     """What hears clips and says what is true of them."""
     from earmark.data.manifest import targets
     from earmark.errors import DataError
-    from earmark.evaluation.calibration import Evidence
+    from earmark.evaluation.calibration.fit import Evidence
     from earmark.evaluation.predictions import answer
 
     def hear(clips: Sequence[Clip]) -> tuple[Answers, Evidence]:
         numbers = itertools.count(1)
-        with progress(quiet) as show:
+        with status_line(quiet) as show:
             answers = answer(
                 tagger,
                 clips,

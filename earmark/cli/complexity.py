@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from earmark.cli.program import app
+from earmark.cli.program import TRAIN, command
 from earmark.errors import extra
 
 
-@app.command()
+@command(TRAIN)
 def complexity(
     model: Annotated[
         str,
@@ -35,8 +35,8 @@ def complexity(
 ) -> None:
     """Counts parameters, operations, memory and receptive field of a network."""
     with extra("earmark complexity", "train"):
-        from earmark.evaluation.budget import parse_budget, use
         from earmark.evaluation.complexity import complexity as measured
+        from earmark.evaluation.complexity.budget import parse_budget, use
 
     limits = None if budget is None else parse_budget(budget)
     answer = measured(model, seconds or (limits and limits.seconds) or 10.0)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from earmark.cli.program import app, download_bar, one_matrix_thread, progress
+from earmark.cli.program import SHIP, command, one_matrix_thread
+from earmark.cli.progress import download_bar, status_line
 from earmark.errors import extra
 from earmark.model_file.atomic import write_atomically
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from earmark.model_file.info import Precision
 
 
-@app.command()
+@command(SHIP)
 def compress(
     model: Annotated[str, typer.Argument(help="A model's name, file or checkpoint.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The smaller model: .onnx or, of a checkpoint, .safetensors.")],
@@ -79,7 +80,7 @@ def compress(
 def _propose(
     model: str, budget: str, precision: Precision, clips: list[Path], audio: Path | None, out: Path
 ) -> str:
-    from earmark.evaluation.budget import parse_budget
+    from earmark.evaluation.complexity.budget import parse_budget
     from earmark.export.budget_recipe import propose, recipe, require_manifests
     from earmark.export.calibration_set import find_clips
     from earmark.export.source import open_source
@@ -107,7 +108,7 @@ def _to_int8(
     from earmark.export.compress import compress_to_int8
 
     found = find_clips(sources[0], model.info, sources[1])
-    with progress(quiet) as show:
+    with status_line(quiet) as show:
         made = compress_to_int8(model, out, found, bound, engine=engine, say=show)
     how = made.info.provenance["int8"]
     kept = f"; nodes in float: {', '.join(made.in_float)}" if made.in_float else ""

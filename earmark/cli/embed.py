@@ -10,23 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from earmark.cli.program import (
-    EngineOption,
-    ModelOption,
-    PrecisionOption,
-    app,
-    complain,
-    download_bar,
-    one_matrix_thread,
-    progress,
-)
+from earmark.cli.options import EngineOption, ModelOption, PrecisionOption
+from earmark.cli.program import USE, command, complain, one_matrix_thread
+from earmark.cli.progress import download_bar, status_line
 from earmark.errors import EarmarkError
 
 if TYPE_CHECKING:
     from earmark.inference.tagger import Tagger
 
 
-@app.command()
+@command(USE)
 def embed(
     files: Annotated[
         list[str], typer.Argument(help="Recordings, folders, or - for standard input.", show_default=False)
@@ -75,7 +68,7 @@ def embed(
             tagger = load(model, threads=threads, engine=engine, precision=precision, report=report)
     embeddings = []
     failed = 0
-    with progress(quiet) as show:
+    with status_line(quiet) as show:
         for found in find_recordings(files, recursive):
             show(found if isinstance(found, str) else "")
             try:

@@ -13,15 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from earmark.cli.program import (
-    EngineOption,
-    PrecisionOption,
-    app,
-    complain,
-    download_bar,
-    one_matrix_thread,
-    progress,
-)
+from earmark.cli.options import EngineOption, PrecisionOption
+from earmark.cli.program import TRAIN, command, complain, one_matrix_thread
+from earmark.cli.progress import download_bar, status_line
 from earmark.errors import extra
 from earmark.model_file.atomic import write_atomically
 
@@ -33,7 +27,7 @@ if TYPE_CHECKING:
     from earmark.inference.tagger import Tagger
 
 
-@app.command()
+@command(TRAIN)
 def evaluate(
     model: Annotated[
         str,
@@ -86,7 +80,7 @@ def evaluate(
 ) -> None:
     """Judges a model by the clips of a manifest."""
     one_matrix_thread()
-    from earmark.data.shards.layout import table_of
+    from earmark.data.shards.pack import table_of
     from earmark.evaluation.evaluation import evaluate as judge
     from earmark.evaluation.report import summary, traces, write_report
 
@@ -97,7 +91,7 @@ def evaluate(
     how: dict[str, Any] = {"threads": threads, "engine": engine, "precision": precision}
     tagger, passes = _open(model, how, quiet, tta, masks, seed)
     challenge = _challenge(dcase, model, tagger)
-    with progress(quiet) as show:
+    with status_line(quiet) as show:
         before = _announcer(passes, show, len(clips))
         found = judge(tagger, clips, way=way, by=by, before=before, complain=complain)
     for warning in () if quiet else found.answers.warnings:

@@ -10,11 +10,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from earmark.cli.program import app, download_bar, one_matrix_thread
+from earmark.cli.program import SHIP, command, one_matrix_thread
+from earmark.cli.progress import download_bar
 from earmark.errors import extra
 
 
-@app.command()
+@command(SHIP)
 def export(
     model: Annotated[
         str,

@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
-from earmark.cli.program import app, download_bar
+from earmark.cli.program import SHIP, command
+from earmark.cli.progress import download_bar
 
 
-@app.command()
+@command(SHIP)
 def join(
     models: Annotated[
         list[str],

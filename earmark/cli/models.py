@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from earmark.cli.program import app
+from earmark.cli.program import MODELS, command
 from earmark.errors import extra
 
 if TYPE_CHECKING:
     from earmark.hub.registry import Published
 
 
-@app.command()
+@command(MODELS)
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     plot: Annotated[
@@ -117,7 +117,7 @@ def _line(mark: str, name: str, labels: str, params: str, macs: str, scores: str
     return f"{mark} {name:<32}  {labels:<18}  {params:>10}  {macs:>7}  {scores}".rstrip()
 
 
-@app.command()
+@command(MODELS)
 def info(
     model: Annotated[
         str | None,

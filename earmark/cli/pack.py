@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from earmark.cli.program import app, complain, one_matrix_thread, progress
+from earmark.cli.program import TRAIN, command, complain, one_matrix_thread
+from earmark.cli.progress import status_line
 
 if TYPE_CHECKING:
     from earmark.data.manifest import Clip
@@ -21,7 +22,7 @@ Format = Literal["shards", "hdf5", "memmap"]
 Codec = Literal["flac", "mp3", "opus"]
 
 
-@app.command()
+@command(TRAIN)
 def pack(
     manifests: Annotated[
         list[Path],
@@ -58,13 +59,13 @@ def pack(
     one_matrix_thread()
     import os
 
-    from earmark.data.shards.layout import BAD
+    from earmark.data.shards.pack import BAD
     from earmark.data.shards.writer import Packing
     from earmark.data.shards.writer import pack as write_pack
 
     clips = _clips(manifests, audio, corpus, split)
     packing = Packing(form, codec, sample_rate, shard_clips, _chosen(labels, corpus))
-    with progress(quiet) as status:
+    with status_line(quiet) as status:
 
         def show(done: int) -> None:
             status(f"{done} of {len(clips)} clips")
@@ -85,7 +86,7 @@ def pack(
 def _clips(manifests: list[Path], audio: Path | None, corpus: str | None, split: str) -> list[Clip]:
     from earmark.data.corpora import load_corpus
     from earmark.data.manifest import read_manifest
-    from earmark.data.shards.layout import table_of
+    from earmark.data.shards.pack import table_of
 
     if corpus is not None:
         if audio is not None:
@@ -99,29 +100,11 @@ def _clips(manifests: list[Path], audio: Path | None, corpus: str | None, split:
 def _chosen(labels: str | None, corpus: str | None) -> tuple[str, ...] | None:
     """The labels that were asked for; else those of the corpus, where they are published."""
     from earmark.errors import ModelError
-    from earmark.model_file.labels import label_set
+    from earmark.model_file.labels import label_set, read_labels
 
     if labels is not None:
-        return _read(labels)
+        return read_labels(labels)
     try:
         return label_set((corpus or "").removesuffix("_hdf5"))
     except ModelError:
         return None
-
-
-def _read(source: str) -> tuple[str, ...]:
-    from earmark.errors import DataError
-    from earmark.model_file.labels import label_set
-
-    path = Path(source)
-    if not path.suffix and not path.exists():
-        return label_set(source)
-    try:
-        names = tuple(
-            line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()
-        )
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
-    if not names or len(set(names)) != len(names):
-        raise DataError(f"{path}: must name each label once; {len(set(names))} of {len(names)} differ")
-    return names

@@ -1,49 +1,88 @@
-"""The program around the sub-commands: how it starts and ends, and what several commands share.
+"""The program around the sub-commands: groups of commands, help texts, errors and exit codes.
 
-Conventions: each sub-command is registered with ``app``; what it needs it imports itself, when it runs.
+Conventions: each sub-command registers itself with :func:`command` and imports what it needs when it runs.
+Help is plain text of at most 80 columns, the same in a terminal and in a pipe: Typer's own rich panels leave
+too little room for the texts at that width, and box-drawing characters do not belong into a pipe.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import Abort, TyperException
 
 from earmark.errors import EarmarkError
 from earmark.version import __version__
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
+USE, MODELS, TRAIN, SHIP = "Use", "Models", "Train and evaluate", "Ship"
+"""Groups of ``earmark --help``."""
+COULD_NOTHING, COULD_SOME, INTERRUPTED = 2, 1, 130
+"""Exit codes: a wrong command, or nothing could be done; some inputs failed; Ctrl-C."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Row = tuple[str, str]
+
+
+def _write_panels(formatter: Any, rows: Iterable[tuple[str, Row | None]]) -> None:
+    """Writes rows of a name and a text, those of one panel under one heading."""
+    panels: dict[str, list[Row]] = {}
+    for panel, row in rows:
+        if row is not None:
+            panels.setdefault(panel, []).append(row)
+    for panel, own in panels.items():
+        with formatter.section(panel):
+            formatter.write_dl(own)
+
+
+def _parameters(command: TyperCommand | TyperGroup, ctx: Any) -> Iterable[tuple[str, Row | None]]:
+    for parameter in command.get_params(ctx):
+        usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
+        yield getattr(parameter, "rich_help_panel", None) or usual, parameter.get_help_record(ctx)
+
+
+class _Command(TyperCommand):
+    """A command whose plain help shows its panels of options."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        _write_panels(formatter, _parameters(self, ctx))
+
+
+class _Program(TyperGroup):
+    """A group whose plain help shows its panels of commands, with whole summaries."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        _write_panels(formatter, _parameters(self, ctx))
+        width = max(map(len, self.commands))
+        _write_panels(formatter, (self._row(name, width) for name in self.list_commands(ctx)))
+
+    def _row(self, name: str, width: int) -> tuple[str, Row]:
+        entry: Any = self.commands[name]
+        summary, _, _ = (entry.help or "").partition("\n")
+        return entry.rich_help_panel, (name.ljust(width), summary)
+
 
 app = typer.Typer(
     name="earmark",
-    help="Says what is heard in recordings.",
+    cls=_Program,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-ModelOption = Annotated[
-    str | None,
-    typer.Option(
-        "--model", "-m", help="A model's name or file, or several: a+b; by default the one that ships."
-    ),
-]
 
-EngineOption = Annotated[
-    Literal["onnx", "openvino"],
-    typer.Option(help="What computes the network: ONNX Runtime or OpenVINO (extra openvino)."),
-]
-PrecisionOption = Annotated[
-    str | None,
-    typer.Option(help="What the engine computes in: f32 (default); with openvino also bf16 or f16."),
-]
+def command(group: str) -> Callable[[Function], Function]:
+    """Registers a function as the sub-command of its name.
+
+    Args:
+        group: The heading under which ``earmark --help`` lists it.
+    """
+    return app.command(rich_help_panel=group, cls=_Command)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -54,25 +93,42 @@ def main(arguments: list[str] | None = None) -> None:
         complain(str(error))
         for note in getattr(error, "__notes__", []):
             print(f"  {note}", file=sys.stderr)
-        code = 2
+        code = COULD_NOTHING
     except TyperException as error:
         complain(error.format_message())
-        code = 2
+        code = COULD_NOTHING
     except (Abort, KeyboardInterrupt):
         complain("interrupted")
-        code = 130
-    except BrokenPipeError:  # the reader of our output has gone, as in `earmark tag ... | head`
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of the output has gone, as in `earmark tag ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
         complain(str(error))
-        code = 2
+        code = COULD_NOTHING
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def complain(message: str) -> None:
     """Prints an error or a warning as one line to standard error."""
     print("earmark: " + " ".join(message.split()), file=sys.stderr)
+
+
+def warn(messages: Iterable[str], quiet: bool) -> None:
+    """Prints warnings, one line each, unless quiet."""
+    for message in () if quiet else messages:
+        complain(f"warning: {message}")
+
+
+def exit_code(done: int, failed: int) -> None:
+    """Ends a command of which some inputs failed: code 1, or 2 where none was processed."""
+    if failed or not done:
+        raise typer.Exit(COULD_SOME if done else COULD_NOTHING)
+
+
+def one_matrix_thread() -> None:
+    """Limits NumPy's matrix library to one thread, before NumPy is loaded: its products are small."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _version(wanted: bool) -> None:
@@ -84,55 +140,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def earmark(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Says what is heard in recordings."""
-
-
-def one_matrix_thread() -> None:
-    """Before NumPy is loaded: its matrix library takes one thread, as a front-end's products are small."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-
-@contextmanager
-def progress(quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Shows which file is being worked on, on a terminal only."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda text: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("") as status:
-        yield lambda text: status.update(text.replace("[", r"\["))
-
-
-@contextmanager
-def download_bar(quiet: bool) -> Iterator[Callable[[int, int | None], None] | None]:
-    """Shows how much of a file has arrived, on a terminal only; nothing until something arrives."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    bars: list[Progress] = []
-
-    def show(received: int, total: int | None) -> None:
-        if not bars:
-            bars.append(_bar())
-        bars[0].update(bars[0].task_ids[0], completed=received, total=total)
-
-    try:
-        yield show
-    finally:
-        for bar in bars:
-            bar.stop()
-
-
-def _bar() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True))
-    bar.add_task("download", total=None)
-    bar.start()
-    return bar
+    """Tag sounds in audio files, and train, evaluate and ship the models for it."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from earmark.cli.program import app, download_bar
+from earmark.cli.program import MODELS, command
+from earmark.cli.progress import download_bar
 from earmark.errors import extra
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from earmark.hub.registry import Published
 
 
-@app.command()
+@command(MODELS)
 def pull(
     name: Annotated[str, typer.Argument(help="A name that earmark models lists.", show_default=False)],
     source: Annotated[
@@ -35,7 +36,7 @@ def pull(
         print(pull_weights(name, source=source, again=again, report=report))
 
 
-@app.command()
+@command(MODELS)
 def convert(
     weights: Annotated[
         Path, typer.Argument(help="A PyTorch checkpoint or a safetensors file.", show_default=False)
@@ -121,13 +122,9 @@ def _labels(labels: str | None, num_classes: Any) -> tuple[str, ...]:
                 param_hint="--labels",
             )
         return tuple(f"output {number}" for number in range(num_classes))
-    if Path(labels).is_file():
-        names = tuple(line.strip() for line in Path(labels).read_text(encoding="utf-8").splitlines())
-        names = tuple(name for name in names if name)
-    else:
-        from earmark.model_file.labels import label_set
+    from earmark.model_file.labels import read_labels
 
-        names = label_set(labels)
+    names = read_labels(labels)
     if num_classes not in (None, len(names)):
         raise typer.BadParameter(
             f"num_classes = {num_classes}, but there are {len(names)} labels", param_hint="--arch-args"
@@ -137,7 +134,7 @@ def _labels(labels: str | None, num_classes: Any) -> tuple[str, ...]:
 
 def _front_end(options: Sequence[str], kin: Published | None) -> FrontEnd:
     from earmark.features.front_end import FrontEnd
-    from earmark.hub.registry import FRONT_ENDS
+    from earmark.features.presets import FRONT_ENDS
 
     named = [option for option in options if "=" not in option]
     if len(named) > 1 or any(name not in FRONT_ENDS for name in named):

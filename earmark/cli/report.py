@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from earmark.cli.program import app, complain, download_bar, one_matrix_thread, progress
+from earmark.cli.program import TRAIN, command, complain, one_matrix_thread
+from earmark.cli.progress import download_bar, status_line
 
 if TYPE_CHECKING:
     from earmark.data.manifest import Clip
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 MANIFESTS = (".csv", ".tsv")
 
 
-@app.command()
+@command(TRAIN)
 def report(
     models: Annotated[
         list[str],
@@ -63,7 +64,7 @@ def report(
         for name in names:
             load(name, report=arriving)  # fetched, and found to be usable
     settings = speed.settings_of(names, threads or speed.thread_counts())
-    with recording(clip) as heard, progress(quiet) as show:
+    with recording(clip) as heard, status_line(quiet) as show:
         lines = comparison.compare(settings, heard, clips, rounds, show, complain)
     traced = {
         "clip": str(clip) if clip else None,
@@ -91,7 +92,7 @@ def _parted(models: Sequence[str]) -> tuple[list[str], Path | None]:
 
 def _clips(manifest: Path | None, audio: Path | None, fold: int | None, limit: int | None) -> list[Clip]:
     from earmark.data.manifest import read_manifest
-    from earmark.data.shards.layout import table_of
+    from earmark.data.shards.pack import table_of
     from earmark.errors import DataError
     from earmark.evaluation.predictions import choose
 
@@ -105,7 +106,7 @@ def _clips(manifest: Path | None, audio: Path | None, fold: int | None, limit: i
 
 def _traced(manifest: Path | None) -> dict[str, str] | None:
     from earmark.data.manifest import file_hash
-    from earmark.data.shards.layout import table_of
+    from earmark.data.shards.pack import table_of
 
     if manifest is None:
         return None

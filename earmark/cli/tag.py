@@ -13,16 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from earmark.cli.program import (
-    EngineOption,
-    ModelOption,
-    PrecisionOption,
-    app,
-    complain,
-    download_bar,
-    one_matrix_thread,
-    progress,
-)
+from earmark.cli.options import EngineOption, ModelOption, PrecisionOption
+from earmark.cli.program import USE, command, complain, one_matrix_thread
+from earmark.cli.progress import download_bar, status_line
 from earmark.errors import EarmarkError
 from earmark.inference.formats import Format
 from earmark.model_file.atomic import write_atomically
@@ -31,7 +24,7 @@ if TYPE_CHECKING:
     from earmark.inference.tagger import Limit, Result, Tagger
 
 
-@app.command()
+@command(USE)
 def tag(
     files: Annotated[
         list[str], typer.Argument(help="Recordings, folders, or - for standard input.", show_default=False)
@@ -79,7 +72,7 @@ def tag(
     view = _view(tagger, rollup, only)
     parts = layout(format, top, _threshold(threshold, tagger))
     tagged = failed = 0
-    with _writer(output) as write, progress(quiet) as show:
+    with _writer(output) as write, status_line(quiet) as show:
         write(parts.head)
         for found in find_recordings(files, recursive):
             show(found if isinstance(found, str) else "")
@@ -103,12 +96,13 @@ def tag(
 
 def _view(tagger: Tagger, rollup: bool, only: list[str] | None) -> Callable[[Result], Result]:
     """What is to be seen of a result; labels that cannot be are found out before anything is tagged."""
-    from earmark.model_file.labels import choose, rolled_up_labels
+    from earmark.model_file.label_selection import select_labels
+    from earmark.model_file.ontology import rollup_labels
 
-    labels = rolled_up_labels(tagger.labels) if rollup else tagger.labels
+    labels = rollup_labels(tagger.labels) if rollup else tagger.labels
     wanted = None if only is None else ",".join(only)
     if wanted is not None:
-        choose(labels, wanted)
+        select_labels(labels, wanted)
 
     def view(result: Result) -> Result:
         seen = result.rolled_up() if rollup else result

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from earmark.cli.program import app, complain, download_bar, progress
+from earmark.cli.program import TRAIN, command, complain
+from earmark.cli.progress import download_bar, status_line
 from earmark.errors import extra
 
 if TYPE_CHECKING:
     from earmark.training.distill.losses import Kind
 
 
-@app.command()
+@command(TRAIN)
 def teach(
     manifests: Annotated[
         list[Path],
@@ -65,7 +66,7 @@ def teach(
         import torch
 
         from earmark.data.manifest import file_hash, read_manifest
-        from earmark.data.shards.layout import table_of
+        from earmark.data.shards.pack import table_of
         from earmark.training.distill.precompute import teach as ask
         from earmark.training.distill.teacher_model import open_listener
 
@@ -122,7 +123,7 @@ def _parts(model: str) -> tuple[str, ...]:
 @contextmanager
 def _shown(clips: int, quiet: bool) -> Iterator[Callable[[int, str], None]]:
     """On a terminal the clip that is heard; elsewhere a line now and then."""
-    with progress(quiet) as status:
+    with status_line(quiet) as status:
 
         def show(done: int, path: str) -> None:
             status(f"{done} of {clips} clips: {path}")

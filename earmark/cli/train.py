@@ -12,12 +12,12 @@ from typing import Annotated, Any
 
 import typer
 
-from earmark.cli.program import app
+from earmark.cli.program import TRAIN, command
 from earmark.errors import extra
 from earmark.model_file.atomic import write_atomically
 
 
-@app.command()
+@command(TRAIN)
 def train(
     recipe: Annotated[Path, typer.Argument(help="A TOML file.", show_default=False)],
     override: Annotated[

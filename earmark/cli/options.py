@@ -1,0 +1,96 @@
+"""Arguments and options that several commands share, so that each is spelled and explained once.
+
+Conventions: a default that is computed stands in the help text. Times are seconds. Options that few need have
+a panel of their own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+ENGINE = "Engine"
+"""The panel of what computes the network."""
+
+Files = Annotated[
+    list[str],
+    typer.Argument(metavar="FILES...", help="Audio files, folders, or - for standard input."),
+]
+Dataset = Annotated[
+    Path, typer.Argument(metavar="DATASET", help="A CSV file with the columns path and labels, or a pack.")
+]
+Datasets = Annotated[
+    list[Path],
+    typer.Argument(metavar="DATASETS...", help="CSV files with the columns path and labels, or packs."),
+]
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Name or file of a model.")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help="Name or file of a model (default: the one that ships); repeat it for an ensemble.",
+    ),
+]
+OptionalOutputFolder = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FOLDER", help="Write a report there: JSON, Markdown, plots."),
+]
+Window = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="Window length (default: the model's)."),
+]
+Hop = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="Hop between windows (default: the window length)."),
+]
+Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Search subfolders too.")]
+Audio = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Where relative paths start (default: the dataset's folder)."),
+]
+Fold = Annotated[int | None, typer.Option(metavar="N", help="Use the clips of this fold only.")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Use at most N clips, spread over the dataset.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no warnings.")]
+
+Device = Annotated[
+    str,
+    typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:N or auto.", rich_help_panel=ENGINE),
+]
+EngineName = Annotated[
+    Literal["onnx", "openvino"],
+    typer.Option("--engine", help="ONNX Runtime, or OpenVINO (extra openvino).", rich_help_panel=ENGINE),
+]
+Precision = Annotated[
+    Literal["fp32", "fp16", "bf16"],
+    typer.Option(help="Number format of the computation; 16 bits with openvino.", rich_help_panel=ENGINE),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Threads (default: one per core).", rich_help_panel=ENGINE),
+]
+
+Rounds = Annotated[int, typer.Option(min=1, metavar="N", help="Benchmark rounds.")]
+ThreadCounts = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        metavar="N",
+        help="Number of threads to measure; repeatable (default: 1, 2, 4 ... cores).",
+    ),
+]
+Recording = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Audio file to time (default: 10 s of noise at 44.1 kHz)."),
+]
+
+ModelOption = Annotated[str | None, typer.Option("--model", "-m")]
+EngineOption = EngineName
+PrecisionOption = Annotated[str | None, typer.Option()]

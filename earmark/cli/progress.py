@@ -1,0 +1,102 @@
+"""Progress on standard error: a status line, a download bar, the lines of a training.
+
+Conventions: status line and bar appear in a terminal only; nothing here writes to standard output.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Counter = Callable[..., None]
+
+
+@contextmanager
+def status_line(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Shows what is being worked on, in a terminal only."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield lambda text: status.update(text.replace("[", r"\["))
+
+
+@contextmanager
+def clip_counter(quiet: bool, total: int) -> Iterator[Counter]:
+    """Shows how many clips are done: a status line in a terminal, else a line for every tenth of them.
+
+    Yields:
+        Takes the number of clips done, and what comes next.
+    """
+    step = max(1, total // 10)
+    printed = 0
+    with status_line(quiet) as status:
+
+        def show(done: int, following: object = "") -> None:
+            nonlocal printed
+            status(f"{done} of {total} clips  {following}".rstrip())
+            if not quiet and not sys.stderr.isatty() and done >= printed + step:
+                printed = done
+                print(f"{done} of {total} clips", file=sys.stderr)
+
+        yield show
+
+
+@contextmanager
+def download_bar(quiet: bool) -> Iterator[Callable[[int, int | None], None] | None]:
+    """Shows how much of a file has arrived, in a terminal only; nothing until something arrives."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    bars: list[Progress] = []
+
+    def show(received: int, total: int | None) -> None:
+        if not bars:
+            bars.append(_bar())
+        bars[0].update(bars[0].task_ids[0], completed=received, total=total)
+
+    try:
+        yield show
+    finally:
+        for bar in bars:
+            bar.stop()
+
+
+def _bar() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True))
+    bar.add_task("download", total=None)
+    bar.start()
+    return bar
+
+
+def training_printer() -> Callable[[Mapping[str, Any]], None]:
+    """Prints a line for each epoch, with rate and time left; in a terminal each step updates a line too."""
+    latest: dict[str, Any] = {}
+
+    def show(facts: Mapping[str, Any]) -> None:
+        if "step" in facts:
+            latest.update(facts)
+            if sys.stderr.isatty():
+                print(f"\r\x1b[2K{_as_line(facts)}", end="\r", file=sys.stderr, flush=True)
+            return
+        pace = ("clips_per_s", "left_min") if "epoch" in facts and latest else ()
+        print(_as_line({**facts, **{key: latest[key] for key in pace}}), file=sys.stderr)
+
+    return show
+
+
+def _as_line(facts: Mapping[str, Any]) -> str:
+    return "  ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in facts.items()
+    )
