@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from earmark.model_file.labels import audioset_ontology, label_set
+from earmark.model_file.labels import label_set
+from earmark.model_file.ontology import audioset_ontology
 
 YOUTUBE_IDS = ("--4gqARaEJE", "-0RWZT-miFs", "Y0abcDEFghi", "_A1b2C3d4E5")
 """As awkward as the real ones: leading minus signs, underscores, a Y that belongs to the id."""

@@ -20,16 +20,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from earmark.audio import check_finite, open_audio, resample_blocks, window_chunks
 from earmark.errors import AudioError, ModelError
-from earmark.features.front_end import FrontEnd, LogMel
-from earmark.features.learned import AnyFrontEnd, Waveforms
+from earmark.features.front_end import FrontEnd
+from earmark.features.learned import AnyFrontEnd, WaveformWindows
+from earmark.features.log_mel import LogMel
 from earmark.hub import registry
 from earmark.inference.embeddings import Embeddings
 from earmark.inference.engines import Engine, open_engine
 from earmark.inference.ensemble import JointSession, joined
 from earmark.model_file.calibration import uncalibrated
 from earmark.model_file.info import ModelInfo, Padding
-from earmark.model_file.labels import choose, roll_up, rolled_up_labels
+from earmark.model_file.label_selection import select_labels
 from earmark.model_file.onnx_file import read_model_file
+from earmark.model_file.ontology import rollup_labels, rollup_scores
 
 Floats = NDArray[np.float32]
 OverWindows = Literal["max", "mean"]
@@ -167,8 +169,8 @@ class Result:
         Raises:
             ModelError: If the model's labels are not AudioSet's.
         """
-        seen = self._seen_as(rolled_up_labels(self.labels), lambda scores: roll_up(self.labels, scores))
-        lowest = None if self.thresholds is None else -roll_up(self.labels, -np.array(self.thresholds))
+        seen = self._seen_as(rollup_labels(self.labels), lambda scores: rollup_scores(self.labels, scores))
+        lowest = None if self.thresholds is None else -rollup_scores(self.labels, -np.array(self.thresholds))
         return replace(seen, calibrated=False, thresholds=None if lowest is None else tuple(lowest.tolist()))
 
     def only(self, labels: str | Iterable[str]) -> Result:
@@ -180,7 +182,7 @@ class Result:
         Raises:
             ModelError: If one is unknown; the message names the nearest.
         """
-        kept = list(choose(self.labels, labels))
+        kept = list(select_labels(self.labels, labels))
         seen = self._seen_as(tuple(self.labels[index] for index in kept), lambda scores: scores[kept])
         own = self.thresholds
         return replace(seen, thresholds=None if own is None else tuple(own[index] for index in kept))
@@ -490,7 +492,7 @@ class _Ear:
 
     def __init__(self, front_end: AnyFrontEnd, graph_input: str) -> None:
         self.front_end, self.graph_input = front_end, graph_input
-        features = LogMel(front_end) if isinstance(front_end, FrontEnd) else Waveforms()
+        features = LogMel(front_end) if isinstance(front_end, FrontEnd) else WaveformWindows()
         self.windows: Callable[[Floats, Sequence[int], int], Floats] = features.windows
 
     def hear(

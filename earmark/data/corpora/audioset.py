@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from earmark.audio.find import SUFFIXES
-from earmark.data.corpora.layout import known, require_one, text_lines
+from earmark.data.corpora.checks import known, require_one, text_lines
 from earmark.data.hdf5 import read_table, unpack_labels
 from earmark.data.manifest import Clip
 from earmark.errors import DataError
-from earmark.model_file.labels import audioset_ontology, label_set
+from earmark.model_file.labels import label_set
+from earmark.model_file.ontology import audioset_ontology
 
 _HEADER = "# YTID, start_seconds, end_seconds, positive_labels"
 

@@ -1,4 +1,4 @@
-"""Tables of names that come with others' answers: labels of columns, and which row a clip has.
+"""Which row of others' predictions belongs to a clip.
 
 Conventions: text files are UTF-8. A pickle is read by a reader that knows no function and no class, so there
 is nothing in it that could run.
@@ -14,41 +14,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from earmark.errors import DataError
-from earmark.model_file.labels import label_set
-
-_LABEL_COLUMNS = ("display_name", "label", "name")
-
-
-def read_labels(source: str) -> tuple[str, ...]:
-    """The labels of a teacher's columns.
-
-    Args:
-        source: A CSV file with a header, whose column display_name, label or name holds them in order; any
-            other file, of one label a line; or the name of a label set, such as "audioset".
-
-    Raises:
-        DataError: If the file cannot be read, lacks the column, or names a label twice.
-        ModelError: If there is neither such a file nor such a set.
-    """
-    path = Path(source)
-    if not path.suffix and not path.exists():
-        return label_set(source)
-    text = _text(path)
-    if path.suffix == ".csv":
-        reader = csv.DictReader(io.StringIO(text))
-        fields = reader.fieldnames or ()
-        column = next((name for name in _LABEL_COLUMNS if name in fields), None)
-        if column is None:
-            raise DataError(
-                f"{path}: has no column {', '.join(_LABEL_COLUMNS[:-1])} or {_LABEL_COLUMNS[-1]} to take "
-                f"labels from; it has {', '.join(fields)}"
-            )
-        labels = tuple(row[column] or "" for row in reader)
-    else:
-        labels = tuple(line.strip() for line in text.splitlines() if line.strip())
-    if not labels or not all(labels) or len(set(labels)) != len(labels):
-        raise DataError(f"{path}: must name each label once; {len(set(labels))} of {len(labels)} differ")
-    return labels
 
 
 def read_index(path: Path) -> dict[str, int]:

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from earmark.errors import DataError
 from earmark.model_file.info import Task
-from earmark.training.distill.label_files import read_index, read_labels
+from earmark.model_file.labels import read_labels
+from earmark.training.distill.label_files import read_index
 from earmark.training.distill.losses import Kind
 
 Floats = NDArray[np.float32]

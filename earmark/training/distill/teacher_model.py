@@ -28,10 +28,10 @@ from earmark.hub import registry
 from earmark.inference.ensemble import require_same_labels
 from earmark.inference.tagger import open_session
 from earmark.model_file.info import ModelInfo, Padding, Task
+from earmark.model_file.labels import read_labels
 from earmark.models.checkpoint import load_checkpoint
-from earmark.models.log_mel import LogMel
+from earmark.models.log_mel import TorchLogMel
 from earmark.models.waveform_network import apart
-from earmark.training.distill.label_files import read_labels
 from earmark.training.distill.losses import Kind
 from earmark.training.distill.stored_predictions import sha256_of
 
@@ -88,7 +88,7 @@ class NetworkListener:
             file = registry.find(path)
             session, self.info = open_session(file, torch.get_num_threads())
             self._hearing = [
-                LogMel(one) if isinstance(one, FrontEnd) else nn.Identity() for one in self.info.front_ends
+                TorchLogMel(one) if isinstance(one, FrontEnd) else nn.Identity() for one in self.info.front_ends
             ]
             self._answer = _through(session, self.info)
         self.name, self.labels = self.info.name, self.info.labels
@@ -291,7 +291,7 @@ def open_listener(
             (.safetensors), a LiteRT file (.tflite), or ``hf:`` and the folder of a Hugging Face classifier.
         sample_rate: Of a LiteRT file, which needs it, in Hz.
         tensor: Of a LiteRT file: the one to read instead of its output.
-        labels: Of a LiteRT file, see :func:`~earmark.training.distill.label_files.read_labels`.
+        labels: Of a LiteRT file, see :func:`~earmark.model_file.labels.read_labels`.
         kind: Of a LiteRT file: what its numbers are.
 
     Raises:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from earmark.errors import DataError, ModelError
+from earmark.errors import DataError
 from earmark.model_file.labels import label_set
-from earmark.training.distill.label_files import read_index, read_labels
+from earmark.training.distill.label_files import read_index
 from earmark.training.distill.stored_predictions import Heading, StoredAnswers, order_of, packed, sha256_of
 
 HEADING = Heading(("dog", "rain"), "logits", "multi_label", ({"name": "big", "sha256": "0" * 64},), ("a",))
@@ -221,40 +221,6 @@ class TestPublished:
     def test_its_keys_are_not_for_other_files(self, tmp_path):
         with pytest.raises(DataError, match="leave index, labels and kind out"):
             StoredAnswers(write(tmp_path / "a.npz"), labels="audioset")
-
-
-class TestLabels:
-    @pytest.mark.parametrize(
-        ("name", "text"),
-        [
-            ("l.txt", "dog\nrain, heavy\n"),
-            ("l.csv", 'index,mid,display_name\n0,/m/0,dog\n1,/m/1,"rain, heavy"\n'),
-            ("l.csv", 'label\ndog\n"rain, heavy"\n'),
-        ],
-    )
-    def test_files(self, tmp_path, name, text):
-        (tmp_path / name).write_text(text, encoding="utf-8")
-        assert read_labels(str(tmp_path / name)) == ("dog", "rain, heavy")
-
-    def test_sets(self):
-        assert len(read_labels("audioset")) == 527
-        with pytest.raises(ModelError, match="no label set 'audio'"):
-            read_labels("audio")
-
-    @pytest.mark.parametrize(
-        ("name", "text", "said"),
-        [
-            ("l.csv", "mid\n/m/0\n", "has no column display_name, label or name .* it has mid"),
-            ("l.txt", "dog\ndog\n", "1 of 2 differ"),
-            ("l.txt", "", "0 of 0"),
-            ("none.txt", None, "cannot be read"),
-        ],
-    )
-    def test_mistakes(self, tmp_path, name, text, said):
-        if text is not None:
-            (tmp_path / name).write_text(text, encoding="utf-8")
-        with pytest.raises(DataError, match=said):
-            read_labels(str(tmp_path / name))
 
 
 def test_the_archive_is_an_ordinary_one(tmp_path):
