@@ -24,7 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from earmark.features.front_end import FrontEnd, mel_bank, window
+from earmark.features.front_end import FrontEnd
+from earmark.features.mel import analysis_window, mel_filter_bank
 from earmark.model_file.info import ModelInfo
 from earmark.models import create_model
 
@@ -45,8 +46,8 @@ class StftLogMel(nn.Module):
     def __init__(self, front_end: FrontEnd) -> None:
         super().__init__()
         self.front_end = front_end
-        self.register_buffer("window", torch.from_numpy(window(front_end)).float())
-        self.register_buffer("bank", torch.from_numpy(mel_bank(front_end)).float())
+        self.register_buffer("window", torch.from_numpy(analysis_window(front_end)).float())
+        self.register_buffer("bank", torch.from_numpy(mel_filter_bank(front_end)).float())
         self.register_buffer("emphasis", torch.tensor([[[-front_end.preemphasis, 1.0]]]))
 
     def forward(self, waveform: Tensor) -> Tensor:

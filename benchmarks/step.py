@@ -99,7 +99,7 @@ def stepper(side: Side) -> Callable[[], float]:
     from earmark.data.augment import mixup
     from earmark.features.front_end import FrontEnd
     from earmark.models import create_model
-    from earmark.models.log_mel import LogMel
+    from earmark.models.log_mel import TorchLogMel
     from earmark.models.mobilenet import InvertedResidual, MobileNet
     from earmark.training.runtime.freed_memory import keep_freed_memory
 
@@ -108,7 +108,7 @@ def stepper(side: Side) -> Callable[[], float]:
     if side.keep_memory and not keep_freed_memory():
         raise SystemExit("this system's allocator cannot be told to keep memory")
     front_end = FrontEnd()
-    log_mel = LogMel(front_end) if side.log_mel else StftLogMel(front_end)
+    log_mel = TorchLogMel(front_end) if side.log_mel else StftLogMel(front_end)
     network = create_model("mn10", num_classes=CLASSES).train()
     assert isinstance(network, MobileNet)
     for block in network.modules():

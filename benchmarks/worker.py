@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 import earmark
 from earmark.audio import open_audio, resample_blocks
-from earmark.features.front_end import FrontEnd, LogMel
+from earmark.features.front_end import FrontEnd
+from earmark.features.log_mel import LogMel
 from earmark.inference.tagger import open_session
 
 Job = Callable[[], NDArray[np.float32]]

@@ -1,9 +1,9 @@
-"""Writes what is generated in README and docs: tables, and what console examples print.
+"""Regenerates the tables and console outputs of README.md, CONTRIBUTING.md and docs/.
 
     python docs/refresh.py
 
-A table stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; a fence marked ``console`` holds
-commands after ``$`` and what they print. Both are made anew from the code; tests/test_docs.py compares.
+A table is delimited by ``<!-- generated: NAME -->`` and ``<!-- end -->``; a fence marked ``console`` holds
+commands after ``$`` and their output. tests/test_docs.py checks that both are current.
 
 Conventions: commands run in a folder that holds ``examples/`` and nothing else, with this Python's scripts
 first on the path.
@@ -11,22 +11,26 @@ first on the path.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
+
+from pydantic import BaseModel
 
 from earmark.data.corpora import CORPORA
 from earmark.features.front_end import FrontEnd
 from earmark.features.presets import FRONT_ENDS
 from earmark.hub.registry import Published, published
 from earmark.model_file.info import ModelInfo
-from earmark.training import recipe, sections
+from earmark.training.config.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^```([a-z]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -52,24 +56,24 @@ def fences(text: str, kind: str) -> list[str]:
 
 
 def with_tables(text: str) -> str:
-    """A document with its generated tables made anew."""
+    """A document with its tables regenerated."""
     return GENERATED.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[4]}", text)
 
 
 def with_output(text: str) -> str:
-    """A document with the output of its console examples made anew."""
+    """A document with the outputs of its console examples regenerated."""
     return FENCE.sub(
         lambda found: f"```console\n{run(found[2])}```" if found[1] == "console" else found[0], text
     )
 
 
 def run(example: str) -> str:
-    """Runs the commands of a console example: the commands and what they print to both streams."""
+    """Runs a console example; returns the commands with their output on both streams."""
     scripts = sysconfig.get_path("scripts")
     environment = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"}
     pieces = []
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as nothing:
-        environment["EARMARK_CACHE"] = nothing  # what its user has fetched is not everybody's
+        environment["EARMARK_CACHE"] = nothing  # an empty cache, so that the output is the same everywhere
         (Path(folder) / "examples").symlink_to(ROOT / "examples")
         for command in commands(example):
             done = subprocess.run(
@@ -91,7 +95,7 @@ def commands(example: str) -> list[str]:
 
 
 def record_table() -> str:
-    """The fields of a model's record."""
+    """The fields of a model's metadata."""
     meanings = _arguments(ModelInfo)
     return _table(
         ("field", "meaning"), ((f"`{entry.name}`", meanings[entry.name]) for entry in fields(ModelInfo))
@@ -116,29 +120,28 @@ def field_table() -> str:
 
 
 def recipe_table() -> str:
-    """Every key that a recipe may have."""
-    keys = {
-        "": recipe.Recipe,
-        "model.": sections.Model,
-        "model.annealing.": sections.Annealing,
-        "data.": sections.Data,
-        "data.sources.": sections.Source,
-        "augment.": sections.Augment,
-        "loss.": sections.Loss,
-        "schedule.": sections.Schedule,
-        "optimizer.": sections.Optimizer,
-        "teacher.": sections.Teaching,
-        "judge.": sections.Judge,
-        "logging.": sections.Logging,
-    }
-    tables = {prefix.split(".")[0] for prefix in keys}
-    rows = []
-    for prefix, section in keys.items():
-        for name, entry in section.model_fields.items():
-            if prefix or name not in tables | {"front_end"}:
-                default = "required" if entry.is_required() else f"`{_toml(entry.default)}`"
-                rows.append((f"`{prefix}{name}`", default, entry.description or ""))
+    """Every key that a recipe may have, section by section."""
+    rows = ((f"`{key}`", default, meaning) for key, default, meaning in recipe_keys(Recipe))
     return _table(("key", "default", "meaning"), rows)
+
+
+def recipe_keys(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Key, default and meaning of each entry of a section, then of the sections within it."""
+    nested = {name: _section(entry.annotation) for name, entry in section.model_fields.items()}
+    for name, entry in section.model_fields.items():
+        if nested[name] is None and name != "front_end":  # which has a table of its own
+            default = "required" if entry.is_required() else f"`{_toml(entry.default)}`"
+            yield prefix + name, default, (entry.description or "").replace("``", "`")
+    for name, inner in nested.items():
+        if inner is not None:
+            yield from recipe_keys(inner, f"{prefix}{name}.")
+
+
+def _section(annotation: object) -> type[BaseModel] | None:
+    """The section that an annotation holds: itself, an optional one, or a list of them."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _section(part))), None)
 
 
 def corpora_table() -> str:
@@ -149,6 +152,30 @@ def corpora_table() -> str:
         splits = "any" if corpus.splits is None else ", ".join(f"`{split}`" for split in corpus.splits)
         rows.append((f"`{name}`", _plain(what), splits, _plain(layout).removeprefix("Layout: ")))
     return _table(("name", "what it is", "splits", "layout of its folder"), rows)
+
+
+def room_table() -> str:
+    """The rooms of the package, layer by layer from the bottom, each with the summary of its docstring."""
+    structure = ast.parse((ROOT / "tests" / "test_structure.py").read_text(encoding="utf-8"))
+    [layers] = [
+        ast.literal_eval(node.value)
+        for node in structure.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LAYERS"
+    ]
+    rows = (
+        (str(number), f"`{room}`", _summary(room))
+        for number, layer in enumerate(layers, start=1)
+        for room in layer
+        if not room.startswith("__")
+    )
+    return _table(("layer", "room", "what it does"), rows)
+
+
+def _summary(room: str) -> str:
+    folder = ROOT / "earmark" / room
+    path = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return _plain(text.split("\n\n")[0])
 
 
 def _plain(text: str) -> str:
@@ -166,10 +193,10 @@ def shipped_recipes_table() -> str:
     """Every recipe that ships."""
     rows = []
     for name, path in recipes().items():
-        own = recipe.load_recipe(path)
+        own = load_recipe(path)
         link = f"[{name.removesuffix('.toml')}](../recipes/{name})"
         rows.append((link, own.description, own.source, own.expected, f"`{own.command}`"))
-    return _table(("recipe", "what it makes", "source", "score", "command"), rows)
+    return _table(("recipe", "trains", "source", "score", "command"), rows)
 
 
 def published_table() -> str:
@@ -279,6 +306,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "corpora": corpora_table,
     "published": published_table,
     "published summary": published_summary,
+    "rooms": room_table,
 }
 
 

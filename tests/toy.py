@@ -109,12 +109,12 @@ def lively_network(info: ModelInfo) -> "Network":
     import torch
 
     from earmark.models import create_model
-    from earmark.models.log_mel import LogMel
+    from earmark.models.log_mel import TorchLogMel
 
     torch.manual_seed(0)
     network = create_model(info.architecture, num_classes=len(info.labels), **info.arguments)
     with torch.no_grad():
-        log_mels = LogMel(info.front_end)(_sounds(info))
+        log_mels = TorchLogMel(info.front_end)(_sounds(info))
         for _ in range(20):
             network(log_mels)
         logits, last = network.eval()(log_mels).logits, list(network.modules())[-1]

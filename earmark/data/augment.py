@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from earmark.data.batch_rng import all_rows, each_row
-from earmark.features.front_end import FrontEnd, mel_bank
+from earmark.features.front_end import FrontEnd
+from earmark.features.mel import mel_filter_bank
 
 DB_PER_NEPER = 10 / np.log(10)
 
@@ -340,7 +341,7 @@ def limit_band(
         front_end: Of the log-mels.
         generator: Of the draws.
     """
-    centres = mel_bank(front_end).argmax(1) * front_end.sample_rate / front_end.n_fft
+    centres = mel_filter_bank(front_end).argmax(1) * front_end.sample_rate / front_end.n_fft
     cuts = np.exp(generator.uniform(np.log(lowest_hz), np.log(front_end.sample_rate / 2), len(log_mel)))
     cuts[generator.random(len(log_mel)) >= probability] = np.inf
     emptied = on_device(centres[None] > cuts[:, None], log_mel.device)

@@ -70,7 +70,7 @@ class ImageDataset(Dataset[Batch]):
 
 
 def image_features(clips: Iterable[Clip], front_end: FrontEnd, frames: int) -> Iterator[tuple[int, Floats]]:
-    """Images to judge by, in the place of :func:`earmark.evaluation.predict.clip_windows`.
+    """Images to judge by, in the place of :func:`earmark.evaluation.network_predictions.clip_windows`.
 
     Yields:
         Position of the clip, and its features (mel, frame).
@@ -112,7 +112,7 @@ def read_image(path: Path, front_end: FrontEnd, frames: int, seed: int | None = 
     pixels = np.asarray(grey.resize(size, Image.Resampling.BILINEAR, box), np.float32) / np.float32(255)
     if generator is not None and generator.random() < 0.5:
         pixels = pixels[:, ::-1]
-    silence, loud = np.float32(front_end.silence), np.float32(front_end.neutral)
+    silence, loud = np.float32(front_end.silence), np.float32(front_end.mask_value)
     return np.ascontiguousarray(silence + (loud - silence) * pixels)
 
 

@@ -27,7 +27,8 @@ from earmark.export.fuse import fuse, fused_record
 from earmark.export.quantize import Engine, Quantized, quantize
 from earmark.export.source import Source
 from earmark.export.weight_precision import TOLERANCES, graph_of, narrowed, require_fp32, rounded
-from earmark.features.front_end import FrontEnd, LogMel
+from earmark.features.front_end import FrontEnd
+from earmark.features.log_mel import LogMel
 from earmark.model_file.atomic import write_atomically
 from earmark.model_file.info import ModelInfo, Precision
 from earmark.model_file.onnx_file import read_model_file

@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from earmark.audio import load_audio, pad
 from earmark.export.source import Source
 from earmark.export.waveform import FoldedLogMel
-from earmark.features.front_end import FrontEnd, LogMel, window
+from earmark.features.front_end import FrontEnd
 from earmark.features.learned import AnyFrontEnd, LearnedFrontEnd
+from earmark.features.log_mel import LogMel
+from earmark.features.mel import analysis_window
 from earmark.model_file.info import ModelInfo
 from earmark.models.onnx_graph import OUTPUTS
 
@@ -213,7 +215,7 @@ def _overflowing(front_end: AnyFrontEnd, samples: int) -> Floats:
     amplitude = 1.0
     if not isinstance(front_end, LearnedFrontEnd):
         log_mel = front_end if isinstance(front_end, FrontEnd) else front_end.log_mel
-        gain = window(log_mel).sum() / 2 * math.hypot(1, log_mel.preemphasis)
+        gain = analysis_window(log_mel).sum() / 2 * math.hypot(1, log_mel.preemphasis)
         amplitude = max(1.0, math.sqrt(2 * _HALF_LARGEST) / gain)
     # At a quarter of the sample rate, where pre-emphasis has the gain above.
     tone: Floats = (amplitude * np.cos(np.pi / 2 * np.arange(samples))).astype(np.float32)

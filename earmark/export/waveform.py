@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from earmark.export.weight_precision import FRONT_END
-from earmark.features.front_end import FrontEnd, mel_bank, window
+from earmark.features.front_end import FrontEnd
 from earmark.features.learned import GraphFrontEnd
+from earmark.features.mel import analysis_window, mel_filter_bank
 from earmark.model_file.info import ModelInfo
 from earmark.models.onnx_graph import to_onnx
 
@@ -40,14 +41,14 @@ class FoldedLogMel(nn.Module):
     def __init__(self, front_end: FrontEnd) -> None:
         super().__init__()
         self.front_end = front_end
-        bank = mel_bank(front_end)
+        bank = mel_filter_bank(front_end)
         reached = np.flatnonzero(bank.any(0))
         bins = np.arange(reached[0], reached[-1] + 1) if len(reached) else np.arange(1)
         # Times count from the window's middle. That turns phases, which the power does not see.
         times = np.arange(front_end.win_length // 2) - (front_end.win_length - 1) / 2
         angles = 2 * np.pi / front_end.n_fft * np.outer(times, bins)
         constants = {
-            "window": window(front_end),
+            "window": analysis_window(front_end),
             "even": np.cos(angles),
             "odd": np.sin(angles),
             "bank": bank[:, bins],

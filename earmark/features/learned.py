@@ -1,45 +1,38 @@
-"""Front-ends within a graph: those that learn, and log-mels that an export has put there.
+"""Front-ends inside a model's graph: learned ones, and log-mels that an export has moved into the graph.
 
 Conventions: such a graph takes waveforms, float32 in [-1, 1], shape (batch, time), at the front-end's
-``sample_rate``; whoever feeds it resamples. The filters of a front-end that learns are weights; the record
-holds what is fixed.
+``sample_rate``. The filters of a learned front-end are weights of the network; the model info has what is
+fixed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from earmark.errors import AudioError, ModelError
-from earmark.features.front_end import Float32s, FrontEnd, check_level
-
-#: The fields that count something, and the least and the largest of each.
-_COUNTS = {
-    "sample_rate": (1000, 768_000),
-    "n_mels": (1, 1024),
-    "win_length": (1, 16_383),
-    "hop_length": (1, 16_384),
-}
+from earmark.features.front_end import CheckedFields, FrontEnd
+from earmark.features.log_mel import Float32s, check_level
 
 
 @dataclass(frozen=True)
-class LearnedFrontEnd:
-    """What is fixed of a front-end whose filters are learned with the network.
+class LearnedFrontEnd(CheckedFields):
+    """The fixed constants of a front-end whose filters are learned with the network.
 
-    The defaults are audax's LEAF.
+    The defaults are those of audax's LEAF.
 
     Args:
         kind: "leaf" (Zeghidour et al., arXiv:2101.08596) or "sincnet" (Ravanelli and Bengio,
             arXiv:1808.00158).
-        sample_rate: Of the waveform, in Hz.
-        n_mels: Number of filters, which are the mel bands that the network sees.
+        sample_rate: Sample rate of the waveform, in Hz.
+        n_mels: Number of filters, the mel bands of the network's input.
         win_length: Length of a filter in samples, odd.
-        hop_length: From one frame to the next, in samples; at most ``win_length``.
-        f_min: Where the filters begin before they have learned, in Hz.
-        f_max: Where they end.
+        hop_length: Hop between frames in samples, at most ``win_length``.
+        f_min: Lower edge of the initial filters, in Hz.
+        f_max: Upper edge of the initial filters, in Hz.
 
     Raises:
         ModelError: If a field is out of range.
@@ -54,90 +47,62 @@ class LearnedFrontEnd:
     f_max: float = 7800.0
 
     graph_input: ClassVar[str] = "waveform"
-    """Name of what goes into the graph of a model file."""
+    """Name of the input of a model file's graph."""
     min_samples: ClassVar[int] = 1
-    """The shortest waveform that gives a frame, in samples."""
-    neutral: ClassVar[float] = 0.0
-    """What features are overwritten by where they are masked."""
+    """The shortest waveform with a frame, in samples."""
+    mask_value: ClassVar[float] = 0.0
+    """Value of masked parts of the features."""
 
     def __post_init__(self) -> None:
-        self._require(self.kind in ("leaf", "sincnet"), "kind", "leaf or sincnet")
-        for name, (least, most) in _COUNTS.items():
-            value = getattr(self, name)
-            holds = type(value) is int and least <= value <= most
-            self._require(holds, name, f"a whole number from {least} to {most}")
+        self._check_choice("kind", ("leaf", "sincnet"))
+        self._check_integer("sample_rate", 1000, 768_000)
+        self._check_integer("n_mels", 1, 1024)
+        self._check_integer("win_length", 1, 16_383)
+        self._check_integer("hop_length", 1, 16_384)
         self._require(self.win_length % 2 == 1, "win_length", "odd")
         self._require(self.hop_length <= self.win_length, "hop_length", f"at most {self.win_length}")
         for name in ("f_min", "f_max"):
-            value = getattr(self, name)
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            self._require(
-                is_number and 0 <= value <= self.sample_rate / 2, name, "within half the sample rate"
-            )
-            object.__setattr__(self, name, float(value))  # so that equal front-ends are equal JSON
+            self._check_number(name, 0, self.sample_rate / 2)
         self._require(self.f_min <= self.f_max - 1, "f_min", f"at least 1 Hz below f_max, {self.f_max}")
 
-    def _require(self, holds: bool, name: str, wanted: str) -> None:
-        if not holds:
-            raise ModelError(f"front-end: {name} must be {wanted}, not {getattr(self, name)!r}")
-
     def num_frames(self, num_samples: int) -> int:
-        """How many frames a waveform of ``num_samples`` samples has.
+        """Counts the frames of a waveform of ``num_samples`` samples.
 
         Raises:
             AudioError: If there are no samples.
         """
         if num_samples < self.min_samples:
-            raise AudioError("the waveform has no samples: give at least one")
+            raise AudioError(f"the waveform must have at least {self.min_samples} sample, got {num_samples}")
         return -(-num_samples // self.hop_length)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every field by name, as JSON can hold it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> LearnedFrontEnd:
-        """The front-end that :meth:`to_dict` wrote.
-
-        Raises:
-            ModelError: If a field is unknown, missing or out of range.
-        """
-        names = {field.name for field in fields(cls)}
-        unknown, missing = sorted(set(values) - names, key=str), sorted(names - set(values))
-        if unknown or missing:
-            raise ModelError(
-                f"front-end: unknown fields {unknown}, missing fields {missing}; write all of {sorted(names)}"
-            )
-        return cls(**values)
 
 
 LEAF = LearnedFrontEnd()
-"""LEAF as audax's networks have it, at 16 kHz."""
+"""LEAF as in audax, at 16 kHz."""
 SINCNET = LearnedFrontEnd(kind="sincnet", f_min=50.0, f_max=7900.0)
-"""SincNet as audax's networks have it, at 16 kHz."""
+"""SincNet as in audax, at 16 kHz."""
 
 
 @dataclass(frozen=True)
 class GraphFrontEnd:
-    """A log-mel that the graph of a model file computes by itself, from waveforms at its sample rate.
+    """A log-mel that the graph of a model file computes itself, from waveforms at its sample rate.
 
     Args:
-        log_mel: What it computes.
+        log_mel: The constants of that log-mel.
     """
 
     log_mel: FrontEnd
 
     graph_input: ClassVar[str] = "waveform"
-    """Name of what goes into the graph of a model file."""
+    """Name of the input of a model file's graph."""
 
     @property
     def sample_rate(self) -> int:
-        """Of the waveform, in Hz."""
+        """Sample rate of the waveform, in Hz."""
         return self.log_mel.sample_rate
 
     @property
     def n_mels(self) -> int:
-        """Number of mel bands that the network sees."""
+        """Number of mel bands of the network's input."""
         return self.log_mel.n_mels
 
     @property
@@ -146,12 +111,12 @@ class GraphFrontEnd:
         return self.log_mel.min_samples
 
     @property
-    def neutral(self) -> float:
-        """What features are overwritten by where they are masked."""
-        return self.log_mel.neutral
+    def mask_value(self) -> float:
+        """Value of masked parts of the features."""
+        return self.log_mel.mask_value
 
     def num_frames(self, num_samples: int) -> int:
-        """How many frames a waveform of ``num_samples`` samples has.
+        """Counts the frames of a waveform of ``num_samples`` samples.
 
         Raises:
             AudioError: If there are fewer than :attr:`min_samples` samples.
@@ -159,30 +124,33 @@ class GraphFrontEnd:
         return self.log_mel.num_frames(num_samples)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field of the log-mel by name, and that it is ``in_graph``."""
+        """Returns every field of the log-mel by name, and ``in_graph: True``."""
         return {**self.log_mel.to_dict(), "in_graph": True}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GraphFrontEnd:
-        """The front-end that :meth:`to_dict` wrote.
+        """Rebuilds a front-end from the output of :meth:`to_dict`.
 
         Raises:
             ModelError: If a field is unknown, missing or out of range.
         """
         fields_of_log_mel = dict(values)
         if fields_of_log_mel.pop("in_graph", None) is not True:
-            raise ModelError(f"front-end: in_graph must be true, not {values.get('in_graph')!r}")
+            raise ModelError(f"front-end: in_graph must be true, got {values.get('in_graph')!r}")
         return cls(FrontEnd.from_dict(fields_of_log_mel))
 
 
 NetworkFrontEnd = FrontEnd | LearnedFrontEnd
-"""What a network is trained behind."""
+"""The front-ends that a network can be trained with."""
 AnyFrontEnd = NetworkFrontEnd | GraphFrontEnd
-"""What a model file may have."""
+"""The front-ends that a model file can have."""
 
 
 def front_end_from_dict(values: Mapping[str, Any]) -> AnyFrontEnd:
-    """The front-end that its ``to_dict`` wrote: one that learns says its kind, a log-mel whether in a graph.
+    """Rebuilds any front-end from the output of its ``to_dict``.
+
+    Args:
+        values: With the key "kind" for a learned front-end, "in_graph" for a log-mel in the graph.
 
     Raises:
         ModelError: If a field is unknown, missing or out of range.
@@ -192,11 +160,11 @@ def front_end_from_dict(values: Mapping[str, Any]) -> AnyFrontEnd:
     return made.from_dict(values)
 
 
-class Waveforms:
-    """The windows of a waveform as a graph with its own front-end takes them; the counterpart of LogMel."""
+class WaveformWindows:
+    """Cuts windows for graphs with their own front-end; the counterpart of ``LogMel``."""
 
     def windows(self, waveform: Float32s, starts: Sequence[int], length: int) -> Float32s:
-        """Several windows of one waveform.
+        """Cuts several windows of one waveform.
 
         Args:
             waveform: float32 in [-1, 1], shape (time,).
@@ -207,7 +175,7 @@ class Waveforms:
             float32, shape (window, time).
 
         Raises:
-            AudioError: If the waveform holds NaN, infinities or samples far outside [-1, 1].
+            AudioError: If the waveform has NaN, infinities or samples far outside [-1, 1].
         """
         check_level(waveform)
         return np.stack([waveform[start : start + length] for start in starts])

@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from earmark.errors import ModelError
-from earmark.features.front_end import AUDAX, EFFICIENTAT, FSDKAGGLE, SP4ASC, FrontEnd
+from earmark.features.front_end import FrontEnd
+from earmark.features.presets import FRONT_ENDS
 from earmark.model_file.info import Padding, Task
 
 DEFAULT = "mn04_esc18"
 """The model that is used where none is named; it ships with the package."""
 CACHE_VARIABLE = "EARMARK_CACHE"
 """The environment variable that names another folder than the platform's for what is fetched."""
-FRONT_ENDS = {"efficientat": EFFICIENTAT, "sp4asc": SP4ASC, "fsdkaggle": FSDKAGGLE, "audax": AUDAX}
-"""Front-ends by name, as the table and the command line know them."""
 
 _SHIPPED = Path(__file__).parent / "shipped"
 _TABLE = Path(__file__).parent / "registry.toml"

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from earmark.features.front_end import FrontEnd, mel_bank
+from earmark.features.front_end import FrontEnd
 from earmark.features.learned import LearnedFrontEnd
+from earmark.features.mel import mel_filter_bank
 from earmark.models.layers import pad_same
 from earmark.models.log_mel import check_waveform
 
@@ -109,7 +110,7 @@ def starting_filters(front_end: LearnedFrontEnd) -> tuple[Tensor, Tensor]:
     Returns:
         Centre (radians a sample) and standard deviation (samples) of each filter, both of shape (filter,).
     """
-    bank = mel_bank(
+    bank = mel_filter_bank(
         FrontEnd(
             sample_rate=front_end.sample_rate,
             n_fft=N_FFT,

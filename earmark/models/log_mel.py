@@ -1,9 +1,9 @@
-"""The log-mel transform in PyTorch, for training: the twin of :class:`earmark.features.front_end.LogMel`.
+"""The log-mel transform in PyTorch, as training computes it; the NumPy one is ``earmark.features.log_mel``.
 
 Conventions: a waveform is float32 in [-1, 1], shape (batch, time); a log-mel is float32, shape
-(batch, mel, frame). All constants derive from the :class:`~earmark.features.front_end.FrontEnd`, so
-nothing of this module enters a checkpoint. What training varies is in
-:meth:`LogMel.forward_jittered`; evaluation is deterministic.
+(batch, mel, frame). All constants derive from the ``FrontEnd``, so no tensor of this module is stored in a
+checkpoint. Variation in training is :meth:`TorchLogMel.forward_jittered`; :meth:`TorchLogMel.forward` is
+deterministic.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from earmark.errors import AudioError, ModelError
-from earmark.features.front_end import FrontEnd, mel_bank, window
+from earmark.features.front_end import FrontEnd
+from earmark.features.mel import analysis_window, mel_filter_bank
 
 
-class LogMel(nn.Module):
-    """Turns waveforms into the log-mel spectrograms that the networks see, always in float32.
+class TorchLogMel(nn.Module):
+    """Computes the log-mel spectrograms that the networks take, always in float32.
 
-    Source: Schmid et al., arXiv:2211.04772, section 3, for the default front-end; held by the golden log-mels
-    of the tests.
+    Source: Schmid et al., arXiv:2211.04772, section 3, for the default front-end; golden
+    tests/golden/front_end.npz for all presets.
 
     Args:
-        front_end: Every constant of the transform.
+        front_end: All constants of the transform.
     """
 
     window: Tensor
@@ -35,15 +36,15 @@ class LogMel(nn.Module):
     def __init__(self, front_end: FrontEnd) -> None:
         super().__init__()
         self.front_end = front_end
-        self.register_buffer("window", torch.from_numpy(window(front_end)).float(), persistent=False)
+        self.register_buffer("window", torch.from_numpy(analysis_window(front_end)).float(), persistent=False)
         self.register_buffer("bank", _bank(front_end), persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """The log-mel of each waveform, the same for the same samples whatever the mode of the module.
+        """Computes the log-mel of each waveform, identical in training and evaluation mode.
 
         Args:
             waveform: float32 in [-1, 1], shape (batch, time), at ``front_end.sample_rate``. It is not
-                searched for NaN, which would stall an accelerator: the readers of recordings do that.
+                checked for NaN, which would stall an accelerator: the audio readers do that.
 
         Returns:
             float32, shape (batch, n_mels, frame).
@@ -57,7 +58,7 @@ class LogMel(nn.Module):
     def forward_jittered(
         self, waveform: Tensor, f_min_range: int, f_max_range: int, generator: np.random.Generator
     ) -> Tensor:
-        """The log-mel by a mel bank whose edges are drawn anew for this batch, as a variation in training.
+        """Computes the log-mel with mel bands between randomly drawn edges, as augmentation.
 
         Source: EfficientAT's training front-end, there with ranges of 10 and 2000.
 
@@ -66,37 +67,39 @@ class LogMel(nn.Module):
             f_min_range: ``f_min`` rises by 0 to ``f_min_range - 1`` Hz; 0 leaves it.
             f_max_range: ``f_max`` rises by ``f_max_range // 2`` less 0 to ``f_max_range - 1`` Hz; 0 leaves
                 it.
-            generator: Two whole numbers are drawn from it.
+            generator: Two integers are drawn from it for each call.
 
         Returns:
             float32, shape (batch, n_mels, frame).
 
         Raises:
-            AudioError: As :meth:`forward` does.
+            AudioError: As :meth:`forward`.
             ModelError: If a range is negative, or so wide that a draw could pass half the sample rate or
                 leave no band.
         """
         if f_min_range < 0 or f_max_range < 0:
-            raise ModelError(f"f_min_range {f_min_range} and f_max_range {f_max_range} must be at least 0")
+            raise ModelError(
+                f"f_min_range and f_max_range must be at least 0, got {f_min_range}, {f_max_range}"
+            )
         f_min, f_max = self.front_end.f_min, self.front_end.f_max + f_max_range // 2
-        # The extremes, so that a range too wide fails at once and not at some unlucky draw.
+        # Validates both extremes, so that too wide a range fails at once and not at some later draw.
         replace(self.front_end, f_max=f_max)
         replace(self.front_end, f_min=f_min + max(f_min_range - 1, 0), f_max=f_max - max(f_max_range - 1, 0))
         f_min += generator.integers(max(f_min_range, 1))
         f_max -= generator.integers(max(f_max_range, 1))
         bank = _bank(replace(self.front_end, f_min=float(f_min), f_max=float(f_max)))
-        if waveform.is_cuda:  # from pinned memory nothing waits for the copy
+        if waveform.is_cuda:  # copies from pinned memory do not block
             bank = bank.pin_memory().to(waveform.device, non_blocking=True)
         return self._log_mel(waveform, bank)
 
     def _log_mel(self, waveform: Tensor, bank: Tensor) -> Tensor:
         check_waveform(waveform)
         with torch.autocast(waveform.device.type, enabled=False):
-            # (batch, mel, bin) @ (batch, bin, frame): frames come out last, as the networks want them
+            # (mel, bin) @ (batch, bin, frame) -> (batch, mel, frame)
             return self._compress(torch.matmul(bank, self._spectrum(waveform).transpose(1, 2)))
 
     def _spectrum(self, waveform: Tensor) -> Tensor:
-        """(batch, time) -> (batch, frame, bin)."""
+        """Computes the power spectrum: (batch, time) -> (batch, frame, bin)."""
         front_end = self.front_end
         num_frames = front_end.num_frames(waveform.shape[1])
         if front_end.preemphasis:
@@ -104,12 +107,13 @@ class LogMel(nn.Module):
         padding = front_end.n_fft // 2
         padded = functional.pad(waveform, (padding, padding), mode="reflect")
         frames = padded[:, front_end.window_offset :].unfold(1, front_end.win_length, front_end.hop_length)
-        # The transform pads the window at its end: where it lies within n_fft changes phases only.
+        # rfft pads behind the window: its position within n_fft changes only phases.
         spectrum = torch.fft.rfft(frames[:, :num_frames] * self.window, n=front_end.n_fft)
         power: Tensor = spectrum.real.square() + spectrum.imag.square()
         return power if front_end.power == 2.0 else power.pow(front_end.power / 2)
 
     def _compress(self, energies: Tensor) -> Tensor:
+        """Applies floor, ceiling, logarithm, shift and scale: (batch, mel, frame) in and out."""
         front_end = self.front_end
         if front_end.floor_mode == "add":
             energies = energies + front_end.floor
@@ -123,13 +127,13 @@ class LogMel(nn.Module):
 
 
 def check_waveform(waveform: Tensor) -> None:
-    """Refuses what is not float32 of shape (batch, time), with an AudioError."""
+    """Raises AudioError unless a waveform is float32 of shape (batch, time)."""
     if waveform.ndim != 2 or waveform.dtype != torch.float32:
         raise AudioError(
             "the waveform must be float32 of shape (batch, time), "
-            f"not {waveform.dtype} of shape {tuple(waveform.shape)}: convert it"
+            f"got {waveform.dtype} of shape {tuple(waveform.shape)}: convert it"
         )
 
 
 def _bank(front_end: FrontEnd) -> Tensor:
-    return torch.from_numpy(mel_bank(front_end)).float()
+    return torch.from_numpy(mel_filter_bank(front_end)).float()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from earmark.features.front_end import FrontEnd
 from earmark.features.learned import AnyFrontEnd, LearnedFrontEnd
 from earmark.models.leaf import Leaf
-from earmark.models.log_mel import LogMel
+from earmark.models.log_mel import TorchLogMel
 from earmark.models.network import Network, Output
 from earmark.models.sincnet import SincNet
 
@@ -67,4 +67,4 @@ def apart(network: Network, front_end: AnyFrontEnd) -> tuple[nn.Module, Network]
     if isinstance(network, WaveformNetwork):
         return network.features, network.network
     assert isinstance(front_end, FrontEnd)
-    return LogMel(front_end), network
+    return TorchLogMel(front_end), network

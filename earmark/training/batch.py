@@ -16,7 +16,7 @@ from earmark.audio.find import find_recordings
 from earmark.data import augment
 from earmark.errors import EarmarkError, RecipeError
 from earmark.features.front_end import FrontEnd
-from earmark.models.log_mel import LogMel
+from earmark.models.log_mel import TorchLogMel
 from earmark.training.config.recipe import Recipe
 from earmark.training.distill.teacher_targets import Teacher
 
@@ -67,14 +67,14 @@ class Augmentation:
         if teacher is not None:
             rows = torch.cat([rows, teacher(waveforms)], -1)
         features = self._mask(self._log_mels(waveforms, generator), generator)
-        if settings.mixup_alpha and epoch < settings.mixup_share * self.recipe.optimizer.epochs:
+        if settings.mixup_alpha and epoch < settings.mixup_epoch_fraction * self.recipe.optimizer.epochs:
             features, rows = augment.mixup(
                 features,
                 rows,
                 settings.mixup_alpha,
                 generator,
                 larger=settings.mixup_larger,
-                alike=settings.mixup_alike,
+                alike=settings.mixup_per_batch,
             )
         own = 2 * classes + 1
         return features, targets_of(rows[:, :own]), rows[:, own:]
@@ -83,7 +83,7 @@ class Augmentation:
         self, waveforms: Tensor, rows: Tensor, generator: np.random.Generator, epoch: int
     ) -> tuple[Tensor, Tensor]:
         settings, sample_rate = self.recipe.augment, self.recipe.front_end.sample_rate
-        if settings.crop_s and epoch < settings.crop_share * self.recipe.optimizer.epochs:
+        if settings.crop_s and epoch < settings.crop_epoch_fraction * self.recipe.optimizer.epochs:
             waveforms = augment.crop(waveforms, round(settings.crop_s * sample_rate), generator)
         elif settings.roll_s:
             waveforms = augment.roll(waveforms, round(settings.roll_s * sample_rate), generator)
@@ -97,15 +97,15 @@ class Augmentation:
             waveforms = augment.record_again(
                 waveforms, self.impulses, settings.impulse_probability, generator
             )
-        if settings.mix_probability:
+        if settings.waveform_mix_probability:
             waveforms, rows = augment.mix_waveforms(
-                waveforms, rows, settings.mix_alpha, settings.mix_probability, generator
+                waveforms, rows, settings.waveform_mix_alpha, settings.waveform_mix_probability, generator
             )
         return waveforms, rows
 
     def _log_mels(self, waveforms: Tensor, generator: np.random.Generator) -> Tensor:
         settings, fixed = self.recipe.augment, self.recipe.front_end
-        if isinstance(self.front_end, LogMel) and (settings.f_min_range or settings.f_max_range):
+        if isinstance(self.front_end, TorchLogMel) and (settings.f_min_range or settings.f_max_range):
             features = self.front_end.forward_jittered(
                 waveforms, settings.f_min_range, settings.f_max_range, generator
             )
@@ -113,15 +113,15 @@ class Augmentation:
             features = self.front_end(waveforms)
         if isinstance(fixed, FrontEnd) and settings.equalize_db:
             features = augment.equalize(features, settings.equalize_db, fixed, generator)
-        if isinstance(fixed, FrontEnd) and settings.limit_probability:
+        if isinstance(fixed, FrontEnd) and settings.low_pass_probability:
             features = augment.limit_band(
-                features, settings.limit_probability, settings.limit_lowest_hz, fixed, generator
+                features, settings.low_pass_probability, settings.low_pass_min_hz, fixed, generator
             )
-        if settings.crop_area:
-            features = augment.resize_crop(features, settings.crop_area, settings.crop_aspect, generator)
-        if settings.style_probability:
+        if settings.resized_crop_scale:
+            features = augment.resize_crop(features, settings.resized_crop_scale, settings.resized_crop_ratio, generator)
+        if settings.mixstyle_probability:
             features = augment.mix_style(
-                features, settings.style_alpha, settings.style_probability, generator
+                features, settings.mixstyle_alpha, settings.mixstyle_probability, generator
             )
         return features
 
@@ -133,7 +133,7 @@ class Augmentation:
             features,
             settings.mask_mels,
             round(settings.mask_s * front_end.sample_rate / front_end.hop_length),
-            front_end.neutral,
+            front_end.mask_value,
             generator,
             count=settings.mask_count,
             stripes=settings.mask_stripes,

@@ -23,9 +23,9 @@ from earmark.audio import load_audio, pad, resample
 from earmark.data.manifest import Clip, read_manifest, targets
 from earmark.errors import EarmarkError
 from earmark.evaluation import metrics
-from earmark.evaluation.predict import predict
+from earmark.evaluation.network_predictions import predict
 from earmark.models.checkpoint import load_checkpoint
-from earmark.models.log_mel import LogMel
+from earmark.models.log_mel import TorchLogMel
 
 Floats = NDArray[np.float32]
 RATE = 32000
@@ -80,7 +80,7 @@ def judge_folds(run: Path) -> None:
             judged = [clip for clip in clips if clip.fold == fold]
             truth.append(targets(judged, info.labels))
             windows = _windows(judged, worsen, round(info.window_s * RATE))
-            scores.append(predict(network, LogMel(info.front_end), windows, info.task))
+            scores.append(predict(network, TorchLogMel(info.front_end), windows, info.task))
         truth_table, score_table = np.concatenate(truth), np.concatenate(scores)
         precision = metrics.macro(metrics.average_precision(truth_table, score_table))
         print(f"| {name} | {metrics.accuracy(truth_table, score_table):.3f} | {precision:.3f} |", flush=True)

@@ -11,8 +11,9 @@ from torch import nn
 from earmark.data.images import ImageDataset, image_features, read_image
 from earmark.data.manifest import Clip
 from earmark.errors import DataError, MissingExtraError, ModelError
-from earmark.evaluation.predict import predict
-from earmark.features.front_end import FSDKAGGLE, FrontEnd
+from earmark.evaluation.network_predictions import predict
+from earmark.features.front_end import FrontEnd
+from earmark.features.presets import FSDKAGGLE
 from earmark.models import create_model
 
 FRONT_END = FrontEnd(n_mels=32)
@@ -47,7 +48,7 @@ def test_colours_become_grey(draw):
     pixels[..., 1] = 200
     grey = read_image(draw(pixels), FRONT_END, FRAMES)
     assert grey.shape == (32, FRAMES)
-    share = (grey[0, 0] - FRONT_END.silence) / (FRONT_END.neutral - FRONT_END.silence)
+    share = (grey[0, 0] - FRONT_END.silence) / (FRONT_END.mask_value - FRONT_END.silence)
     assert share == pytest.approx(0.587 * 200 / 255, abs=0.01)
 
 
@@ -58,7 +59,7 @@ def test_judged_is_the_middle_in_its_own_proportions(draw, shape):
     top, left = (shape[0] - height) // 2, (shape[1] - width) // 2
     pixels[top : top + height, left : left + width] = 255
     features = read_image(draw(pixels), FRONT_END, FRAMES)
-    np.testing.assert_allclose(features, FRONT_END.neutral, atol=1e-6)
+    np.testing.assert_allclose(features, FRONT_END.mask_value, atol=1e-6)
 
 
 def test_a_cut_is_its_seeds_and_may_be_mirrored(draw):

@@ -8,8 +8,10 @@ import torch
 from front_end_cases import CASES, GOLDEN, kept_frames
 
 from earmark.export.waveform import FoldedLogMel, hearing_waveforms
-from earmark.features.front_end import AUDAX, EFFICIENTAT, FSDKAGGLE, SP4ASC, FrontEnd, LogMel
+from earmark.features.front_end import FrontEnd
 from earmark.features.learned import LEAF, GraphFrontEnd
+from earmark.features.log_mel import LogMel
+from earmark.features.presets import AUDAX, EFFICIENTAT, FSDKAGGLE, SP4ASC
 
 
 @torch.no_grad()

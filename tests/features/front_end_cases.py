@@ -1,18 +1,28 @@
-"""The golden log-mels, as cases for both twins of the front-end; golden/README.md tells their origin."""
+"""The golden log-mels, as cases for both implementations of the transform; see golden/README.md."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from earmark.features.front_end import AUDAX, EFFICIENTAT, FSDKAGGLE, SP4ASC, FrontEnd
+from earmark.features.front_end import FrontEnd
+from earmark.features.presets import AUDAX, EFFICIENTAT, FSDKAGGLE, SP4ASC
 
 Array = npt.NDArray[np.float32]
-GOLDEN = Path(__file__).parents[1] / "golden" / "front_end.npz"
 
+
+@cache
+def golden(key: str) -> npt.NDArray[Any]:
+    """An array of the committed golden file."""
+    with np.load(Path(__file__).parents[1] / "golden" / "front_end.npz") as stored:
+        return stored[key]
+
+
+SMALL = FrontEnd(sample_rate=8000, n_fft=64, win_length=50, hop_length=20, n_mels=8, f_max=4000)
 FAT2018 = replace(FSDKAGGLE, n_fft=2048, win_length=2048)
 SPEECH_COMMANDS = replace(
     FSDKAGGLE,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from earmark.errors import ModelError
-from earmark.features.front_end import EFFICIENTAT, SP4ASC
+from earmark.features.presets import EFFICIENTAT, SP4ASC
 from earmark.hub import registry
 from earmark.model_file.labels import label_set
 

@@ -18,7 +18,7 @@ from earmark.hub import download, pretrained, registry
 from earmark.hub import pull as pull_module
 from earmark.hub.download import Patience
 from earmark.models.checkpoint import load_checkpoint
-from earmark.models.log_mel import LogMel
+from earmark.models.log_mel import TorchLogMel
 
 TRUSTED = {"labels": "tau_scenes", "params": 123_783}
 
@@ -93,7 +93,7 @@ def test_the_whole_way(web, content, own_cache, tmp_path):
 
     waveform = (0.1 * np.random.default_rng(0).standard_normal(4000)).astype(np.float32)
     with torch.no_grad():
-        logits = network(LogMel(info.front_end).eval()(torch.from_numpy(waveform)[None])).logits
+        logits = network(TorchLogMel(info.front_end).eval()(torch.from_numpy(waveform)[None])).logits
     scores = tagger.tag(waveform, 8000).scores
     np.testing.assert_allclose(scores, logits.softmax(1)[0].numpy(), atol=1e-4)
 

@@ -10,7 +10,7 @@ from scipy.special import expit, logit, softmax
 
 import earmark
 from earmark.errors import AudioError, ModelError
-from earmark.features.front_end import LogMel
+from earmark.features.log_mel import LogMel
 from earmark.inference.tagger import Result, Window, _ahead, open_session
 from earmark.model_file.calibration import Platt, Temperature
 from earmark.model_file.onnx_file import read_model_file

@@ -14,8 +14,9 @@ import torch
 
 import earmark
 from earmark.errors import AudioError, MissingExtraError, ModelError
-from earmark.features.front_end import EFFICIENTAT, FrontEnd
+from earmark.features.front_end import FrontEnd
 from earmark.features.learned import LEAF
+from earmark.features.presets import EFFICIENTAT
 from earmark.inference.stages import load_stages, with_stages
 from earmark.inference.tagger import Tagger
 from earmark.integrations import hear

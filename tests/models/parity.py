@@ -11,7 +11,7 @@ from torch import Tensor
 
 from earmark.features.front_end import FrontEnd
 from earmark.models import Network, create_model
-from earmark.models.log_mel import LogMel
+from earmark.models.log_mel import TorchLogMel
 
 LENGTHS = ["synth_0.1s", "synth_1s", "synth_5s", "metro_then_synth_20s"]
 
@@ -41,7 +41,7 @@ def front_end_of(mel: str) -> FrontEnd:
 
 
 def compute(waveform: np.ndarray, front_end: FrontEnd | None = None) -> Tensor:
-    return LogMel(front_end or FrontEnd())(torch.from_numpy(waveform)[None])
+    return TorchLogMel(front_end or FrontEnd())(torch.from_numpy(waveform)[None])
 
 
 @cache

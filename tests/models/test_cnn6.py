@@ -12,12 +12,12 @@ from torch import Tensor, nn
 import earmark
 from earmark.errors import ModelError
 from earmark.export.export import TOLERANCE, export_model
-from earmark.features.front_end import SP4ASC
+from earmark.features.presets import SP4ASC
 from earmark.model_file.info import ModelInfo
 from earmark.models import Network, create_model
 from earmark.models.cnn6 import SeparableConv
 from earmark.models.layers import StripeMask, zero_stripes
-from earmark.models.log_mel import LogMel
+from earmark.models.log_mel import TorchLogMel
 
 SCENES = (
     "airport", "bus", "metro", "metro_station", "park", "public_square", "shopping_mall",
@@ -111,7 +111,7 @@ def test_every_stage_answers_as_the_reference(golden, numbers):
 @torch.no_grad()
 def test_answers_as_the_reference_from_the_waveform(golden, numbers, weights, clip):
     waveform = torch.from_numpy(np.load(golden / "waveforms.npz")[clip])[None]
-    logits = trained(golden, weights)(LogMel(SP4ASC)(waveform)).logits[0].numpy()
+    logits = trained(golden, weights)(TorchLogMel(SP4ASC)(waveform)).logits[0].numpy()
     np.testing.assert_allclose(logits, numbers[f"{weights}/fp32/{clip}/logits"], rtol=0, atol=2e-3)
 
 

@@ -17,13 +17,13 @@ from test_cli import assert_one_line
 import earmark
 from earmark.audio import resample
 from earmark.errors import MissingExtraError, ModelError
-from earmark.evaluation.complexity import complexity
+from earmark.evaluation.complexity.model_cost import complexity
 from earmark.export import ensemble as export_ensemble
 from earmark.export import join as joining
 from earmark.export.ensemble import join
 from earmark.export.export import TOLERANCE, compare, export_model
-from earmark.features.front_end import EFFICIENTAT
 from earmark.features.learned import LEAF
+from earmark.features.presets import EFFICIENTAT
 from earmark.hub import pretrained
 from earmark.inference.ensemble import joined
 from earmark.model_file.info import ModelInfo

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from earmark.errors import ModelError
 from earmark.evaluation.test_time_augmentation import mask_value
 from earmark.export.fuse import fuse, fused_record
-from earmark.features.front_end import SP4ASC, FrontEnd
+from earmark.features.front_end import FrontEnd
 from earmark.features.learned import LEAF
+from earmark.features.presets import SP4ASC
 from earmark.model_file.info import ModelInfo
 from earmark.models import Network, create_model
 from earmark.models.checkpoint import load_checkpoint, save_checkpoint

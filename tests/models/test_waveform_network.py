@@ -19,7 +19,7 @@ from earmark.features.learned import LEAF, SINCNET
 from earmark.model_file.info import ModelInfo
 from earmark.models import Network, create_model
 from earmark.models.checkpoint import load_checkpoint, save_checkpoint
-from earmark.models.log_mel import LogMel
+from earmark.models.log_mel import TorchLogMel
 from earmark.models.waveform_network import WaveformNetwork, apart, with_front_end
 
 RATE = 8000
@@ -137,5 +137,5 @@ def test_its_halves_are_its_own(heard, info):
     plain = create_model("mn01")
     assert with_front_end(plain, info.front_end) is plain
     front_end, behind = apart(plain, info.front_end)
-    assert isinstance(front_end, LogMel)
+    assert isinstance(front_end, TorchLogMel)
     assert behind is plain

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from earmark.data.manifest import read_manifest
 from earmark.errors import AudioError, DataError, ModelError, RecipeError, RunError
 from earmark.models.checkpoint import load_checkpoint
-from earmark.models.log_mel import LogMel
+from earmark.models.log_mel import TorchLogMel
 from earmark.training import loop
 from earmark.training.batch import Augmentation
 from earmark.training.cross_validation import score_clips
@@ -642,7 +642,7 @@ ON = {
 class TestAugmented:
     def batch(self, clips, settings, seed=0):
         recipe = toy.toy_recipe(clips, augment={**OFF, **settings})
-        augmentation = Augmentation(recipe, LogMel(recipe.front_end))
+        augmentation = Augmentation(recipe, TorchLogMel(recipe.front_end))
         waveforms = 0.1 * torch.randn(4, 4000, generator=torch.Generator().manual_seed(0))
         targets = torch.eye(4)[:, :2]
         plain = augmentation.front_end(waveforms)
@@ -666,7 +666,7 @@ class TestAugmented:
         recipe = toy.toy_recipe(
             clips, augment={**OFF, "crop_s": 0.25, "crop_share": 0.5}, optimizer={"epochs": 4}
         )
-        log_mel, waveforms = LogMel(recipe.front_end), torch.randn(2, 4000)
+        log_mel, waveforms = TorchLogMel(recipe.front_end), torch.randn(2, 4000)
         lengths = []
         for epoch in range(4):
             draws = np.random.default_rng(0)
@@ -678,7 +678,7 @@ class TestAugmented:
     def test_log_mels_are_mixed_first_and_pure_then(self, clips):
         tables = {**OFF, "mixup_alpha": 0.3, "mixup_share": 0.75}
         recipe = toy.toy_recipe(clips, augment=tables, optimizer={"epochs": 4})
-        augmentation, waveforms = Augmentation(recipe, LogMel(recipe.front_end)), torch.randn(2, 4000)
+        augmentation, waveforms = Augmentation(recipe, TorchLogMel(recipe.front_end)), torch.randn(2, 4000)
         plain = augmentation.front_end(waveforms)
         mixed = [
             augmentation(waveforms, torch.zeros(2, 2), np.random.default_rng(2), epoch)[0]

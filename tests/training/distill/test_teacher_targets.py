@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from earmark.errors import DataError, ModelError, RecipeError
 from earmark.models.checkpoint import save_checkpoint
-from earmark.models.log_mel import LogMel
+from earmark.models.log_mel import TorchLogMel
 from earmark.models.network import Output
 from earmark.training import loop, teacher
 from earmark.training.batch import Augmentation
@@ -80,7 +80,7 @@ def test_it_hears_the_waveforms_as_they_are_augmented_and_is_mixed_as_the_labels
 
     recipe = toy.toy_recipe(clips, augment={"gain_db": [6, 6], "roll_s": 0, "mixup_alpha": 1.0})
     waveforms, labels = 0.1 * torch.randn(6, 4000), torch.arange(6).float()[:, None]
-    augmentation = Augmentation(recipe, LogMel(recipe.front_end))
+    augmentation = Augmentation(recipe, TorchLogMel(recipe.front_end))
     _, wanted, taught = augmentation(waveforms, labels, np.random.default_rng(0), teacher=teacher)
     torch.testing.assert_close(heard[0], waveforms * 10 ** (6 / 20))
     torch.testing.assert_close(wanted, taught)
@@ -354,7 +354,7 @@ class TestNetworks:
             fold=1,
         )
         waveforms = 0.1 * torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
-        logits = exported[0](LogMel(info.front_end)(waveforms)).logits
+        logits = exported[0](TorchLogMel(info.front_end)(waveforms)).logits
         soft, weight = answers_of(lessons.heard(waveforms))
         torch.testing.assert_close(soft, torch.sigmoid(logits[:, [1, 0]] / 2), rtol=0, atol=1e-5)
         assert weight.tolist() == [1, 1]

@@ -18,7 +18,7 @@ from torch import nn
 
 from earmark.data.batch_rng import RowsGenerator
 from earmark.errors import RecipeError
-from earmark.models.log_mel import LogMel
+from earmark.models.log_mel import TorchLogMel
 from earmark.training import loop
 from earmark.training.batch import Augmentation
 from earmark.training.runtime.devices import Devices, open_devices
@@ -79,7 +79,7 @@ class Shares:
 )
 def test_rows_are_augmented_as_in_the_whole_batch(clips, names):
     recipe = toy.toy_recipe(clips, augment={name: ON[name] for name in names})
-    augmentation = Augmentation(recipe, LogMel(recipe.front_end))
+    augmentation = Augmentation(recipe, TorchLogMel(recipe.front_end))
     waveforms = 0.1 * torch.randn(6, 4000, generator=torch.Generator().manual_seed(0))
     targets = torch.rand(6, 2, generator=torch.Generator().manual_seed(1))
     whole = augmentation(waveforms, targets, np.random.default_rng([3, 4]))
