@@ -186,6 +186,6 @@ def _write(file: Path, info: ModelInfo, out: Path) -> None:
 
         save_checkpoint(out, load_checkpoint(file)[0], info)
     else:
-        from earmark.model_file.onnx_file import read_model_file, resealed
+        from earmark.model_file.onnx_file import read_model_file, replace_info
 
-        write_atomically(out, resealed(read_model_file(file)[0], info))
+        write_atomically(out, replace_info(read_model_file(file)[0], info))

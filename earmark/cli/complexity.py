@@ -35,12 +35,12 @@ def complexity(
 ) -> None:
     """Counts parameters, operations, memory and receptive field of a network."""
     with extra("earmark complexity", "train"):
-        from earmark.evaluation.complexity import complexity as measured
-        from earmark.evaluation.complexity.budget import parse_budget, use
+        from earmark.evaluation.complexity.budget import budget_use, parse_budget
+        from earmark.evaluation.complexity.model_cost import complexity as measured
 
     limits = None if budget is None else parse_budget(budget)
     answer = measured(model, seconds or (limits and limits.seconds) or 10.0)
-    used = limits and use(limits, answer)
+    used = limits and budget_use(limits, answer)
     if as_json:
         told = answer.to_dict() | ({"exceeded": list(used.exceeded)} if used else {})
         print(json.dumps(told, indent=1, ensure_ascii=False))

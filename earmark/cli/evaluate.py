@@ -199,7 +199,7 @@ def _challenge(
 
     require_exclusive(tagger.info)
     with extra("earmark evaluate --dcase", "train"):
-        from earmark.evaluation.complexity import complexity
+        from earmark.evaluation.complexity.model_cost import complexity
     cost = complexity(model, tagger.info.window_s)
 
     def write(found: Evaluation, passes: int | None, authors: Sequence[str], folder: Path) -> None:

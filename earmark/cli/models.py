@@ -1,4 +1,4 @@
-"""``earmark models`` and ``earmark info``: what models there are, and what they carry.
+"""``earmark models`` and ``earmark info``: which models there are, and what is known about one.
 
 Conventions: text for people, ``--json`` for programs.
 """
@@ -11,21 +11,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from earmark.cli.options import AsJson
 from earmark.cli.program import MODELS, command
 from earmark.errors import extra
 
 if TYPE_CHECKING:
     from earmark.hub.registry import Published
 
+_COLUMNS = ("", "name", "labels", "parameters", "MACs", "published score")
+
 
 @command(MODELS)
 def models(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: AsJson = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw score against parameters and operations: png, svg or pdf.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Plot score against parameters and MACs: .png, .svg or .pdf."),
     ] = None,
 ) -> None:
-    """Lists the models that are known by name, and which of them are on this machine."""
+    """List the models that have a name."""
     from earmark.hub import registry
 
     if plot is not None:
@@ -45,8 +49,8 @@ def models(
             f"{row['name']}{mark}: {row['labels']} labels, {row['megabytes']} MB, {row['license']}."
             f" {row['description']}"
         )
-    print("\nPublished by others, fetched on first use (*: on this machine):")
-    print(_line(" ", "name", "labels", "parameters", "MACs", "published score"))
+    print("\nPublished by others, downloaded on first use (*: on this machine):")
+    print(_line(*_COLUMNS))
     for row in others:
         print(_published_line(row))
 
@@ -64,7 +68,7 @@ def _shipped_row(name: str) -> dict[str, Any]:
         "labels": len(info.labels),
         "sample_rate": info.front_end.sample_rate,
         "window_s": info.window_s,
-        "megabytes": round(path.stat().st_size / 1e6, 1),
+        "megabytes": _megabytes(path),
         "license": info.license,
         "description": info.description,
         "architecture": info.architecture,
@@ -85,7 +89,7 @@ def _published_row(known: Published) -> dict[str, Any]:
         "labels": known.num_classes if known.labels else 0,
         "sample_rate": known.front_end.sample_rate,
         "window_s": known.window_s,
-        "megabytes": round(path.stat().st_size / 1e6, 1) if here else None,
+        "megabytes": _megabytes(path) if here else None,
         "license": known.license or None,
         "description": known.description,
         "architecture": known.architecture,
@@ -105,33 +109,34 @@ def _published_row(known: Published) -> dict[str, Any]:
     }
 
 
+def _megabytes(path: Path) -> float:
+    return round(path.stat().st_size / 1e6, 1)
+
+
 def _published_line(row: dict[str, Any]) -> str:
     params = f"{row['params'] / 1e6:.2f} M" if row["params"] else ""
     macs = f"{row['macs'] / 1e9:.2f} G" if row["macs"] else ""
     scores = ", ".join(f"{name} {value:g}" for name, value in row["scores"].items())
     labels = f"{row['labels']} {row['label_set']}" if row["label_set"] else "none (to train on)"
-    return _line("*" if row["path"] else " ", row["name"], labels, params, macs, scores)
+    return _line("*" if row["path"] else "", row["name"], labels, params, macs, scores)
 
 
 def _line(mark: str, name: str, labels: str, params: str, macs: str, scores: str) -> str:
-    return f"{mark} {name:<32}  {labels:<18}  {params:>10}  {macs:>7}  {scores}".rstrip()
+    return f"{mark:1} {name:<32}  {labels:<18}  {params:>10}  {macs:>7}  {scores}".rstrip()
 
 
 @command(MODELS)
 def info(
     model: Annotated[
-        str | None,
-        typer.Argument(help="A model's name or file, or several: a+b; by default the one that ships."),
+        str | None, typer.Argument(metavar="[MODEL]", help="Name or file (default: the model that ships).")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The whole record, as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Prints what a model carries: its card, labels, front-end and scores."""
+    """Show a model's card, labels, front-end and scores."""
     from earmark.hub import registry
-    from earmark.inference.ensemble import joined
     from earmark.model_file.onnx_file import read_info
 
-    names = (None,) if model is None else registry.members(model)
-    info = joined([read_info(registry.find(name)) for name in names])
+    info = read_info(registry.find(model))
     if as_json:
         print(json.dumps(json.loads(info.to_json()), indent=1, ensure_ascii=False))
         return
@@ -141,12 +146,9 @@ def info(
     if info.calibration is not None:
         fitted_on = ", ".join(f"{key} {value}" for key, value in info.calibration.fitted_on.items())
         print(f"calibration: {info.calibration.method}; scores are probabilities; fitted on: {fitted_on}")
-    print(
-        f"architecture: {info.architecture} {json.dumps(dict(info.arguments))},"
-        f" embedding: {info.embedding_size}"
-    )
-    for front_end in info.front_ends:
-        print("front-end: " + ", ".join(f"{key} {value}" for key, value in front_end.to_dict().items()))
+    arguments = json.dumps(dict(info.arguments))
+    print(f"architecture: {info.architecture} {arguments}, embedding: {info.embedding_size}")
+    print("front-end: " + ", ".join(f"{key} {value}" for key, value in info.front_end.to_dict().items()))
     print(f"license: {info.license}\nlabels: {', '.join(info.labels)}")
     if info.card:
         print(f"\n{info.card}")

@@ -25,7 +25,6 @@ Datasets = Annotated[
     list[Path],
     typer.Argument(metavar="DATASETS...", help="CSV files with the columns path and labels, or packs."),
 ]
-ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Name or file of a model.")]
 Models = Annotated[
     list[str] | None,
     typer.Option(
@@ -35,7 +34,7 @@ Models = Annotated[
         help="Name or file of a model (default: the one that ships); repeat it for an ensemble.",
     ),
 ]
-OptionalOutputFolder = Annotated[
+ReportFolder = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="FOLDER", help="Write a report there: JSON, Markdown, plots."),
 ]

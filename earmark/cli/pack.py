@@ -1,7 +1,7 @@
-"""``earmark pack``: a manifest to a folder of few large files that training reads fast.
+"""``earmark pack``: clips into a folder of few large files that training reads fast.
 
-Conventions: progress and clips that are left out go to standard error. Each shard is written whole or not at
-all, and the same command goes on where it stopped.
+Conventions: progress and skipped clips go to standard error. Each shard is written whole or not at all, and
+the same command continues an interrupted run.
 """
 
 from __future__ import annotations
@@ -12,50 +12,52 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from earmark.cli.program import TRAIN, command, complain, one_matrix_thread
-from earmark.cli.progress import status_line
+from earmark.cli.options import Audio, Quiet
+from earmark.cli.program import TRAIN, command, complain, exit_code, one_matrix_thread
+from earmark.cli.progress import clip_counter
 
 if TYPE_CHECKING:
     from earmark.data.manifest import Clip
 
-Format = Literal["shards", "hdf5", "memmap"]
-Codec = Literal["flac", "mp3", "opus"]
-
 
 @command(TRAIN)
 def pack(
-    manifests: Annotated[
+    datasets: Annotated[
         list[Path],
         typer.Argument(
-            help="CSV files with the columns path, labels; or a corpus's folder.", show_default=False
+            metavar="DATASETS...", help="CSV files with the columns path and labels, packs, or a corpus."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the pack.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Write the pack there.")],
     form: Annotated[
-        Format, typer.Option("--format", help="Tar files in WebDataset's layout, mp3 in HDF5, or arrays.")
+        Literal["shards", "hdf5", "memmap"],
+        typer.Option("--format", help="WebDataset tar files, MP3 in HDF5, or memory-mapped arrays."),
     ] = "shards",
     codec: Annotated[
-        Codec | None, typer.Option(help="Of shards; by default flac.", show_default=False)
+        Literal["flac", "mp3"] | None, typer.Option(help="Codec of tar files (default: flac).")
     ] = None,
-    sample_rate: Annotated[int, typer.Option(min=1, help="Of all clips, in Hz.")] = 32000,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes to use; by default one per core.")
-    ] = None,
-    shard_clips: Annotated[int, typer.Option(min=1, help="Clips for each shard.")] = 2000,
+    sample_rate: Annotated[
+        int, typer.Option(min=1, metavar="HZ", help="Resample all clips to this rate.")
+    ] = 32000,
+    shard_clips: Annotated[int, typer.Option(min=1, metavar="N", help="Clips per file.")] = 2000,
     labels: Annotated[
         str | None,
-        typer.Option(help="A label set's name, or a file of one name a line; by default the clips'."),
+        typer.Option(
+            metavar="LABELS", help="A label set's name, or a text file of labels (default: the clips')."
+        ),
     ] = None,
-    audio: Annotated[
-        Path | None, typer.Option(help="Folder that relative paths start from; by default each manifest's.")
-    ] = None,
+    audio: Audio = None,
     corpus: Annotated[
-        str | None, typer.Option(help="The folders are this published corpus, in its own layout.")
+        str | None,
+        typer.Option(metavar="NAME", help="DATASETS are folders of this published corpus, such as esc50."),
     ] = None,
-    split: Annotated[str, typer.Option(help="Of the corpus, where it has several.")] = "",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    split: Annotated[str, typer.Option(metavar="NAME", help="Split of the corpus.")] = "",
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes (default: one per core).")
+    ] = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Puts the clips of a manifest into few large files for training, and lists those that cannot be."""
+    """Pack clips into few large files that training reads fast."""
     one_matrix_thread()
     import os
 
@@ -63,41 +65,35 @@ def pack(
     from earmark.data.shards.writer import Packing
     from earmark.data.shards.writer import pack as write_pack
 
-    clips = _clips(manifests, audio, corpus, split)
-    packing = Packing(form, codec, sample_rate, shard_clips, _chosen(labels, corpus))
-    with status_line(quiet) as status:
-
-        def show(done: int) -> None:
-            status(f"{done} of {len(clips)} clips")
-            if not quiet and not sys.stderr.isatty():
-                print(f"{done} of {len(clips)} clips", file=sys.stderr)
-
+    clips = _clips(datasets, audio, corpus, split)
+    packing = Packing(form, codec, sample_rate, shard_clips, _labels(labels, corpus))
+    with clip_counter(quiet, len(clips)) as show:
         heading = write_pack(
-            clips, out, packing, workers=workers or os.cpu_count() or 1, complain=complain, show=show
+            clips, output, packing, workers=workers or os.cpu_count() or 1, complain=complain, show=show
         )
     if not quiet:
-        said = f"wrote {out}: {heading.clips} of {len(clips)} clips, {heading.seconds / 3600:.3g} h"
-        print(said, file=sys.stderr)
+        written = f"wrote {output}: {heading.clips} of {len(clips)} clips, {heading.seconds / 3600:.3g} h"
+        print(written, file=sys.stderr)
     if heading.bad:
-        complain(f"{heading.bad} clips are left out: {out / BAD} says why")
-        raise typer.Exit(1)
+        complain(f"skipped {heading.bad} clips, see {output / BAD}")
+    exit_code(heading.clips, heading.bad)
 
 
-def _clips(manifests: list[Path], audio: Path | None, corpus: str | None, split: str) -> list[Clip]:
+def _clips(datasets: list[Path], audio: Path | None, corpus: str | None, split: str) -> list[Clip]:
     from earmark.data.corpora import load_corpus
     from earmark.data.manifest import read_manifest
     from earmark.data.shards.pack import table_of
 
+    if corpus is None and split:
+        raise typer.BadParameter("needs --corpus", param_hint="--split")
+    if corpus is not None and audio is not None:
+        raise typer.BadParameter("cannot be combined with --corpus", param_hint="--audio")
     if corpus is not None:
-        if audio is not None:
-            raise typer.BadParameter("--audio does not go with --corpus: leave it out")
-        return [clip for folder in manifests for clip in load_corpus(corpus, folder, split)]
-    if split:
-        raise typer.BadParameter("--split is for --corpus: leave it out")
-    return [clip for manifest in manifests for clip in read_manifest(table_of(manifest), audio)]
+        return [clip for folder in datasets for clip in load_corpus(corpus, folder, split)]
+    return [clip for dataset in datasets for clip in read_manifest(table_of(dataset), audio)]
 
 
-def _chosen(labels: str | None, corpus: str | None) -> tuple[str, ...] | None:
+def _labels(labels: str | None, corpus: str | None) -> tuple[str, ...] | None:
     """The labels that were asked for; else those of the corpus, where they are published."""
     from earmark.errors import ModelError
     from earmark.model_file.labels import label_set, read_labels

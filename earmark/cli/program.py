@@ -48,6 +48,9 @@ def _parameters(command: TyperCommand | TyperGroup, ctx: Any) -> Iterable[tuple[
 class _Command(TyperCommand):
     """A command whose plain help shows its panels of options."""
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         _write_panels(formatter, _parameters(self, ctx))
 

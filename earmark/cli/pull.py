@@ -67,10 +67,10 @@ def convert(
 
     with extra("earmark convert", "train"):
         from earmark.hub.build import convert as convert_weights
-        from earmark.models.registry import configure
+        from earmark.models.registry import create_config
 
     arguments = _values(arch_args or [], "--arch-args")
-    configure(arch, **arguments)
+    create_config(arch, **arguments)
     names = _labels(labels, arguments.pop("num_classes", None))
     kin = _kin(arch, labels)
     info = ModelInfo(

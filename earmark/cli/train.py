@@ -1,48 +1,53 @@
 """``earmark train``: a recipe to a model file.
 
-Conventions: progress goes to standard error, one line an epoch.
+Conventions: progress goes to standard error, one line per epoch.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from earmark.cli.options import Quiet
 from earmark.cli.program import TRAIN, command
+from earmark.cli.progress import training_printer
 from earmark.errors import extra
 from earmark.model_file.atomic import write_atomically
 
 
 @command(TRAIN)
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A TOML file.", show_default=False)],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file.")],
     override: Annotated[
-        list[str] | None, typer.Option("--set", help="Replace a value: optimizer.epochs=5")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key: optimizer.epochs=5; repeatable."),
     ] = None,
-    fold: Annotated[int | None, typer.Option(min=1, help="Train and judge this fold only.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the run; by default runs/<name of the recipe>.")
+    fold: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Train this fold of the cross-validation only.")
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads to use; by default one per core.")
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Run folder (default: runs/NAME)."),
     ] = None,
     device: Annotated[
-        str | None,
-        typer.Option(help="cpu, cuda, or one GPU such as cuda:0; by default a GPU where there is one."),
+        str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:N or auto (default: the recipe's).")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    threads: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Threads (default: one per core).")
+    ] = None,
     log: Annotated[
-        list[str] | None, typer.Option(help="Show the numbers there too: tensorboard or wandb.")
+        list[str] | None, typer.Option(metavar="LOGGER", help="Log to tensorboard or wandb too; repeatable.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the whole recipe and what it comes to, write nothing.")
+        bool, typer.Option("--dry-run", help="Print the resolved recipe and a summary; write nothing.")
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Trains a network as a recipe says, or goes on where a killed run stopped; ends with a model file."""
+    """Train a model from a recipe, or resume a run."""
     with extra("earmark train", "train"):
         import torch
 
@@ -66,8 +71,8 @@ def train(
         print(to_toml(loaded.model_dump(mode="json")))
         print("\n".join(f"# {line}" for line in planned))
         return
-    folder = out or Path("runs") / loaded.name
-    show = _silent if quiet else _progress_printer()
+    folder = output or Path("runs") / loaded.name
+    show = (lambda facts: None) if quiet else training_printer()
     with open_devices(loaded.run.device) as devices, logging_to(loggers, loaded, folder) as keep:
 
         def report(facts: Mapping[str, Any]) -> None:
@@ -89,29 +94,3 @@ def train(
     write_atomically(folder / "card.md", card)
     if not quiet:
         print(f"wrote {model_file} (equal to the network within {difference:.1g})", file=sys.stderr)
-
-
-def _silent(facts: Mapping[str, Any]) -> None:
-    """Reports nothing."""
-
-
-def _progress_printer() -> Callable[[Mapping[str, Any]], None]:
-    """One line an epoch, with rate and time left; on a terminal also a line that moves with each step."""
-    latest: dict[str, Any] = {}
-
-    def show(facts: Mapping[str, Any]) -> None:
-        if "step" in facts:
-            latest.update(facts)
-            if sys.stderr.isatty():
-                print(f"\r\x1b[2K{_as_line(facts)}", end="\r", file=sys.stderr, flush=True)
-            return
-        pace = ("clips_per_s", "left_min") if "epoch" in facts and latest else ()
-        print(_as_line({**facts, **{key: latest[key] for key in pace}}), file=sys.stderr)
-
-    return show
-
-
-def _as_line(facts: Mapping[str, Any]) -> str:
-    return "  ".join(
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in facts.items()
-    )
