@@ -7,7 +7,7 @@ import toy
 
 from earmark.cli import main
 from earmark.model_file.info import ModelInfo
-from earmark.model_file.onnx_file import seal
+from earmark.model_file.onnx_file import attach_info
 
 if TYPE_CHECKING:
     from earmark.models import Network
@@ -94,5 +94,5 @@ def toy_single_label_model(exported: tuple["Network", Path], info: ModelInfo) ->
     model = onnx.load(exported[1])
     del model.metadata_props[:]
     path = exported[1].with_name("single.onnx")
-    path.write_bytes(seal(model.SerializeToString(), info.changed(name="single", task="single_label")))
+    path.write_bytes(attach_info(model.SerializeToString(), info.changed(name="single", task="single_label")))
     return path

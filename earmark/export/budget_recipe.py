@@ -20,12 +20,12 @@ import torch
 
 from earmark.data.manifest import Clip
 from earmark.errors import ModelError
-from earmark.evaluation.budget import BITS, Budget, Use
-from earmark.evaluation.complexity import measure
+from earmark.evaluation.complexity.budget import BITS, Budget, BudgetUse
+from earmark.evaluation.complexity.network_cost import measure
 from earmark.features.front_end import FrontEnd
 from earmark.inference import ensemble
 from earmark.model_file.info import ModelInfo, Precision
-from earmark.models.registry import architectures, configure, create_model
+from earmark.models.registry import architectures, create_config, create_model
 
 OF_ANY_WIDTH = ("mobilenet", "dymn")
 WIDTHS = tuple(step / 20 for step in range(1, 81))
@@ -46,7 +46,7 @@ class Proposal:
     architecture: str
     arguments: Mapping[str, Any]
     precision: Precision
-    use: Use
+    use: BudgetUse
 
     def summary(self) -> str:
         """For people, in two lines."""
@@ -77,7 +77,7 @@ def propose(info: ModelInfo, budget: Budget, precision: Precision = "fp16") -> P
         return not found.exceeded and found.parameters <= largest
 
     own = _family(info)
-    smallest: Use | None = None
+    smallest: BudgetUse | None = None
     for family in (own, [name for name in architectures() if name not in own]):
         fitting: list[Proposal] = []
         for architecture, arguments in _candidates(info, family, cost, fits):
@@ -109,10 +109,10 @@ class _Costs:
         frames = front_end.num_frames(round(self.seconds * front_end.sample_rate))
         cost = measure(network, front_end.n_mels, frames)
         size = cost.parameters * BITS[self._precision] / 8
-        return Use(self._budget, cost.parameters, size, cost.macs, self.seconds)
+        return BudgetUse(self._budget, cost.parameters, size, cost.macs, self.seconds)
 
 
-def _largest(info: ModelInfo, cost: Callable[[str, Mapping[str, Any]], Use]) -> float:
+def _largest(info: ModelInfo, cost: Callable[[str, Mapping[str, Any]], BudgetUse]) -> float:
     """Parameters of the model itself; an ensemble has more than any network."""
     if info.architecture == ensemble.ARCHITECTURE:
         return float("inf")
@@ -124,15 +124,15 @@ def _family(info: ModelInfo) -> list[str]:
     """Names of the networks of the same kind as the model's."""
     if info.architecture == ensemble.ARCHITECTURE:
         return []
-    kind = type(configure(info.architecture))
-    return [name for name in architectures() if type(configure(name)) is kind]
+    kind = type(create_config(info.architecture))
+    return [name for name in architectures() if type(create_config(name)) is kind]
 
 
 def _candidates(
     info: ModelInfo,
     names: Sequence[str],
-    cost: Callable[[str, Mapping[str, Any]], Use],
-    fits: Callable[[Use], bool],
+    cost: Callable[[str, Mapping[str, Any]], BudgetUse],
+    fits: Callable[[BudgetUse], bool],
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Networks to look at: the widest of each kind that has widths, and all of the others."""
     of_any_width = [name for name in OF_ANY_WIDTH if name in names]
@@ -144,17 +144,17 @@ def _candidates(
             wide = cost(name, {**arguments, "width": WIDTHS[middle]})
             low, high = (middle, high) if fits(wide) else (low, middle)
         yield name, {**arguments, "width": WIDTHS[low]}
-    kinds = {type(configure(name)) for name in of_any_width}
+    kinds = {type(create_config(name)) for name in of_any_width}
     for name in names:
-        if type(configure(name)) not in kinds:
+        if type(create_config(name)) not in kinds:
             yield name, _arguments(info, name)
 
 
 def _arguments(info: ModelInfo, name: str) -> dict[str, Any]:
     """What a network is built with: as the model is, where it is of the same kind; as many mel bands."""
-    config = configure(name)
+    config = create_config(name)
     arguments: dict[str, Any] = {}
-    if info.architecture != ensemble.ARCHITECTURE and type(configure(info.architecture)) is type(config):
+    if info.architecture != ensemble.ARCHITECTURE and type(create_config(info.architecture)) is type(config):
         arguments = {key: value for key, value in info.arguments.items() if key not in ("fused", "width")}
     if hasattr(config, "n_mels") and config.n_mels != info.front_end.n_mels:
         arguments["n_mels"] = info.front_end.n_mels

@@ -21,7 +21,7 @@ from earmark.errors import AudioError, DataError
 from earmark.evaluation.metrics import accuracy, average_precision, macro
 from earmark.evaluation.predictions import FEW, answer, require_labels
 from earmark.inference.tagger import Tagger
-from earmark.model_file.calibration import uncalibrated
+from earmark.model_file.calibration import uncalibrated_scores
 from earmark.model_file.info import ModelInfo
 
 Floats = NDArray[np.float32]
@@ -55,7 +55,7 @@ class Evidence:
         """What a graph says of each clip, (clip, class); ``session`` has ``run(names, inputs)``."""
         logits = np.concatenate([session.run(["logits"], feed)[0] for feed in self.feeds])
         calibration, task = self.info.calibration, self.info.task
-        windows = calibration.probabilities(logits) if calibration else uncalibrated(logits, task)
+        windows = calibration.probabilities(logits) if calibration else uncalibrated_scores(logits, task)
         rows = [windows[self.clips == number] for number in range(self.clips[-1] + 1)]
         return np.stack([row.mean(0) if task == "single_label" else row.max(0) for row in rows])
 

@@ -17,7 +17,7 @@ from earmark.export.source import Form, Source, onnx_session
 from earmark.export.targets import TARGETS, Name
 from earmark.export.verify import TOLERANCE, Check, Model, Recording, verify
 from earmark.export.weight_precision import TOLERANCES
-from earmark.model_file.atomic import write_together
+from earmark.model_file.atomic import write_all_atomically
 from earmark.model_file.info import ModelInfo
 from earmark.models.network import Network
 
@@ -90,7 +90,7 @@ def export(
         raise error
     contents = {Path(path): files.pop(runtime.suffix)}
     contents |= {Path(path).with_suffix(suffix): content for suffix, content in files.items()}
-    write_together(contents)
+    write_all_atomically(contents)
     return Exported(info, check, tuple(contents))
 
 

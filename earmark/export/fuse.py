@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 
 from earmark.model_file.info import ModelInfo
-from earmark.models.fuse_batch_norm import fold_norms
+from earmark.models.fuse_batch_norm import fuse_batch_norm
 from earmark.models.network import Network
 
 
@@ -32,7 +32,7 @@ def fuse(network: Network, *, eps: float | None = None) -> Network:
         ModelError: If a channel has no variance, and eps is 0.
     """
     fused = copy.deepcopy(network).eval()
-    fold_norms(fused, eps)
+    fuse_batch_norm(fused, eps)
     return fused
 
 

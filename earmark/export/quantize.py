@@ -31,7 +31,7 @@ from earmark.export.nncf import nncf_graph
 from earmark.export.weight_precision import graph_of, require_fp32
 from earmark.features.front_end import FrontEnd
 from earmark.model_file.info import ModelInfo
-from earmark.model_file.onnx_file import seal
+from earmark.model_file.onnx_file import attach_info
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 _FEW = 16
@@ -103,7 +103,7 @@ def quantize(
         "in_float": list(in_float),
     }
     info = info.changed(precision="int8", provenance={**info.provenance, "int8": how})
-    return Quantized(seal(made, info), info, tuple(search.layers), in_float, loss)
+    return Quantized(attach_info(made, info), info, tuple(search.layers), in_float, loss)
 
 
 class _Search:

@@ -28,7 +28,7 @@ from earmark.inference.torch_session import NetworkSession
 from earmark.model_file.info import ModelInfo, Precision
 from earmark.model_file.onnx_file import read_model_file
 from earmark.models.network import Network
-from earmark.models.onnx_graph import examples, network_graph
+from earmark.models.onnx_graph import example_inputs, network_to_onnx
 
 if TYPE_CHECKING:
     from earmark.hub.download import Report
@@ -119,7 +119,7 @@ class Source:
             info: What it is to become, by :meth:`Form.applied`.
         """
         network = self.network
-        model = network_graph(network, self.info) if network is not None else graph_of(self.content)
+        model = network_to_onnx(network, self.info) if network is not None else graph_of(self.content)
         if network is not None or info.precision != self.info.precision:
             narrow_graph(model, info.precision, kept_wide(self.info))
         if info.graph_inputs != self.info.graph_inputs:
@@ -190,7 +190,7 @@ def onnx_session(content: bytes) -> Any:
 
 def _fix_lengths(model: ModelProto, info: ModelInfo) -> None:
     """Has each input take windows of the record's length only, in place."""
-    shapes = dict(zip(info.graph_inputs, examples(info), strict=True))
+    shapes = dict(zip(info.graph_inputs, example_inputs(info), strict=True))
     for entry in model.graph.input:
         entry.type.tensor_type.shape.dim[-1].dim_value = shapes[entry.name].shape[-1]
     del model.graph.value_info[:]  # whose lengths were open

@@ -24,8 +24,8 @@ from earmark.errors import ModelError, extra
 from earmark.export.source import Source, onnx_session
 from earmark.inference.engines import openvino_core
 from earmark.model_file.info import ModelInfo
-from earmark.model_file.onnx_file import seal
-from earmark.models.onnx_graph import OUTPUTS, examples
+from earmark.model_file.onnx_file import attach_info
+from earmark.models.onnx_graph import OUTPUT_NAMES, example_inputs
 
 Floats = NDArray[np.float32]
 Files = dict[str, bytes]
@@ -58,7 +58,7 @@ def _labels(info: ModelInfo) -> str:
 
 
 def _make_onnx(source: Source, info: ModelInfo) -> Files:
-    return {".onnx": seal(source.graph(info).SerializeToString(), info)}
+    return {".onnx": attach_info(source.graph(info).SerializeToString(), info)}
 
 
 def _open_onnx(files: Files, info: ModelInfo) -> Any:
@@ -98,7 +98,7 @@ def _make_pt2(source: Source, info: ModelInfo) -> Files:
     batch = tuple({0: torch.export.Dim("batch")} for _ in info.graph_inputs)
     module = source.module(info, "a *.pt2 file")
     with torch.no_grad(), _silence():
-        program = torch.export.export(module, examples(info), dynamic_shapes=(batch,))
+        program = torch.export.export(module, example_inputs(info), dynamic_shapes=(batch,))
         buffer = io.BytesIO()
         beside = {RECORD: info.to_json(), LABELS: _labels(info)}
         torch.export.save(program, buffer, extra_files=beside)
@@ -118,7 +118,7 @@ class _Program:
     @torch.no_grad()
     def run(self, names: Sequence[str], inputs: Mapping[str, Floats]) -> list[Floats]:
         answers = self._module(*(torch.from_numpy(inputs[name]) for name in self._inputs))
-        return [answers[OUTPUTS.index(name)].numpy() for name in names]
+        return [answers[OUTPUT_NAMES.index(name)].numpy() for name in names]
 
 
 def _make_litert(source: Source, info: ModelInfo) -> Files:
@@ -127,7 +127,7 @@ def _make_litert(source: Source, info: ModelInfo) -> Files:
         import litert_torch
     with tempfile.TemporaryDirectory() as folder, _silence():
         path = Path(folder) / "model.tflite"
-        litert_torch.convert(module, examples(info, batch=1)).export(str(path))
+        litert_torch.convert(module, example_inputs(info, batch=1)).export(str(path))
         content = path.read_bytes()
     beside = {".labels.txt": _labels(info).encode(), ".record.json": info.to_json().encode()}
     return {".tflite": content, **beside}
@@ -145,7 +145,7 @@ class _LiteRt:
     def __init__(self, interpreter: Any, info: ModelInfo) -> None:
         self._run = interpreter.get_signature_runner()
         self._inputs = dict(zip(info.graph_inputs, sorted(self._run.get_input_details()), strict=True))
-        self._outputs = dict(zip(OUTPUTS, sorted(self._run.get_output_details()), strict=True))
+        self._outputs = dict(zip(OUTPUT_NAMES, sorted(self._run.get_output_details()), strict=True))
 
     def run(self, names: Sequence[str], inputs: Mapping[str, Floats]) -> list[Floats]:
         rows = range(len(next(iter(inputs.values()))))

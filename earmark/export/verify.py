@@ -26,7 +26,7 @@ from earmark.features.learned import AnyFrontEnd, LearnedFrontEnd
 from earmark.features.log_mel import LogMel
 from earmark.features.mel import analysis_window
 from earmark.model_file.info import ModelInfo
-from earmark.models.onnx_graph import OUTPUTS
+from earmark.models.onnx_graph import OUTPUT_NAMES
 
 Floats = NDArray[np.float32]
 Recording = str | PathLike[str]
@@ -59,7 +59,7 @@ class Model(NamedTuple):
             for front_end, waveform in zip(self.info.front_ends, waveforms, strict=True)
         ]
         inputs = dict(zip(self.info.graph_inputs, heard, strict=True))
-        answers: list[Floats] = self.session.run(list(OUTPUTS), inputs)
+        answers: list[Floats] = self.session.run(list(OUTPUT_NAMES), inputs)
         return answers
 
 

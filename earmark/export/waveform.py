@@ -20,7 +20,7 @@ from earmark.features.front_end import FrontEnd
 from earmark.features.learned import GraphFrontEnd
 from earmark.features.mel import analysis_window, mel_filter_bank
 from earmark.model_file.info import ModelInfo
-from earmark.models.onnx_graph import to_onnx
+from earmark.models.onnx_graph import module_to_onnx
 
 
 class FoldedLogMel(nn.Module):
@@ -131,7 +131,7 @@ def prepend_log_mels(model: ModelProto, info: ModelInfo) -> None:
         example = torch.zeros(2, front_end.sample_rate + front_end.n_fft)
         time = torch.export.Dim(new.replace("waveform", "time"), min=front_end.min_samples)
         axes = {0: torch.export.Dim("batch"), 1: time}
-        part = to_onnx(FoldedLogMel(front_end), (example,), (axes,), ([new], [old]), opset)
+        part = module_to_onnx(FoldedLogMel(front_end), (example,), (axes,), ([new], [old]), opset)
         _connect(model, part, old)
 
 

@@ -20,12 +20,12 @@ from torch import Tensor
 from earmark.errors import ModelError
 from earmark.features.learned import GraphFrontEnd, LearnedFrontEnd
 from earmark.model_file.info import ModelInfo
-from earmark.model_file.onnx_file import seal
-from earmark.models.checkpoint import STORED_AS
+from earmark.model_file.onnx_file import attach_info
+from earmark.models.checkpoint import TENSOR_TYPES
 from earmark.models.network import Network
-from earmark.models.onnx_graph import with_bodies
+from earmark.models.onnx_graph import subgraphs
 
-PRECISIONS = tuple(STORED_AS)
+PRECISIONS = tuple(TENSOR_TYPES)
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-1}
 """What answers may differ by from those of the weights in 32 bits, relative to the largest where above 1."""
 FRONT_END = "front_end/"
@@ -76,7 +76,7 @@ def narrow_graph(model: ModelProto, precision: str, keep: str | None = None) -> 
         narrow = helper.make_tensor(tensor.name, _ONNX_TYPES[precision], tensor.dims, raw, raw=True)
         tensor.CopyFrom(narrow)
         widened[tensor.name] = f"{tensor.name}.fp32"
-    for graph in with_bodies(model.graph):
+    for graph in subgraphs(model.graph):
         for node in graph.node:
             node.input[:] = [widened.get(name, name) for name in node.input]
     casts = [helper.make_node("Cast", [name], [wide], to=TensorProto.FLOAT) for name, wide in widened.items()]
@@ -103,7 +103,7 @@ def narrowed(content: bytes, info: ModelInfo, precision: str) -> bytes:
     require_fp32(info)
     model = graph_of(content)
     narrow_graph(model, precision, kept_wide(info))
-    return seal(model.SerializeToString(), info.changed(precision=precision))
+    return attach_info(model.SerializeToString(), info.changed(precision=precision))
 
 
 def kept_wide(info: ModelInfo) -> str | None:
@@ -128,7 +128,7 @@ def require_fp32(info: ModelInfo) -> None:
 
 
 def _narrow(tensor: Tensor, precision: str, name: str) -> Tensor:
-    values = tensor.to(STORED_AS[precision])
+    values = tensor.to(TENSOR_TYPES[precision])
     if tensor.isfinite().all() and not values.isfinite().all():
         raise ModelError(f"{name}: a weight of {tensor.abs().max():g} is too large for {precision}: use bf16")
     return values

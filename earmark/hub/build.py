@@ -16,11 +16,11 @@ import torch
 from earmark.errors import ModelError
 from earmark.model_file.atomic import write_atomically
 from earmark.model_file.info import ModelInfo
-from earmark.model_file.onnx_file import seal
+from earmark.model_file.onnx_file import attach_info
 from earmark.models.checkpoint import save_checkpoint
 from earmark.models.network import Network
-from earmark.models.onnx_graph import OUTPUTS, examples, network_graph
-from earmark.models.pretrained import LAYOUTS, fit, read_weights
+from earmark.models.onnx_graph import OUTPUT_NAMES, example_inputs, network_to_onnx
+from earmark.models.weights import WEIGHT_LAYOUTS, build_with_weights, read_state_dict
 
 TOLERANCE = 1e-4
 """Largest accepted difference of logits and embedding, relative to the largest value above 1."""
@@ -50,16 +50,16 @@ def convert(
         ModelError: If the file is damaged, holds more than tensors, does not fit the architecture, or the
             model file disagrees with the network by more than ``TOLERANCE``.
     """
-    tensors = LAYOUTS[layout](read_weights(source))
+    tensors = WEIGHT_LAYOUTS[layout](read_state_dict(source))
     try:
-        network = fit(info.architecture, info.arguments, len(info.labels), tensors)
+        network = build_with_weights(info.architecture, info.arguments, len(info.labels), tensors)
     except ModelError as error:
         raise ModelError(f"{Path(source)}: {error}") from None
     network.eval()
     info = info.changed(embedding_size=_embedding_size(network, info))
     content, difference = b"", 0.0
     if model_file is not None:
-        content = seal(network_graph(network, info).SerializeToString(), info)
+        content = attach_info(network_to_onnx(network, info).SerializeToString(), info)
         difference = _difference(network, content, info)
         if difference > TOLERANCE:
             raise ModelError(
@@ -74,7 +74,7 @@ def convert(
 
 @torch.no_grad()
 def _embedding_size(network: Network, info: ModelInfo) -> int:
-    return int(network(*examples(info, batch=1)).embedding.shape[1])
+    return int(network(*example_inputs(info, batch=1)).embedding.shape[1])
 
 
 @torch.no_grad()
@@ -84,10 +84,10 @@ def _difference(network: Network, content: bytes, info: ModelInfo) -> float:
     [name] = info.graph_inputs
     largest = 0.0
     for batch in (1, 3):
-        [example] = examples(info, batch)
+        [example] = example_inputs(info, batch)
         given = np.random.default_rng(batch).standard_normal(example.shape, np.float32)
         expected = network(torch.from_numpy(given))
-        for values, output in zip(session.run(list(OUTPUTS), {name: given}), OUTPUTS, strict=True):
+        for values, output in zip(session.run(list(OUTPUT_NAMES), {name: given}), OUTPUT_NAMES, strict=True):
             wanted = getattr(expected, output).numpy()
             scale = max(1.0, float(np.abs(wanted).max()))
             largest = max(largest, float(np.abs(values - wanted).max()) / scale)

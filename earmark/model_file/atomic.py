@@ -1,6 +1,6 @@
-"""Writes files whole or not at all.
+"""Writes files atomically: completely or not at all.
 
-Conventions: a reader never sees half a file; a killed run leaves the previous one as it was.
+Conventions: a reader never sees a partial file; if the program is killed, the previous file is unchanged.
 """
 
 from __future__ import annotations
@@ -13,27 +13,29 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 PARTIAL = ".partial"
-"""What the name of a file that is being written ends in."""
+"""Suffix of a file that is being written."""
 
 
 def remove_partial(folder: str | os.PathLike[str]) -> None:
-    """Removes what killed runs had begun to write into a folder; none may be running."""
+    """Removes unfinished files of killed programs from a folder; nothing may be writing to it."""
     for left in Path(folder).glob(f".*{PARTIAL}"):
         left.unlink(missing_ok=True)
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to write to that becomes the named one when the block ends well: beside it, fsync, rename.
+def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Opens a temporary file that replaces ``path`` when the block ends without an error.
+
+    It lies in the same folder; it is synced to disk before it is renamed.
 
     Args:
-        path: The file; its folder is made where it is missing.
+        path: The file; its folder is created if necessary.
 
     Yields:
-        The open file; its ``name`` is where it lies meanwhile.
+        The open binary file; its ``name`` is its temporary path.
 
     Raises:
-        OSError: If the folder cannot be written or the disk is full; the previous file is then untouched.
+        OSError: If the folder is not writable or the disk is full; the previous file is then unchanged.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -54,30 +56,30 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
-    """Replaces a file by new content in one step.
+    """Writes a file in one step.
 
     Args:
-        path: The file; its folder is made where it is missing.
-        content: Bytes, or text to be written as UTF-8.
+        path: The file; its folder is created if necessary.
+        content: Bytes, or text to be encoded as UTF-8.
 
     Raises:
-        OSError: As :func:`replacing`.
+        OSError: As :func:`atomic_writer`.
     """
-    with replacing(path) as stream:
+    with atomic_writer(path) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)
 
 
-def write_together(contents: Mapping[Path, bytes | str]) -> None:
-    """Replaces several files that belong together: none before all of them lie on the disk.
+def write_all_atomically(contents: Mapping[Path, bytes | str]) -> None:
+    """Writes several files that belong together; none is replaced before all have been written.
 
     Args:
-        contents: Bytes of each file, or text to be written as UTF-8.
+        contents: Path -> bytes, or text to be encoded as UTF-8.
 
     Raises:
-        OSError: As :func:`replacing`.
+        OSError: As :func:`atomic_writer`.
     """
     with ExitStack() as stack:
         for path, content in contents.items():
-            stream = stack.enter_context(replacing(path))
+            stream = stack.enter_context(atomic_writer(path))
             stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()  # a full disk is found here, before the first file is replaced

@@ -1,7 +1,7 @@
-"""The record that a model carries: all that is needed to use its weights rightly, and where they come from.
+"""The metadata of a model: everything needed to use its weights correctly, and where they come from.
 
-Conventions: it is JSON in the metadata of a model file (:mod:`earmark.model_file.onnx_file`) and of a
-checkpoint. Reading is strict: an unknown field, a missing one or a wrong type is a
+Conventions: it is stored as JSON in the metadata of model files (:mod:`earmark.model_file.onnx_file`) and
+checkpoints. Reading is strict: an unknown field, a missing one or a wrong type is a
 :class:`~earmark.errors.ModelError`.
 """
 
@@ -25,8 +25,9 @@ from earmark.model_file.calibration import (
 )
 from earmark.model_file.calibration import Task as Task
 
-RECORD_VERSION = 3
-"""2 has calibrations, thresholds of each class; 3 has precisions, fixed windows, log-mels in the graph."""
+INFO_VERSION = 3
+"""Version 2 added calibrations and per-class thresholds; 3 added precisions, fixed windows, front-ends in the
+graph."""
 
 Threshold = float | tuple[float, ...]
 Padding = Literal["repeat", "zero"]
@@ -35,36 +36,35 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model hears with, what it answers, and where it comes from.
+    """Describes a model: its input, its output and its origin.
 
     Args:
         name: The model's name.
-        labels: One per class, in the order of the logits; no two alike.
-        front_end: Waveform -> log-mel, with every constant, and ``in_graph`` where the graph computes it by
-            itself from waveforms at the front-end's sample rate (resampling is no part of it); or what is
-            fixed of a front-end that learns and is part of the graph.
-        task: "multi_label": sounds may co-occur, a score is the sigmoid of a logit, and a recording's score
-            is the maximum over its windows. "single_label": classes exclude each other, scores are a softmax,
-            windows are averaged.
-        architecture: Name in the registry of networks; or "ensemble", whose members the arguments name.
-        arguments: What the architecture was built with, apart from the number of classes.
-        window_s: Length of the window that the model was made for, in seconds.
-        padding: How a clip shorter than the window is filled up: "repeat" or "zero".
-        embedding_size: Channels of the embedding.
+        labels: One per class, in the order of the logits; unique.
+        front_end: The constants of waveform -> log-mel, with ``in_graph`` where the graph computes it from
+            waveforms at the front-end's sample rate (it never resamples); or the constants of a learned
+            front-end, which is part of the graph.
+        task: "multi_label": sounds may co-occur, scores are the sigmoid of the logits, and a recording's
+            score is the maximum over its windows. "single_label": classes are mutually exclusive, scores are
+            the softmax of the logits, windows are averaged.
+        architecture: Name in the registry of networks; or "ensemble", whose members ``arguments`` lists.
+        arguments: Arguments of the architecture, except the number of classes.
+        window_s: Window length that the model was trained for, in seconds.
+        padding: How a clip shorter than the window is padded: "repeat" or "zero".
+        embedding_size: Number of channels of the embedding.
         further_front_ends: Of an ensemble whose members hear differently: those of the graph's other inputs.
-        precision: What the weights are stored in: "fp32"; "fp16" or "bf16", which are computed with in
-            float32; or "int8", where most layers compute in 8 bits.
-        fixed_window: Whether the graph takes windows of ``window_s`` only, and no other length.
-        threshold: Score from which a tag counts as heard, in [0, 1], or one for each label; None where none
-            was chosen.
-        calibration: How logits become probabilities; None where scores are plain sigmoids or a softmax, which
-            are no probabilities.
-        description: What the model is for, in a sentence.
-        license: Of the weights.
-        source: Where the weights come from: a recipe, a paper or a URL.
-        metrics: Measured scores by name, numbers or nested tables.
-        provenance: How the weights came about: recipe, versions, data.
-        card: The model card, as Markdown.
+        precision: Storage format of the weights: "fp32"; "fp16" or "bf16", with arithmetic in float32; or
+            "int8", where most layers compute in 8 bits.
+        fixed_window: Whether the graph accepts windows of ``window_s`` only.
+        threshold: Score from which a label counts as detected, in [0, 1], or one per label; None if none was
+            chosen.
+        calibration: Converts logits to probabilities; None if scores are plain sigmoids or a softmax.
+        description: Purpose of the model, in one sentence.
+        license: License of the weights.
+        source: Origin of the weights: a recipe, a paper or a URL.
+        metrics: Measured metrics by name; numbers or nested tables.
+        provenance: How the weights were made: recipe, versions, data.
+        card: The model card, in Markdown.
     """
 
     name: str
@@ -91,7 +91,7 @@ class ModelInfo:
     def __post_init__(self) -> None:
         problem = self._problem()
         if problem:
-            raise ModelError(f"the record of model {self.name!r} is not usable: {problem}")
+            raise ModelError(f"invalid metadata of model {self.name!r}: {problem}")
 
     @property
     def front_ends(self) -> tuple[AnyFrontEnd, ...]:
@@ -106,7 +106,7 @@ class ModelInfo:
 
     @property
     def thresholds(self) -> tuple[float, ...] | None:
-        """Score from which each label counts as heard; None where none was chosen."""
+        """Score from which each label counts as detected, shape (class,); None if none was chosen."""
         if self.threshold is None or isinstance(self.threshold, tuple):
             return self.threshold
         return (self.threshold,) * len(self.labels)
@@ -131,28 +131,28 @@ class ModelInfo:
         for kind, wanted, names in _KINDS:
             wrong = [name for name in names if not isinstance(getattr(self, name), kind)]
             if wrong:
-                return f"{wrong[0]} must be {wanted}, not {getattr(self, wrong[0])!r}"
+                return f"{wrong[0]} must be {wanted}, got {getattr(self, wrong[0])!r}"
         if not all(isinstance(one, AnyFrontEnd) for one in self.further_front_ends):
             return f"further_front_ends must be a list of front-ends, not {self.further_front_ends!r}"
         return self._label_problem() or self._value_problem()
 
     def _label_problem(self) -> str:
         if not self.labels or not all(isinstance(label, str) and label for label in self.labels):
-            return "labels must be a list of names, one per class"
+            return f"labels must be non-empty strings, one per class, got {self.labels!r}"
         if len(set(self.labels)) != len(self.labels):
-            return "two labels are alike"
+            return "labels must be unique"
         return ""
 
     def _value_problem(self) -> str:
         if self.task not in ("multi_label", "single_label"):
-            return f"task must be multi_label or single_label, not {self.task!r}"
+            return f"task must be multi_label or single_label, got {self.task!r}"
         for name, choices in (("padding", get_args(Padding)), ("precision", get_args(Precision))):
             if getattr(self, name) not in choices:
-                return f"{name} must be {' or '.join(choices)}, not {getattr(self, name)!r}"
+                return f"{name} must be {' or '.join(choices)}, got {getattr(self, name)!r}"
         if not _is_number(self.window_s) or not 0 < self.window_s < math.inf:
-            return f"window_s must be a positive number of seconds, not {self.window_s!r}"
+            return f"window_s must be a positive number of seconds, got {self.window_s!r}"
         if isinstance(self.embedding_size, bool) or self.embedding_size < 1:
-            return f"embedding_size must be a positive number of channels, not {self.embedding_size!r}"
+            return f"embedding_size must be at least 1, got {self.embedding_size!r}"
         if self.calibration is not None:
             problem = calibration_problem(self.calibration, self.task, len(self.labels))
             if problem:
@@ -162,48 +162,33 @@ class ModelInfo:
     def _threshold_problem(self) -> str:
         each = self.thresholds or ()
         if len(each) not in (0, len(self.labels)) or self.threshold == ():
-            return f"threshold must be one number or one for each label, not {len(each)}"
+            return f"threshold must be one number or one per label ({len(self.labels)}), got {len(each)}"
         if not all(_is_number(one) and 0 <= one <= 1 for one in each):
-            return f"threshold must lie in [0, 1], not {self.threshold!r}"
+            return f"threshold must be in [0, 1], got {self.threshold!r}"
         return ""
 
     def to_json(self) -> str:
-        """The record as JSON, keys sorted, so that equal records are equal texts."""
+        """The model info as JSON with sorted keys, so that equal infos give equal strings."""
         values = asdict(self) | {
             "front_end": self.front_end.to_dict(),
             "further_front_ends": [front_end.to_dict() for front_end in self.further_front_ends],
             "calibration": calibration_to_dict(self.calibration),
-            "version": RECORD_VERSION,
+            "version": INFO_VERSION,
         }
         return json.dumps(values, sort_keys=True, ensure_ascii=False)
 
     def changed(self, **values: Any) -> ModelInfo:
-        """A copy with some fields replaced."""
+        """Returns a copy with some fields replaced."""
         return replace(self, **values)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> ModelInfo:
-        """The record that :meth:`to_json` wrote.
+        """Restores a model info from the output of :meth:`to_json`.
 
         Raises:
-            ModelError: If the text is no record, or one of a newer version.
+            ModelError: If the text is not a valid model info, or one of a newer version.
         """
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise ModelError(
-                f"the model's record is not valid JSON ({error}): fetch or export the model again"
-            ) from None
-        if not isinstance(values, dict):
-            raise ModelError("the model's record is not a JSON object: fetch or export the model again")
-        version = values.pop("version", None)
-        if type(version) is not int or version < 1:
-            raise ModelError(f"the model's record has no valid version ({version!r}): export the model again")
-        if version > RECORD_VERSION:
-            raise ModelError(
-                f"the model's record has version {version}, this earmark reads up to {RECORD_VERSION}: "
-                "upgrade earmark"
-            )
+        values = _parse(text)
         known = {entry.name: entry for entry in fields(cls)}
         unknown = sorted(set(values) - set(known))
         missing = sorted(
@@ -213,7 +198,7 @@ class ModelInfo:
         )
         if unknown or missing:
             raise ModelError(
-                f"the model's record has unknown fields {unknown} and lacks {missing}: export the model again"
+                f"the metadata has unknown fields {unknown} and lacks {missing}: export the model again"
             )
         try:
             values["front_end"] = front_end_from_dict(values["front_end"])
@@ -225,16 +210,34 @@ class ModelInfo:
                     values[name] = tuple(values[name])
             return cls(**values)
         except (TypeError, AttributeError) as error:
-            raise ModelError(f"the model's record is malformed ({error}): export the model again") from None
+            raise ModelError(f"the metadata is malformed ({error}): export the model again") from None
+
+
+def _parse(text: str | bytes) -> dict[str, Any]:
+    """The fields of a stored model info, whose version is checked and removed."""
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise ModelError(f"the metadata is not valid JSON ({error}): export the model again") from None
+    if not isinstance(values, dict):
+        raise ModelError("the metadata is not a JSON object: export the model again")
+    version = values.pop("version", None)
+    if type(version) is not int or version < 1:
+        raise ModelError(f"the metadata has no valid version ({version!r}): export the model again")
+    if version > INFO_VERSION:
+        raise ModelError(
+            f"the metadata has version {version}, this earmark reads up to {INFO_VERSION}: upgrade earmark"
+        )
+    return values
 
 
 _KINDS: tuple[tuple[type | UnionType, str, tuple[str, ...]], ...] = (
-    (str, "a text", ("name", "architecture", "description", "license", "source", "card")),
-    (tuple, "a list of names", ("labels",)),
+    (str, "a string", ("name", "architecture", "description", "license", "source", "card")),
+    (tuple, "a list of strings", ("labels",)),
     (Mapping, "a table", ("arguments", "metrics", "provenance")),
     (AnyFrontEnd, "a front-end", ("front_end",)),
     (bool, "true or false", ("fixed_window",)),
-    (int, "a whole number", ("embedding_size",)),
+    (int, "an integer", ("embedding_size",)),
 )
 
 

@@ -69,9 +69,7 @@ def read_labels(source: str | PathLike[str]) -> tuple[str, ...]:
     if path.suffix != ".csv":
         labels = [label for label in labels if label]
     if not labels or not all(labels) or len(set(labels)) != len(labels):
-        raise DataError(
-            f"{path}: labels must be unique, {len(set(labels))} of {len(labels)} are"
-        )
+        raise DataError(f"{path}: labels must be unique, {len(set(labels))} of {len(labels)} are")
     return tuple(labels)
 
 

@@ -1,8 +1,9 @@
-"""A model file: an ONNX graph that carries its record and a SHA-256 over both.
+"""Model files: ONNX graphs that carry their model info and a SHA-256 over both.
 
 Conventions: the file is a plain ONNX model. Its last two fields are metadata entries, first
-``earmark.record`` (JSON), then ``earmark.sha256``, the hash, in hexadecimal, of every byte before that entry.
-Protocol buffers may be concatenated, so both are read and written here without ONNX's own library.
+``earmark.record`` (the model info as JSON), then ``earmark.sha256``, the hexadecimal hash of every byte
+before that entry. The few protobuf fields involved are read and written here, without the packages onnx or
+protobuf, so that the base install stays small.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from earmark.errors import ModelError
 from earmark.model_file.info import ModelInfo, Precision
 
-RECORD_KEY = b"earmark.record"
+INFO_KEY = b"earmark.record"
 HASH_KEY = b"earmark.sha256"
 _METADATA_FIELD = 14  # ModelProto.metadata_props: StringStringEntryProto(key = 1, value = 2)
 _GRAPH_FIELD, _INITIALIZER_FIELD = 7, 5  # ModelProto.graph, GraphProto.initializer
@@ -27,42 +28,42 @@ _LENGTH_DELIMITED = 2
 _HASH_ENTRY_LENGTH = 84  # tag and length (2), key with its own (2 + 14), value with its own (2 + 64)
 
 
-def seal(graph: bytes, info: ModelInfo) -> bytes:
-    """Puts a record and the hash behind a serialised ONNX graph.
+def attach_info(graph: bytes, info: ModelInfo) -> bytes:
+    """Makes a model file of a serialised ONNX graph by appending the model info and the hash.
 
     Args:
-        graph: An ONNX ModelProto without these two metadata entries.
-        info: What the model carries.
+        graph: A serialised ModelProto without these two metadata entries.
+        info: The model info.
 
     Returns:
-        The content of a model file.
+        The content of the model file.
     """
-    body = graph + _metadata_entry(RECORD_KEY, info.to_json().encode())
+    body = graph + _metadata_entry(INFO_KEY, info.to_json().encode())
     return body + _metadata_entry(HASH_KEY, hashlib.sha256(body).hexdigest().encode())
 
 
-def resealed(content: bytes, info: ModelInfo) -> bytes:
-    """The same graph with another record.
+def replace_info(content: bytes, info: ModelInfo) -> bytes:
+    """Replaces the model info of a model file; the graph stays the same.
 
     Args:
-        content: Of a model file, as :func:`read_model_file` gives it.
-        info: That takes the place of its own.
+        content: The content of a model file, from :func:`read_model_file`.
+        info: The new model info.
 
     Returns:
-        The content of a model file.
+        The content of the new model file.
     """
     body = content[:-_HASH_ENTRY_LENGTH]
-    return seal(body.removesuffix(_metadata_entry(RECORD_KEY, _record_entry(body))), info)
+    return attach_info(body.removesuffix(_metadata_entry(INFO_KEY, _info_entry(body))), info)
 
 
 def read_model_file(path: str | PathLike[str]) -> tuple[bytes, ModelInfo]:
-    """Reads and checks a model file.
+    """Reads a model file and verifies its hash.
 
     Returns:
-        The content, as an inference engine takes it, and the record.
+        The content, which inference engines load as it is, and the model info.
 
     Raises:
-        ModelError: If the file is missing, damaged, no model of earmark, or of a newer version.
+        ModelError: If the file is missing, damaged, not a model file of earmark, or of a newer version.
     """
     try:
         content = Path(path).read_bytes()
@@ -72,35 +73,36 @@ def read_model_file(path: str | PathLike[str]) -> tuple[bytes, ModelInfo]:
     digest = hashlib.sha256(body).hexdigest().encode()
     if not stored.startswith(_metadata_entry(HASH_KEY, b"0" * 64)[:-64]):
         raise ModelError(
-            f"{path}: is not a complete model file of earmark (no hash at its end): fetch or export it again"
+            f"{path}: not a complete model file of earmark (no hash at the end): download or export it again"
         )
     if stored[-64:] != digest:
         raise ModelError(
-            f"{path}: the model file is damaged (its SHA-256 does not match): fetch or export it again"
+            f"{path}: the model file is damaged (its SHA-256 does not match): download or export it again"
         )
     try:
-        return content, ModelInfo.from_json(_record_entry(body))
+        return content, ModelInfo.from_json(_info_entry(body))
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
 
 
 def read_info(path: str | PathLike[str]) -> ModelInfo:
-    """The record of a model file, checked like :func:`read_model_file` does."""
+    """Reads the model info of a model file; verifies the file as :func:`read_model_file` does."""
     return read_model_file(path)[1]
 
 
 def read_weights(
     content: bytes, prefix: str, precision: Precision = "fp32"
 ) -> dict[str, NDArray[np.float32]]:
-    """The weights of a graph, other than those of 8 bits, whose names begin in some way.
+    """Reads the floating-point weights of a graph whose names start with a prefix.
 
     Args:
-        content: Of a model file, as :func:`read_model_file` gives it.
-        prefix: How the names begin.
-        precision: Of its record.
+        content: The content of a model file, from :func:`read_model_file`.
+        prefix: Start of the names.
+        precision: The ``precision`` of the model info. Data types are not checked: check the number of
+            values.
 
     Returns:
-        Name -> values in one row, shape (value,). Types are not looked at: check how many values there are.
+        Name -> values, float32, shape (value,).
     """
     found = {}
     graph = next(value for field, value in _fields(memoryview(content)) if field == _GRAPH_FIELD)
@@ -115,10 +117,10 @@ def read_weights(
 
 
 def weight_bytes(content: bytes) -> int:
-    """How many bytes all constants of a graph take: weights, and the scales of those of 8 bits.
+    """Size in bytes of all constants of a graph: weights, and the scales of int8 weights.
 
     Args:
-        content: Of a model file, as :func:`read_model_file` gives it.
+        content: The content of a model file, from :func:`read_model_file`.
     """
     graph = next(value for field, value in _fields(memoryview(content)) if field == _GRAPH_FIELD)
     tensors = (dict(_fields(value)) for field, value in _fields(graph) if field == _INITIALIZER_FIELD)
@@ -133,13 +135,13 @@ def _widened(raw: memoryview, precision: Precision) -> NDArray[np.float32]:
     return values.astype(np.float32)
 
 
-def _record_entry(body: bytes) -> bytes:
+def _info_entry(body: bytes) -> bytes:
     for field, value in _fields(memoryview(body)):
         if field == _METADATA_FIELD:
             parts = dict(_fields(value))
-            if bytes(parts.get(1, b"")) == RECORD_KEY:
+            if bytes(parts.get(1, b"")) == INFO_KEY:
                 return bytes(parts.get(2, b""))
-    raise ModelError("the model file carries no record: export it again")
+    raise ModelError("the model file has no model info: export it again")
 
 
 def _metadata_entry(key: bytes, value: bytes) -> bytes:
@@ -159,7 +161,7 @@ def _varint(number: int) -> bytes:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The length-delimited fields of a message; others are stepped over."""
+    """The length-delimited fields of a message; others are skipped."""
     position = 0
     while position < len(message):
         tag, position = _read_varint(message, position)

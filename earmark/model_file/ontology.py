@@ -88,9 +88,7 @@ def rollup_labels(labels: tuple[str, ...]) -> tuple[str, ...]:
     ontology = audioset_ontology()
     foreign = [label for label in labels if label not in ontology.ids]
     if foreign:
-        raise ModelError(
-            f"label {foreign[0]!r} is not in AudioSet's ontology: rollup needs AudioSet labels"
-        )
+        raise ModelError(f"label {foreign[0]!r} is not in AudioSet's ontology: rollup needs AudioSet labels")
     above = {name for label in labels for name in ontology.ancestors(label)} - set(labels)
     return (*labels, *(name for name in ontology.ids if name in above))
 

@@ -11,7 +11,7 @@ import soundfile
 import earmark
 from earmark.errors import ModelError
 from earmark.model_file.info import ModelInfo
-from earmark.model_file.onnx_file import seal
+from earmark.model_file.onnx_file import attach_info
 from earmark.model_file.ontology import rollup_labels, rollup_scores
 
 RATE = 8000
@@ -26,7 +26,7 @@ def dogs_and_cats(toy_model: Path, info: ModelInfo) -> Path:
     model = onnx.load(toy_model)
     del model.metadata_props[:]
     path = toy_model.with_name("dogs_and_cats.onnx")
-    path.write_bytes(seal(model.SerializeToString(), info.changed(labels=("Bark", "Purr"))))
+    path.write_bytes(attach_info(model.SerializeToString(), info.changed(labels=("Bark", "Purr"))))
     return path
 
 

@@ -7,8 +7,8 @@ import pytest
 import toy
 
 from earmark.errors import ModelError
-from earmark.evaluation.budget import parse_budget
-from earmark.evaluation.complexity import complexity
+from earmark.evaluation.complexity.budget import parse_budget
+from earmark.evaluation.complexity.model_cost import complexity
 from earmark.export.budget_recipe import WIDTHS, propose, recipe
 from earmark.features.learned import LEAF
 from earmark.models.registry import create_model

@@ -15,7 +15,7 @@ import earmark
 from earmark.export.export import export
 from earmark.export.source import Form, Source
 from earmark.model_file.calibration import Isotonic, Platt, Temperature
-from earmark.model_file.onnx_file import read_model_file, resealed
+from earmark.model_file.onnx_file import read_model_file, replace_info
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = {
@@ -36,7 +36,7 @@ def files(exported, info, tmp_path_factory) -> dict[str, Path]:
     content, own = read_model_file(made.files[0])
     paths = {kind: folder / f"{kind}.onnx" for kind in KINDS}
     for kind, changes in KINDS.items():
-        paths[kind].write_bytes(resealed(content, own.changed(**changes)))
+        paths[kind].write_bytes(replace_info(content, own.changed(**changes)))
     return paths
 
 

@@ -22,7 +22,7 @@ from earmark.inference import load
 from earmark.inference.ensemble import JointSession, joined
 from earmark.integrations import hear
 from earmark.model_file.info import ModelInfo
-from earmark.model_file.onnx_file import read_model_file, seal
+from earmark.model_file.onnx_file import read_model_file, attach_info
 
 HIGH = replace(toy.FRONT_END, sample_rate=11_025, n_mels=24, hop_length=128, f_max=5000.0)
 """Another rate, whose windows are whole samples at both where they are a multiple of 40 ms."""
@@ -41,7 +41,7 @@ def relabelled(path: Path, target: Path, **changes: object) -> Path:
 
     info, model = read_model_file(path)[1], onnx.load(path)
     del model.metadata_props[:]
-    target.write_bytes(seal(model.SerializeToString(), info.changed(**changes)))
+    target.write_bytes(attach_info(model.SerializeToString(), info.changed(**changes)))
     return target
 
 

@@ -1,24 +1,24 @@
-"""Files are written whole or not at all."""
+"""Files are written completely or not at all."""
 
 import os
 import stat
 
 import pytest
 
-from earmark.model_file.atomic import PARTIAL, remove_partial, write_atomically
+from earmark.model_file.atomic import PARTIAL, remove_partial, write_all_atomically, write_atomically
 
 
 @pytest.mark.parametrize(
     ("content", "stored"), [(b"\x00\xff\r\n", b"\x00\xff\r\n"), ("hört\n", b"h\xc3\xb6rt\n"), ("", b"")]
 )
-def test_content_is_written_as_it_is(tmp_path, content, stored):
+def test_content_is_written_unchanged(tmp_path, content, stored):
     path = tmp_path / "new" / "folder" / "file.bin"
     write_atomically(path, content)
     assert path.read_bytes() == stored
     assert os.listdir(path.parent) == ["file.bin"]
 
 
-def test_a_previous_file_is_replaced_and_not_written_into(tmp_path):
+def test_a_reader_of_the_previous_file_is_not_disturbed(tmp_path):
     path = tmp_path / "file"
     path.write_text("previous, and longer than the new one")
     with path.open() as reader:
@@ -28,7 +28,7 @@ def test_a_previous_file_is_replaced_and_not_written_into(tmp_path):
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_failure_leaves_the_previous_file_and_nothing_else(tmp_path, monkeypatch, step):
+def test_a_failure_leaves_only_the_previous_file(tmp_path, monkeypatch, step):
     path = tmp_path / "file"
     path.write_text("previous")
 
@@ -42,7 +42,7 @@ def test_a_failure_leaves_the_previous_file_and_nothing_else(tmp_path, monkeypat
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_an_interruption_leaves_the_previous_file_too(tmp_path, monkeypatch):
+def test_an_interruption_leaves_no_partial_file(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_text("previous")
 
@@ -55,7 +55,7 @@ def test_an_interruption_leaves_the_previous_file_too(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_content_is_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
+def test_content_is_synced_before_the_rename(tmp_path, monkeypatch):
     order = []
     real = {"fsync": os.fsync, "replace": os.replace}
     for name, function in real.items():
@@ -65,7 +65,7 @@ def test_content_is_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
-def test_others_may_read_what_the_umask_lets_them(tmp_path, mask, mode):
+def test_file_mode_follows_the_umask(tmp_path, mask, mode):
     previous = os.umask(mask)
     try:
         write_atomically(tmp_path / "file", "new")
@@ -75,8 +75,16 @@ def test_others_may_read_what_the_umask_lets_them(tmp_path, mask, mode):
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
 
 
-def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path):
+def test_only_partial_files_are_removed(tmp_path):
     for name in (f".state.x1{PARTIAL}", f"notes{PARTIAL}", ".hidden", "state"):
         (tmp_path / name).write_text("")
     remove_partial(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".hidden", f"notes{PARTIAL}", "state"]
+
+
+def test_files_that_belong_together_are_written_together(tmp_path):
+    write_all_atomically({tmp_path / "a": "a", tmp_path / "b": b"b"})
+    assert (tmp_path / "a").read_text() + (tmp_path / "b").read_text() == "ab"
+    with pytest.raises(OSError):  # noqa: PT011 - its errno differs between systems
+        write_all_atomically({tmp_path / "a": "new", tmp_path / "a" / "c": "new"})
+    assert (tmp_path / "a").read_text() == "a"
