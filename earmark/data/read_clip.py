@@ -17,7 +17,7 @@ from earmark.audio import load_audio, load_piece
 from earmark.data.hdf5 import read_member
 from earmark.data.manifest import Clip
 from earmark.data.shards.index import read_range
-from earmark.data.shards.storage import read_array, read_array_piece
+from earmark.data.shards.shard_files import read_array, read_array_piece
 from earmark.errors import AudioError
 
 

@@ -52,7 +52,7 @@ class Size:
         stored: What its weights are stored in.
         parameters: None where PyTorch is not installed or the network is not in the registry.
         macs: Multiply-accumulate operations of a window; None likewise.
-        maps_kb: The most that its feature maps take, calculated (:mod:`earmark.evaluation.complexity`);
+        maps_kb: The most that its feature maps take, calculated (:mod:`earmark.evaluation.complexity.model_cost`);
             None likewise.
         sha256: Of the files.
     """
@@ -137,7 +137,7 @@ def size_of(model: str) -> Size:
     hashes = tuple(file_hash(path) for path in files)
     try:
         with extra("counting parameters", "train"):
-            from earmark.evaluation.complexity import complexity
+            from earmark.evaluation.complexity.model_cost import complexity
     except MissingExtraError:
         return Size(size, stored, sha256=hashes)
     cost = complexity(model, infos[0].window_s).cost

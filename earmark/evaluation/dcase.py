@@ -21,7 +21,7 @@ from earmark.evaluation.predictions import Answers
 from earmark.model_file.info import ModelInfo
 
 if TYPE_CHECKING:
-    from earmark.evaluation.complexity import Complexity  # which needs PyTorch
+    from earmark.evaluation.complexity.model_cost import Complexity  # which needs PyTorch
 
 BITS = 16
 """Of a parameter, in the size that is stated."""

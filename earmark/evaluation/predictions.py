@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from earmark.data.manifest import Clip
 from earmark.data.read_clip import read_clip
 from earmark.errors import DataError, EarmarkError
-from earmark.inference.tagger import Result, Tagger
+from earmark.inference.result import Result
+from earmark.inference.tagger import Tagger
 
 Scores = NDArray[np.float32]
 Way = Literal["tagger", "windows", "whole", "center"]
@@ -139,11 +140,11 @@ def answer(
 def _hear(tagger: Tagger, clip: Clip, way: Way) -> Result:
     pooling: Literal["mean"] | None = "mean" if way == "windows" else None
     if way in ("tagger", "windows") and clip.member is None:
-        return tagger.tag(clip.path, over_windows=pooling)
+        return tagger.tag(clip.path, pooling=pooling)
     rate = tagger.sample_rate
     waveform = read_clip(clip, rate)
     if way in ("tagger", "windows"):
-        return tagger.tag(waveform, rate, over_windows=pooling)
+        return tagger.tag(waveform, rate, pooling=pooling)
     if way == "center":
         length = round(tagger.info.window_s * rate)
         return tagger.tag(waveform[max(0, (len(waveform) - length) // 2) :][:length], rate)

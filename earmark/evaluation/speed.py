@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from earmark.errors import ModelError
-from earmark.inference.engines import PRECISIONS, Engine, usable
+from earmark.inference.engines import PRECISIONS, Engine, installed_engines
 from earmark.inference.tagger import Tagger
 
 CLIP_S = 10.0
@@ -94,7 +94,7 @@ def settings_of(
         threads: Numbers of threads.
         engines: Engine -> precisions; by default those that are :func:`~earmark.inference.engines.usable`.
     """
-    known = usable() if engines is None else engines
+    known = installed_engines() if engines is None else engines
     return [
         Setting(model, engine, precision, number)  # type: ignore[arg-type]
         for number in threads

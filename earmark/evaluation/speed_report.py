@@ -43,9 +43,9 @@ def summary(speeds: Mapping[Setting, Speed], model: str, what: str) -> str:
 def _hints(speeds: Mapping[Setting, Speed]) -> list[str]:
     best = fastest(speeds)
     lines = [f"fastest here: {best.options}"]
-    if best.precision != "f32":
-        exact = fastest({one: speed for one, speed in speeds.items() if one.precision == "f32"})
-        lines.append(f"fastest here in f32: {exact.options}")
+    if best.precision != "fp32":
+        exact = fastest({one: speed for one, speed in speeds.items() if one.precision == "fp32"})
+        lines.append(f"fastest here in fp32: {exact.options}")
         lines.append(f"what {best.precision} costs in accuracy: earmark report {best.model} MANIFEST")
     return lines
 

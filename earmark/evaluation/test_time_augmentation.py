@@ -128,7 +128,7 @@ def mask_value(info: ModelInfo, weights: Mapping[str, Floats]) -> float | Floats
         )
     names = [FIRST_NORM + name for name in ("running_mean", "bias", "running_var", "weight")]
     if not any(name in weights for name in names):
-        return front_end.neutral
+        return front_end.mask_value
     if info.arguments.get("fused", False):  # its statistics are in its weights
         still = np.zeros(front_end.n_mels, np.float32)
         weights = {names[0]: still, names[2]: still + np.float32(1 - _EPSILON), **weights}

@@ -18,7 +18,7 @@ from earmark.data.hdf5 import _opened, read_member, read_table
 from earmark.data.manifest import Clip
 from earmark.data.read_clip import read_clip
 from earmark.errors import AudioError, DataError, MissingExtraError
-from earmark.evaluation.predict import clip_windows
+from earmark.evaluation.network_predictions import clip_windows
 from earmark.model_file.labels import label_set
 
 RATE = 32000

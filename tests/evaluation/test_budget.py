@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from earmark.errors import ModelError
-from earmark.evaluation.budget import BUDGETS, Budget, parse_budget, use
-from earmark.evaluation.complexity import complexity
+from earmark.evaluation.complexity.budget import BUDGETS, Budget, budget_use, parse_budget
+from earmark.evaluation.complexity.model_cost import complexity
 from earmark.model_file.onnx_file import read_model_file, weight_bytes
 from earmark.models import create_model
 from earmark.models.checkpoint import save_checkpoint
@@ -48,7 +48,7 @@ def test_what_is_no_budget_is_answered_with_what_is_one(text: str) -> None:
 
 def test_cnn6_60k_keeps_to_its_own_year_only(shared: Path, info, tmp_path: Path) -> None:
     from earmark.export.fuse import fuse, fused_record
-    from earmark.features.front_end import SP4ASC
+    from earmark.features.presets import SP4ASC
 
     network = create_model("cnn6_60k", num_classes=10)
     network.load_state_dict(load_file(shared / "golden" / "sp4asc" / "cnn6_60k_mixup.safetensors"))
@@ -57,16 +57,16 @@ def test_cnn6_60k_keeps_to_its_own_year_only(shared: Path, info, tmp_path: Path)
     )
     path = tmp_path / "scenes.safetensors"
     save_checkpoint(path, fuse(network), fused_record(scenes).changed(precision="fp16"))
-    fine = use(BUDGETS["dcase2021"], complexity(str(path)))
+    fine = budget_use(BUDGETS["dcase2021"], complexity(str(path)))
     assert (fine.parameters, fine.exceeded) == (62_473, ()), "one of them is zero in fp16"
-    slow = use(BUDGETS["dcase2022"], complexity(str(path), 1.0))
+    slow = budget_use(BUDGETS["dcase2022"], complexity(str(path), 1.0))
     assert (slow.parameters, slow.size) == (62_474, 124_948)
     assert slow.size / 1024 == pytest.approx(122.02, abs=0.005)
     assert len(slow.exceeded) == 1
-    assert "million operations for 1 s, 30 allowed" in slow.exceeded[0]
+    assert "million operations for 1 s (limit 30)" in slow.exceeded[0]
     save_checkpoint(path, fuse(network), fused_record(scenes))
-    assert use(BUDGETS["dcase2021"], complexity(str(path))).exceeded == (
-        "249,896 bytes of parameters, 131,072 allowed",
+    assert budget_use(BUDGETS["dcase2021"], complexity(str(path))).exceeded == (
+        "249,896 bytes of parameters (limit 131,072)",
     )
 
 
@@ -77,7 +77,7 @@ def test_zeros_are_free_where_the_budget_says_so(exported, info, tmp_path: Path)
     path = tmp_path / "a.safetensors"
     save_checkpoint(path, network, info)
     counted = [
-        use(Budget("", non_zero=free), complexity(str(path), 1.0)).parameters for free in (False, True)
+        budget_use(Budget("", non_zero=free), complexity(str(path), 1.0)).parameters for free in (False, True)
     ]
     zeros = sum(int((parameter == 0).sum()) for parameter in network.parameters())
     assert counted[0] - counted[1] == zeros >= 10 * 96
@@ -86,6 +86,6 @@ def test_zeros_are_free_where_the_budget_says_so(exported, info, tmp_path: Path)
 def test_the_size_of_8_bits_is_that_of_the_file(toy_model: Path) -> None:
     content, _ = read_model_file(toy_model)
     size = weight_bytes(content)
-    used = use(Budget("", size=1), complexity(str(toy_model), 1.0))
+    used = budget_use(Budget("", size=1), complexity(str(toy_model), 1.0))
     assert used.size == 4 * used.parameters
     assert 0.95 * used.size < size < len(content)

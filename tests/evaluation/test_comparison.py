@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "siren_and_bell.ogg"
 
 
-def line(model: str, clip_s: float, accuracy: float | None, precision: str = "f32") -> Line:
+def line(model: str, clip_s: float, accuracy: float | None, precision: str = "fp32") -> Line:
     scores = (
         {} if accuracy is None else {"clips": 8, "accuracy": accuracy, "log_loss": 0.5, "binary_brier": 0.1}
     )
@@ -31,7 +31,7 @@ def test_the_fastest_that_is_good_enough_is_shipped() -> None:
     assert comparison.to_ship(lines) is lines[1]
     assert comparison.to_ship([replace(one, scores={}) for one in lines]).setting.model == "c.onnx"
     assert (
-        "b with --engine openvino --precision f32 --threads 1, the fastest within 0.005 of the best score"
+        "b with --engine openvino --precision fp32 --threads 1, the fastest within 0.005 of the best score"
         in (comparison.summary(lines))
     )
 
@@ -80,7 +80,7 @@ def test_a_report_is_written_and_printed(
     assert told["manifest"]["path"] == str(manifest)
     assert only["clip_s"] > 0
     assert only["peak_bytes"] > 30e6
-    assert f"ship (*): {registry.DEFAULT} with --engine onnx --precision f32 --threads 1" in printed
+    assert f"ship (*): {registry.DEFAULT} with --engine onnx --precision fp32 --threads 1" in printed
     assert "| accuracy |" in (out / "report.md").read_text()
     pytest.importorskip("matplotlib", reason="earmark[plot] is not installed")
     assert (out / "tradeoff.png").read_bytes().startswith(b"\x89PNG")
@@ -97,7 +97,7 @@ def test_bench_measures_what_is_installed(run, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     code, printed, error = run("bench", "--threads", 1, "--rounds", 1)
     assert (code, error) == (0, "")
-    assert "fastest here: --engine onnx --precision f32 --threads 1" in printed
+    assert "fastest here: --engine onnx --precision fp32 --threads 1" in printed
     code, printed, _ = run("bench", "--threads", 1, "--rounds", 1, "--json", "--clip", EXAMPLE)
     told = json.loads(printed)
     assert told["clip"] == str(EXAMPLE)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from earmark.cli import main
 from earmark.errors import AudioError, ModelError
-from earmark.evaluation.complexity import complexity, measure
+from earmark.evaluation.complexity.model_cost import complexity
+from earmark.evaluation.complexity.network_cost import measure
 from earmark.hub.registry import published
 from earmark.model_file.info import ModelInfo
 from earmark.models import Network, Output, architectures, create_model

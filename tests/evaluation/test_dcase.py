@@ -9,7 +9,7 @@ from test_evaluation import SP4ASC, scenes
 
 from earmark.data.manifest import Clip
 from earmark.errors import DataError
-from earmark.evaluation.complexity import complexity
+from earmark.evaluation.complexity.model_cost import complexity
 from earmark.evaluation.dcase import meta_yaml, output_table, require_exclusive
 from earmark.evaluation.evaluation import judge
 from earmark.evaluation.predictions import Answers

@@ -12,7 +12,7 @@ from earmark.errors import DataError, ModelError
 from earmark.evaluation import metrics
 from earmark.evaluation.evaluation import evaluate, groups_of, judge
 from earmark.evaluation.predictions import Answers, answer, choose, require_labels
-from earmark.features.front_end import EFFICIENTAT
+from earmark.features.presets import EFFICIENTAT
 from earmark.inference.tagger import Tagger
 from earmark.model_file.info import ModelInfo
 
@@ -48,7 +48,7 @@ def ear():
 
 @pytest.fixture
 def tagger(ear, info):
-    return Tagger.around(ear, info.changed(threshold=None))
+    return Tagger(ear, info.changed(threshold=None))
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def read(clip: Clip) -> np.ndarray:
 
 @pytest.mark.parametrize("task", ["multi_label", "single_label"])
 def test_ways_to_hear_a_clip(ear, info, clips, task):
-    tagger = Tagger.around(ear, info.changed(task=task))
+    tagger = Tagger(ear, info.changed(task=task))
     as_tagged = answer(tagger, clips).scores
     over_windows = answer(tagger, clips, "windows").scores
     for clip, tagged, mean in zip(clips, as_tagged, over_windows, strict=True):
@@ -112,7 +112,7 @@ def test_an_answer_that_is_no_number_is_no_answer(info, clips):
         def run(self, names, inputs):
             return [np.full((1, 2), np.nan, np.float32), np.zeros((1, 96), np.float32)]
 
-    found = answer(Tagger.around(Broken(), info), clips[:1])
+    found = answer(Tagger(Broken(), info), clips[:1])
     assert not found.clips
     assert "0.wav: the model's answer is not a number" in found.failed[0][1]
 
@@ -120,7 +120,7 @@ def test_an_answer_that_is_no_number_is_no_answer(info, clips):
 def test_what_no_single_waveform_can_be_cut_for_is_said_first(ear, info, clips):
     info = info.changed(further_front_ends=(EFFICIENTAT,))
     with pytest.raises(ModelError, match="hear at 8000 and 32000 Hz"):
-        answer(Tagger.around(ear, info), clips, "whole")
+        answer(Tagger(ear, info), clips, "whole")
     assert not ear.frames
 
 

@@ -14,10 +14,10 @@ from sklearn.linear_model import LogisticRegression
 from earmark.data.manifest import Clip
 from earmark.errors import DataError
 from earmark.evaluation import metrics
-from earmark.evaluation.calibration import Evidence, fit, require_classes
-from earmark.evaluation.calibration_report import entered, in_markdown, summary, warnings, write_calibration
-from earmark.evaluation.cross_fit import calibrate, parts_of, require_parts
-from earmark.evaluation.thresholds import Target, thresholds_for
+from earmark.evaluation.calibration.cross_fit import calibrate, parts_of, require_parts
+from earmark.evaluation.calibration.fit import Evidence, fit, require_classes
+from earmark.evaluation.calibration.report import entered, in_markdown, summary, warnings, write_calibration
+from earmark.evaluation.calibration.thresholds import Target, thresholds_for
 from earmark.model_file.calibration import Isotonic, Platt, Temperature
 
 LABELS = ("dog", "rain", "bell")

@@ -10,9 +10,9 @@ import torch
 from toy import FRONT_END
 
 from earmark.data.manifest import Clip
-from earmark.evaluation.predict import clip_windows, cut, predict
+from earmark.evaluation.network_predictions import clip_windows, cut, predict
 from earmark.inference.load import load
-from earmark.models.log_mel import LogMel
+from earmark.models.log_mel import TorchLogMel
 
 RATE, LENGTH = 8000, 4000
 
@@ -102,7 +102,7 @@ def windows_of(counts):
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 @pytest.mark.parametrize("task", ["multi_label", "single_label"])
 def test_windows_become_the_scores_of_their_clip(task, batch_size):
-    counts, log_mel, network = (1, 4, 2), LogMel(FRONT_END), Loudness().train()
+    counts, log_mel, network = (1, 4, 2), TorchLogMel(FRONT_END), Loudness().train()
     windows = windows_of(counts)
     scores = predict(network, log_mel, iter(windows), task, batch_size)
     assert sum(network.batches) == 7
@@ -119,7 +119,7 @@ def test_windows_become_the_scores_of_their_clip(task, batch_size):
 
 
 def test_windows_of_one_length_share_a_pass():
-    log_mel, network = LogMel(FRONT_END), Loudness()
+    log_mel, network = TorchLogMel(FRONT_END), Loudness()
     lengths = (4000, 4000, 4000, 3000, 5000, 5000)
     generator = np.random.default_rng(2)
     windows = [
@@ -135,7 +135,7 @@ def test_windows_of_one_length_share_a_pass():
 def test_the_tagger_says_the_same(exported, paths):
     network, model_file = exported
     windows = clip_windows(as_clips(paths), RATE, LENGTH, "repeat")
-    scores = predict(network, LogMel(FRONT_END), windows, "multi_label")
+    scores = predict(network, TorchLogMel(FRONT_END), windows, "multi_label")
     tagger = load(model_file, threads=1)
     for path, wanted in zip(paths, scores, strict=True):
         np.testing.assert_allclose(tagger.tag(path).scores, wanted, rtol=0, atol=1e-4)

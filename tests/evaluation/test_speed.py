@@ -14,8 +14,8 @@ from earmark.evaluation.speed import Setting, Speed
 from earmark.evaluation.speed_report import summary, to_dict
 from earmark.hub import registry
 
-ENGINES = {"onnx": ("f32",), "openvino": ("f32", "bf16")}
-SECONDS = {("onnx", "f32"): 0.040, ("openvino", "f32"): 0.050, ("openvino", "bf16"): 0.016}
+ENGINES = {"onnx": ("fp32",), "openvino": ("fp32", "bf16")}
+SECONDS = {("onnx", "fp32"): 0.040, ("openvino", "fp32"): 0.050, ("openvino", "bf16"): 0.016}
 CLIP = Path("clip.wav")
 
 
@@ -79,7 +79,7 @@ def test_onnx_runtime_in_float32_is_what_others_are_compared_with() -> None:
     assert [one for one in settings if one.model == "a" and one.threads == 1] == [
         Setting("a", engine, precision, 1) for engine, precision in SECONDS
     ]
-    assert settings[0] == Setting("a", "onnx", "f32", 1)
+    assert settings[0] == Setting("a", "onnx", "fp32", 1)
     assert len(settings) == len(set(settings)) == 12
 
 
@@ -94,7 +94,7 @@ def test_numbers_of_threads_end_with_the_cores(
 def test_words_name_the_fastest_and_the_fastest_that_is_exact(measured) -> None:
     text = summary(measured[0], "some", "20 s of noise")
     assert "fastest here: --engine openvino --precision bf16 --threads 2" in text
-    assert "fastest here in f32: --engine onnx --precision f32 --threads 2" in text
+    assert "fastest here in fp32: --engine onnx --precision fp32 --threads 2" in text
     assert "earmark report some MANIFEST" in text
     told = json.loads(json.dumps(to_dict(measured[0], "noise")))
     assert told["fastest"] == {"model": "some", "engine": "openvino", "precision": "bf16", "threads": 2}
@@ -119,7 +119,7 @@ def test_the_recording_is_what_it_says(tmp_path: Path) -> None:
 def test_peak_memory_is_that_of_a_fresh_process(tmp_path: Path) -> None:
     speed.write_noise(tmp_path / "noise.wav", 1.0)
     ballast = np.ones(400_000_000, np.int8)  # what this process holds must not count
-    setting = Setting(registry.DEFAULT, "onnx", "f32", 1)
+    setting = Setting(registry.DEFAULT, "onnx", "fp32", 1)
     assert 30e6 < speed.peak_bytes(setting, tmp_path / "noise.wav") < 300e6
     assert ballast.all()
     with pytest.raises(ModelError, match=r"nowhere\.wav"):

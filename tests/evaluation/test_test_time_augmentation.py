@@ -20,8 +20,8 @@ from earmark.evaluation.test_time_augmentation import (
     mask_value,
     mean_logits,
 )
-from earmark.features.front_end import EFFICIENTAT, SP4ASC
 from earmark.features.learned import LEAF
+from earmark.features.presets import EFFICIENTAT, SP4ASC
 from earmark.inference.torch_session import NetworkSession
 from earmark.model_file.info import ModelInfo
 from earmark.model_file.onnx_file import read_model_file, read_weights
@@ -150,7 +150,7 @@ def test_a_first_norm_turns_the_value_into_zero():
 
 
 def test_other_networks_are_masked_with_what_training_masks_with():
-    assert mask_value(RECORD.changed(front_end=EFFICIENTAT), {}) == EFFICIENTAT.neutral == 0.9
+    assert mask_value(RECORD.changed(front_end=EFFICIENTAT), {}) == EFFICIENTAT.mask_value == 0.9
 
 
 def test_the_record_may_say_what_the_network_was_trained_with():

@@ -6,7 +6,7 @@ from sklearn import metrics as oracle
 
 from earmark.errors import DataError
 from earmark.evaluation import metrics
-from earmark.evaluation.thresholds import Target, thresholds_for
+from earmark.evaluation.calibration.thresholds import Target, thresholds_for
 
 
 def clips(seed: int, count: int = 40):

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from earmark.audio.find import SUFFIXES
-from earmark.data.corpora.layout import require, text_lines
+from earmark.data.corpora.checks import require, text_lines
 from earmark.data.manifest import Clip
 from earmark.errors import DataError
 from earmark.model_file.labels import label_set

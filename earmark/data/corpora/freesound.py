@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from earmark.data.corpora.layout import complete, known, require, require_one, table, text_lines, whole
+from earmark.data.corpora.checks import complete, known, require, require_one, table, text_lines, whole
 from earmark.data.hdf5 import read_table, unpack_labels
 from earmark.data.manifest import Clip
 from earmark.errors import DataError

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from earmark.data.corpora.layout import complete, known, require, table, text_lines
+from earmark.data.corpora.checks import complete, known, require, table, text_lines
 from earmark.data.hdf5 import read_table
 from earmark.data.manifest import Clip
 from earmark.errors import DataError

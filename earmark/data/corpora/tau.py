@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from earmark.data.corpora.layout import complete, known, require, table
+from earmark.data.corpora.checks import complete, known, require, table
 from earmark.data.manifest import Clip
 from earmark.errors import DataError
 from earmark.model_file.labels import label_set

@@ -21,9 +21,9 @@ from earmark.audio.encode import SUFFIXES, Codec, encode, is_encoded, to_int16
 from earmark.data.manifest import Clip
 from earmark.data.read_clip import read_clip, recording
 from earmark.data.shards.index import ShardIndex, index_path, probes
-from earmark.data.shards.storage import ArrayShard, Shard, TarShard
+from earmark.data.shards.shard_files import ArrayShard, Shard, TarShard
 from earmark.errors import DataError, EarmarkError
-from earmark.model_file.atomic import replacing
+from earmark.model_file.atomic import atomic_writer
 
 Stored = Codec | Literal["pcm"]
 
@@ -72,7 +72,7 @@ def make_part(part: Part) -> Path:
     index_path(part.shard).unlink(missing_ok=True)
     columns: dict[str, list[int]] = {name: [] for name in ("rows", "offsets", "sizes", "samples", "checks")}
     bad: list[tuple[int, str]] = []
-    with replacing(part.shard) as stream:
+    with atomic_writer(part.shard) as stream:
         shard: Shard = ArrayShard(stream) if part.stored == "pcm" else TarShard(stream, SUFFIXES[part.stored])
         for row, (clip, key) in enumerate(zip(part.clips, part.keys, strict=True), start=part.first):
             try:

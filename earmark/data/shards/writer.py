@@ -26,11 +26,11 @@ from typing import Any
 
 from earmark.audio.encode import Codec, check_rate
 from earmark.data.manifest import Clip, label_set
-from earmark.data.shards.hdf5 import write_hdf5
+from earmark.data.shards.hdf5_writer import write_hdf5
 from earmark.data.shards.index import ShardIndex, find_index, index_path
-from earmark.data.shards.layout import BAD, HDF5, HEADING, TABLE, Format, Heading, check, read_heading, table
+from earmark.data.shards.pack import BAD, HDF5, HEADING, TABLE, Format, Heading, check, read_heading, table
 from earmark.data.shards.shard_job import Part, Stored, facts_of, make_part
-from earmark.data.shards.storage import keys_of
+from earmark.data.shards.shard_files import keys_of
 from earmark.errors import DataError
 from earmark.model_file.atomic import remove_partial, write_atomically
 

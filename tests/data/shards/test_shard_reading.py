@@ -17,8 +17,8 @@ from earmark.data.dataset import ClipDataset
 from earmark.data.manifest import clips_hash, read_manifest
 from earmark.data.read_clip import read_clip, read_piece
 from earmark.data.shards.index import find_index, index_path
-from earmark.data.shards.layout import check, load_pack, read_heading, table_of
-from earmark.data.shards.storage import stream_shard
+from earmark.data.shards.pack import check, load_pack, read_heading, table_of
+from earmark.data.shards.shard_files import stream_shard
 from earmark.data.shards.writer import Packing, pack
 from earmark.errors import AudioError, DataError
 

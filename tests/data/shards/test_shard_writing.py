@@ -23,7 +23,7 @@ from earmark.data.manifest import Clip
 from earmark.data.read_clip import read_clip
 from earmark.data.shards import writer
 from earmark.data.shards.index import find_index
-from earmark.data.shards.layout import load_pack, require_same_labels
+from earmark.data.shards.pack import load_pack, require_same_labels
 from earmark.data.shards.writer import Packing, pack
 from earmark.errors import AudioError, DataError
 from earmark.model_file.labels import label_set

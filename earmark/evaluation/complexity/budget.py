@@ -1,4 +1,4 @@
-"""What a model may cost, and whether it keeps to it.
+"""Budgets of parameters and operations, such as those of DCASE, and whether a model keeps them.
 
 Source: the rules of DCASE, task 1. In 2021 the non-zero parameters of a system took at most 128 kB, which the
 rules compute as 32,768 numbers of 32 bits; from 2022 to 2025 its parameters took at most 128 kB, zeros among
@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from earmark.errors import ModelError
-from earmark.evaluation.complexity import Complexity
+from earmark.evaluation.complexity.model_cost import Complexity
 from earmark.hub import registry
 from earmark.model_file.info import Precision
 from earmark.model_file.onnx_file import read_model_file, weight_bytes
@@ -24,6 +23,7 @@ from earmark.models.checkpoint import load_checkpoint
 BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "int8": 8}
 _SIZES = {"B": 1, "kB": 1000, "MB": 1000**2, "KiB": 1024, "MiB": 1024**2}
 _COUNTS = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3}
+_UNITS: dict[str, dict[str, int]] = {"params": _SIZES | _COUNTS, "macs": _COUNTS, "seconds": {"": 1}}
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,11 @@ class Budget:
     Args:
         name: As it was asked for.
         size: Bytes of all parameters.
-        parameters: Their number.
+        parameters: Number of parameters.
         macs: Multiply-accumulate operations.
-        seconds: Length of the clip that those are counted for; None: as asked for, or the model's window.
-        non_zero: Whether parameters of zero are free.
+        seconds: Length of the clip that the operations are counted for; None: as asked for, or the model's
+            window.
+        non_zero: Whether parameters of zero do not count.
     """
 
     name: str
@@ -69,33 +70,28 @@ def parse_budget(text: str) -> Budget:
         return BUDGETS[text]
     limits: dict[str, float] = {}
     for part in text.split(","):
-        found = re.fullmatch(r"\s*(params|macs|seconds)\s*=\s*([0-9.]+)\s*([A-Za-z]*)\s*", part)
-        name, unit = (found[1], found[3]) if found else ("", "")
-        units = {"params": _SIZES | _COUNTS, "macs": _COUNTS, "seconds": {"": 1}}.get(name, {})
-        try:
-            value = float(found[2]) * units[unit] if found else 0.0
-        except (KeyError, ValueError):
-            value = 0.0
-        if not value > 0:
+        found = re.fullmatch(r"\s*(params|macs|seconds)\s*=\s*(\d+\.?\d*|\.\d+)\s*([A-Za-z]*)\s*", part)
+        unit = _UNITS[found[1]].get(found[3]) if found else None
+        if found is None or unit is None or not float(found[2]):
             raise ModelError(
-                f"there is no budget {part.strip()!r}: give limits such as params=128kB,macs=30M,seconds=1, "
+                f"{part.strip()!r} is not a budget: give limits such as params=128kB,macs=30M,seconds=1, "
                 f"or one of {', '.join(BUDGETS)}"
             )
-        limits["size" if name == "params" and unit in _SIZES else name] = value
-    if "params" in limits:
-        limits["parameters"] = limits.pop("params")
+        is_size = found[1] == "params" and found[3] in _SIZES
+        field = {"params": "size" if is_size else "parameters"}.get(found[1], found[1])
+        limits[field] = float(found[2]) * unit
     return Budget(text, **limits)  # type: ignore[arg-type]  # none of them is non_zero
 
 
 @dataclass(frozen=True)
-class Use:
-    """What a model takes of a budget.
+class BudgetUse:
+    """How much of a budget a model uses.
 
     Args:
         budget: The budget.
-        parameters: How many it has, zeros left out where they are free.
+        parameters: Number of parameters, without zeros where the budget does not count them.
         size: Bytes that they take.
-        macs: Its multiply-accumulate operations.
+        macs: Multiply-accumulate operations.
         seconds: Length of the clip that those are counted for.
     """
 
@@ -107,7 +103,7 @@ class Use:
 
     @property
     def exceeded(self) -> tuple[str, ...]:
-        """The limits that are not kept, in words."""
+        """A text for each limit that is exceeded."""
         budget, million = self.budget, 1e6
         checked = [
             (self.size, budget.size, 1, "bytes of parameters"),
@@ -115,13 +111,13 @@ class Use:
             (self.macs, budget.macs, million, f"million operations for {self.seconds:g} s"),
         ]
         return tuple(
-            f"{used / unit:,.10g} {what}, {limit / unit:,.10g} allowed"
+            f"{used / unit:,.10g} {what} (limit {limit / unit:,.10g})"
             for used, limit, unit, what in checked
             if limit is not None and used > limit
         )
 
     def summary(self) -> str:
-        """For people, in a line."""
+        """One line of text."""
         if self.exceeded:
             return f"Budget {self.budget.name}: exceeded by {'; '.join(self.exceeded)}."
         return (
@@ -130,21 +126,20 @@ class Use:
         )
 
 
-def use(budget: Budget, answer: Complexity) -> Use:
-    """What a model takes of a budget.
+def budget_use(budget: Budget, complexity: Complexity) -> BudgetUse:
+    """Computes how much of a budget a model uses.
 
     Args:
         budget: The budget.
-        answer: What :func:`earmark.evaluation.complexity.complexity` says of the model, for a clip of as many
-            seconds as the budget says.
+        complexity: Of the model, for a clip as long as the budget says.
 
     Returns:
-        Of a model file of 8 bits, the size is that of the file's weights, scales and biases among them;
-        otherwise that of the parameters in the model's own precision, 32 bits where there is no file. Zeros
-        are known, and free where the budget says so, of checkpoints only.
+        For an int8 model file, the size is that of the file's weights, scales and biases; otherwise that of
+        the parameters in the model's own precision, 32 bits where there is no file. Zeros are counted in
+        checkpoints only.
     """
-    parameters, size = answer.cost.parameters, None
-    path = registry.look(answer.name)
+    parameters, size = complexity.cost.parameters, None
+    path = registry.look(complexity.name)
     precision: Precision = "fp32"
     if path is not None and path.suffix == ".safetensors":
         network, info = load_checkpoint(path)
@@ -152,13 +147,8 @@ def use(budget: Budget, answer: Complexity) -> Use:
         if budget.non_zero:
             parameters = sum(int(one.count_nonzero()) for one in network.parameters())
     elif path is not None:
-        content, info = read_model_file(Path(path))
+        content, info = read_model_file(path)
         precision = info.precision
         size = weight_bytes(content) if precision == "int8" else None
-    return Use(
-        budget,
-        parameters,
-        parameters * BITS[precision] / 8 if size is None else size,
-        answer.cost.macs,
-        answer.seconds,
-    )
+    size = parameters * BITS[precision] / 8 if size is None else size
+    return BudgetUse(budget, parameters, size, complexity.cost.macs, complexity.seconds)

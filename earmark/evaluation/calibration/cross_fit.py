@@ -17,9 +17,9 @@ from earmark.data.manifest import Clip
 from earmark.data.splits import deal
 from earmark.errors import DataError
 from earmark.evaluation import metrics
-from earmark.evaluation.calibration import Evidence, fit, require_classes
+from earmark.evaluation.calibration.fit import Evidence, fit, require_classes
+from earmark.evaluation.calibration.thresholds import Target, Thresholds, thresholds_for
 from earmark.evaluation.evaluation import Values, one_class_a_clip
-from earmark.evaluation.thresholds import Target, Thresholds, thresholds_for
 from earmark.model_file.calibration import METHODS, Calibration, Method
 from earmark.model_file.info import ModelInfo, Task
 
@@ -129,7 +129,7 @@ def calibrate(
         lowest: No threshold lies below this.
 
     Raises:
-        DataError: As :func:`~earmark.evaluation.calibration.fit` does.
+        DataError: As :func:`~earmark.evaluation.calibration.fit.fit` does.
     """
     method = method or METHODS[evidence.task][0]
     calibration = fit(method, evidence)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from earmark.data.manifest import Clip, targets
 from earmark.data.shards.index import read_range
-from earmark.data.shards.layout import names_hash
+from earmark.data.shards.pack import names_hash
 from earmark.errors import extra
-from earmark.model_file.atomic import replacing
+from earmark.model_file.atomic import atomic_writer
 from earmark.model_file.labels import label_set
 
 _SHORTEST_NAME = 20
@@ -39,7 +39,7 @@ def write_hdf5(
         places: Shard of each clip, and its place there.
 
     Returns:
-        SHA-256 of the names, see :func:`~earmark.data.shards.layout.names_hash`.
+        SHA-256 of the names, see :func:`~earmark.data.shards.pack.names_hash`.
 
     Raises:
         AudioError: If a shard is damaged.
@@ -52,7 +52,7 @@ def write_hdf5(
     names = [f"{prefix}{clip.id}.mp3" for clip in clips]
     stored = [name.encode() for name in names]
     width = max(_SHORTEST_NAME, *map(len, stored))
-    with replacing(path) as stream, h5py.File(stream.name, "w", locking=False) as file:
+    with atomic_writer(path) as stream, h5py.File(stream.name, "w", locking=False) as file:
         file.create_dataset("audio_name", data=np.array(stored, f"S{width}"))
         recordings = file.create_dataset("mp3", (len(clips),), h5py.vlen_dtype(np.uint8))
         for row, place in enumerate(places):

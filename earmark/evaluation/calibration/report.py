@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from earmark.errors import MissingExtraError, extra
-from earmark.evaluation.calibration import logit
-from earmark.evaluation.cross_fit import Calibrated
+from earmark.evaluation.calibration.cross_fit import Calibrated
+from earmark.evaluation.calibration.fit import logit
 from earmark.evaluation.report import DECIMALS, aligned, markdown_table
 from earmark.model_file.atomic import write_atomically
 from earmark.model_file.calibration import Platt, calibration_to_dict
