@@ -40,7 +40,7 @@ def noise(tmp_path: Path) -> Path:
 
 def test_results_are_rolled_up_in_every_window(dogs_and_cats: Path, noise: Path) -> None:
     result = earmark.load(dogs_and_cats).tag(noise)
-    rolled = result.rolled_up()
+    rolled = result.filter(rollup=True)
     assert rolled.labels == rollup_labels(("Bark", "Purr"))
     assert len(rolled.windows) == len(result.windows) == 3
     for before, after in zip(result.windows, rolled.windows, strict=True):
@@ -55,12 +55,12 @@ def test_results_are_rolled_up_in_every_window(dogs_and_cats: Path, noise: Path)
 
 def test_results_of_some_labels(dogs_and_cats: Path, noise: Path) -> None:
     result = earmark.load(dogs_and_cats).tag(noise)
-    some = result.rolled_up().only("animal,bark")
+    some = result.filter("animal,bark", rollup=True)
     assert some.labels == ("Bark", "Animal")
     assert {tag for tag in some.tags if tag.label == "Bark"} == {t for t in result.tags if t.label == "Bark"}
-    assert result.only(["Purr"]).only("Purr").labels == ("Purr",)
+    assert result.filter(["Purr"]).filter("Purr").labels == ("Purr",)
     with pytest.raises(ModelError, match="'Animal'"):
-        result.only("Animal")
+        result.filter("Animal")
 
 
 def test_rollup_and_only_on_the_command_line(run: Run, dogs_and_cats: Path, noise: Path) -> None:

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import soundfile
 import toy
-from test_cli import assert_one_line, run  # noqa: F401  a fixture
+from one_line import assert_one_line
 
 import earmark
 from earmark.audio import window_chunks
 from earmark.errors import ModelError
 from earmark.hub import registry
 from earmark.inference import load
-from earmark.inference.ensemble import JointSession, joined
+from earmark.inference.ensemble import JointSession, ensemble_info
 from earmark.integrations import hear
 from earmark.model_file.info import ModelInfo
 from earmark.model_file.onnx_file import read_model_file, attach_info
@@ -167,7 +167,7 @@ def test_the_record_of_an_ensemble(info) -> None:
     other = info.changed(
         name="other", front_end=HIGH, embedding_size=10, license="CC0", source="a test", card="# other\n"
     )
-    joint = joined([info, other, info])
+    joint = ensemble_info([info, other, info])
     assert (joint.name, joint.architecture) == ("toy+other+toy", "ensemble")
     assert joint.front_ends == (toy.FRONT_END, HIGH)
     assert joint.graph_inputs == ("log_mel_0", "log_mel_1")
@@ -177,8 +177,8 @@ def test_the_record_of_an_ensemble(info) -> None:
     assert joint.card.count("hört Töne") == 1
     assert "# other" in joint.card
     assert ModelInfo.from_json(joint.to_json()) == joint
-    assert joined([info, info.changed(name="b")], "ab").graph_inputs == ("log_mel",)
-    assert joined([info]) is info
+    assert ensemble_info([info, info.changed(name="b")], "ab").graph_inputs == ("log_mel",)
+    assert ensemble_info([info]) is info
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_the_record_of_an_ensemble(info) -> None:
 def test_members_that_do_not_agree_are_refused(info, changes, problem) -> None:
     other = info.changed(name="other", **changes)
     with pytest.raises(ModelError, match=f"toy and other cannot answer together: {problem}"):
-        joined([info, info, other])
+        ensemble_info([info, info, other])
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_an_ensemble_of_ensembles_takes_each_input_by_its_name(info) -> None:
             total = sum((index + 1) * inputs[name] for index, name in enumerate(sorted(inputs)))
             return [self.factor * total, self.factor * total]
 
-    inner = joined([info.changed(front_end=HIGH), info])
+    inner = ensemble_info([info.changed(front_end=HIGH), info])
     session = JointSession([Session(1.0), Session(10.0)], [info, inner])
     plain, high = np.ones((1, 2), np.float32), np.full((1, 2), 5, np.float32)
     embedding, logits = session.run(["embedding", "logits"], {"log_mel_0": plain, "log_mel_1": high})
@@ -245,7 +245,7 @@ def test_names_with_plus(tmp_path, monkeypatch) -> None:
 
 def test_every_published_member_is_fetched_first(monkeypatch) -> None:
     pulled: list[str] = []
-    monkeypatch.setattr(load, "pull", lambda name, report=None: pulled.append(name))
+    monkeypatch.setattr(load, "pull", lambda name, progress=None: pulled.append(name))
     with pytest.raises(ModelError, match="mn04_as is not on this machine yet"):
         earmark.load("mn04_as+dymn04_as")
     assert pulled == ["mn04_as", "dymn04_as"]

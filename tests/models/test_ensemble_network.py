@@ -12,7 +12,7 @@ import torch
 import toy
 from golden_weights import build_tensors, own_arguments, read_index, read_manifest, settle
 from parity import log_mel, relative
-from test_cli import assert_one_line
+from one_line import assert_one_line
 
 import earmark
 from earmark.audio import resample
@@ -25,13 +25,13 @@ from earmark.export.export import TOLERANCE, compare, export_model
 from earmark.features.learned import LEAF
 from earmark.features.presets import EFFICIENTAT
 from earmark.hub import pretrained
-from earmark.inference.ensemble import joined
+from earmark.inference.ensemble import ensemble_info
 from earmark.model_file.info import ModelInfo
 from earmark.model_file.onnx_file import read_info
 from earmark.models import Network, create_model
 from earmark.models.checkpoint import save_checkpoint
 from earmark.models.ensemble import Ensemble
-from earmark.models.waveform_network import apart, with_front_end
+from earmark.models.waveform_network import apart, attach_front_end
 
 HIGH = replace(toy.FRONT_END, sample_rate=16_000, n_mels=24, hop_length=128, f_max=6000.0)
 LEARNED = replace(LEAF, sample_rate=8000, n_mels=32, win_length=129, hop_length=80, f_max=3500)
@@ -92,7 +92,7 @@ def member(info: ModelInfo, name: str) -> tuple[Network, ModelInfo]:
     own = info.changed(name=name, **small | changes[name])
     torch.manual_seed(len(name))
     network = settle(create_model(own.architecture, num_classes=2, **own.arguments))
-    network = with_front_end(network, own.front_end).eval()
+    network = attach_front_end(network, own.front_end).eval()
     with torch.no_grad():
         output = network(*map(torch.from_numpy, given(own, 8, 0.5)))
         last = list(network.modules())[-1]
@@ -204,7 +204,7 @@ def assert_mean(answers, members, heard, tolerance=TOLERANCE) -> None:
 
 def test_a_file_that_differs_is_found(one_file) -> None:
     members, path, _ = one_file
-    joint = joined([own for _, own in members])
+    joint = ensemble_info([own for _, own in members])
     changed = copy.deepcopy([network for network, _ in members])
     inputs = [joint.front_ends.index(own.front_end) for _, own in members]
     assert compare(Ensemble(changed, inputs).eval(), path.read_bytes(), joint) <= TOLERANCE
@@ -266,7 +266,7 @@ def test_from_the_command_line(run, info, tmp_path, monkeypatch) -> None:
 
 def test_published_members_are_fetched_first(info, tmp_path, monkeypatch) -> None:
     pulled: list[str] = []
-    monkeypatch.setattr(pretrained, "pull", lambda name, report=None: pulled.append(name))
+    monkeypatch.setattr(pretrained, "pull", lambda name, progress=None: pulled.append(name))
     monkeypatch.setattr(pretrained, "pretrained", lambda name: member(info, "toy"))
     monkeypatch.setattr(joining, "export_model", lambda network, joint, path: len(joint.labels))
     assert export_ensemble.join(["mn04_as", "mn10_as"], tmp_path / "both.onnx") == 2

@@ -12,8 +12,8 @@ import refresh
 import soundfile
 import toy
 
+import earmark
 from earmark.data.manifest import Clip
-from earmark.inference.tagger import Tagger
 from earmark.model_file.info import ModelInfo
 from earmark.models.checkpoint import save_checkpoint
 from earmark.training import teach as teaching
@@ -68,7 +68,7 @@ def test_what_the_model_says_of_each_clip_is_stored(
     ids = ids_of(clips)
     stored = answers.read(answers.find(ids))
     scores = stored if option == ["--scores"] else 1 / (1 + np.exp(-stored))
-    tagger = Tagger(toy_model)
+    tagger = earmark.load(toy_model)
     for name, row in zip(ids, scores, strict=True):
         path = clips.parent / f"{name}.wav"
         if soundfile.info(path).duration <= tagger.info.window_s:  # the tagger takes the maximum of several

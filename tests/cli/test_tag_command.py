@@ -1,15 +1,15 @@
+"""``earmark tag``: formats, options, and files that cannot be tagged."""
+
 import csv
 import io
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from one_line import assert_one_line
 
 RATE = 8000
 
@@ -32,14 +32,6 @@ def run(run: Callable[..., tuple[int, str, str]], toy_model: Path):
     return call
 
 
-def assert_one_line(text: str, *parts: str) -> None:
-    assert text.startswith("earmark: ")
-    assert text.count("\n") == 1, text
-    assert "Traceback" not in text
-    for part in parts:
-        assert part in text
-
-
 def test_table(run, tmp_path: Path) -> None:
     code, out, err = run("tag", write(tmp_path / "öl.wav"))
     assert (code, err) == (0, "")
@@ -52,36 +44,36 @@ def test_table(run, tmp_path: Path) -> None:
 def test_json_has_one_entry_a_file(run, tmp_path: Path) -> None:
     paths = [write(tmp_path / name, 1.2, seed) for seed, name in enumerate(("a.wav", "b.flac", "c.ogg"))]
     code, out, _ = run("tag", *paths, "--format", "json", "--top", 1)
-    answers = json.loads(out)
+    results = json.loads(out)
     assert code == 0
-    assert [answer["path"] for answer in answers] == [str(path) for path in paths]
-    for answer in answers:
+    assert [result["path"] for result in results] == [str(path) for path in paths]
+    for result in results:
         head = {"path", "duration_s", "sample_rate", "model", "calibrated"}
-        assert set(answer) == head | {"tags", "windows", "warnings"}
-        assert [set(tag) for tag in answer["tags"]] == [{"label", "score", "start_s", "end_s"}]
-        assert answer["sample_rate"] == RATE
-        assert answer["duration_s"] == pytest.approx(1.2, abs=0.01)
-        assert [window["start_s"] for window in answer["windows"]] == [0.0, 0.5, 1.0]
+        assert set(result) == head | {"tags", "windows", "warnings"}
+        assert [set(tag) for tag in result["tags"]] == [{"label", "score", "start_s", "end_s"}]
+        assert result["sample_rate"] == RATE
+        assert result["duration_s"] == pytest.approx(1.2, abs=0.01)
+        assert [window["start_s"] for window in result["windows"]] == [0.0, 0.5, 1.0]
 
 
-def test_jsonl_and_csv_say_the_same(run, tmp_path: Path) -> None:
+def test_jsonl_and_csv_hold_the_same(run, tmp_path: Path) -> None:
     paths = [write(tmp_path / "a.wav", seed=1), write(tmp_path / "b.wav", seed=2)]
     _, lines, _ = run("tag", *paths, "--format", "jsonl")
     _, table, _ = run("tag", *paths, "--format", "csv")
-    told = [
+    expected = [
         (a["path"], t["label"], t["score"]) for a in map(json.loads, lines.splitlines()) for t in a["tags"]
     ]
     rows = [(r["path"], r["label"], float(r["score"])) for r in csv.DictReader(io.StringIO(table))]
-    assert rows == told
+    assert rows == expected
     assert len(rows) == 4
 
 
 def test_window_hop_and_threshold(run, tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", 2.0)
     _, out, _ = run("tag", path, "--format", "json", "--window", 1.0, "--hop", 0.25)
-    answer = json.loads(out)[0]
-    assert [window["start_s"] for window in answer["windows"]] == [0.0, 0.25, 0.5, 0.75, 1.0]
-    middle = sum(tag["score"] for tag in answer["tags"]) / 2
+    result = json.loads(out)[0]
+    assert [window["start_s"] for window in result["windows"]] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    middle = sum(tag["score"] for tag in result["tags"]) / 2
     _, out, _ = run("tag", path, "--format", "json", "--window", 1.0, "--hop", 0.25, "--threshold", middle)
     assert len(json.loads(out)[0]["tags"]) == 1
     code, out, _ = run("tag", path, "--format", "json", "--threshold", "auto")
@@ -120,7 +112,7 @@ def test_bad_files_do_not_end_the_run(run, tmp_path: Path) -> None:
     bad = [tmp_path / "missing.wav", text, empty, nothing, nan]
     code, out, err = run("tag", *bad, good, "--format", "json")
     assert code == 1
-    assert [answer["path"] for answer in json.loads(out)] == [str(good)]
+    assert [result["path"] for result in json.loads(out)] == [str(good)]
     lines = err.splitlines()
     assert len(lines) == len(bad)
     for line, path in zip(lines, bad, strict=True):
@@ -134,29 +126,6 @@ def test_nothing_tagged_is_code_2(run, tmp_path: Path) -> None:
     assert_one_line(err, "missing.wav")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["tag"],
-        ["tag", "a.wav", "--top", "0"],
-        ["tag", "a.wav", "--format", "yaml"],
-        ["tag", "a.wav", "--threshold", "2"],
-        ["tag", "a.wav", "--threshold", "high"],
-        ["tag", "a.wav", "--window", "soon"],
-        ["sing"],
-        ["tag", "a.wav", "--loud"],
-        ["info", "mn04_esc81"],
-        ["info", "missing.onnx"],
-        ["train", "missing.toml"],
-    ],
-)
-def test_wrong_commands_are_one_line_and_code_2(run, arguments: list[str]) -> None:
-    code, out, err = run(*arguments)
-    assert code == 2
-    assert out == ""
-    assert_one_line(err)
-
-
 def test_damaged_model(run, toy_model: Path, tmp_path: Path) -> None:
     content = bytearray(toy_model.read_bytes())
     content[len(content) // 2] ^= 1
@@ -165,26 +134,3 @@ def test_damaged_model(run, toy_model: Path, tmp_path: Path) -> None:
     code, _, err = run("tag", write(tmp_path / "a.wav"), "--model", damaged, model=False)
     assert code == 2
     assert_one_line(err, "damaged.onnx", "SHA-256")
-
-
-def test_info_prints_card_and_record(run, toy_model: Path) -> None:
-    code, out, _ = run("info", toy_model)
-    assert code == 0
-    assert "hört Töne" in out
-    _, out, _ = run("info", toy_model, "--json")
-    assert json.loads(out)["labels"] == ["tone", "noise"]
-
-
-def test_models_lists_the_default(run) -> None:
-    code, out, _ = run("models", "--json")
-    assert code == 0
-    assert [row["name"] for row in json.loads(out) if row["default"]] == ["mn04_esc18"]
-
-
-def test_as_a_process_from_standard_input(tmp_path: Path, toy_model: Path) -> None:
-    path = write(tmp_path / "a.wav")
-    command = [sys.executable, "-m", "earmark", "tag", "-", "--format", "json", "--model", str(toy_model)]
-    environment = os.environ | {"PYTHONWARNINGS": "error"}
-    done = subprocess.run(command, input=path.read_bytes(), capture_output=True, env=environment, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert json.loads(done.stdout)[0]["path"] == "-"

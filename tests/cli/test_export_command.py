@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import soundfile
-from test_cli import assert_one_line
+from one_line import assert_one_line
 
 from earmark.model_file.onnx_file import read_info
 

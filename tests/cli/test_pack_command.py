@@ -8,7 +8,7 @@ import pytest
 import toy
 
 from earmark.data.manifest import read_manifest
-from earmark.data.shards.layout import load_pack
+from earmark.data.shards.pack import load_pack
 
 Run = Callable[..., tuple[int, str, str]]
 

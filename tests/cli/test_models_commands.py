@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 from published_case import SCENES, make_weights, sha256, write_table
-from test_cli import assert_one_line
+from one_line import assert_one_line
 from web import error, serving
 
 from earmark.hub import download, registry
@@ -102,7 +102,7 @@ def written(monkeypatch) -> list[ModelInfo]:
     """The records of what would be exported, since that takes seconds."""
     infos: list[ModelInfo] = []
     monkeypatch.setattr(
-        "earmark.hub.build.network_graph",
+        "earmark.hub.build.network_to_onnx",
         lambda network, info: infos.append(info) or SimpleNamespace(SerializeToString=bytes),
     )
     monkeypatch.setattr("earmark.hub.build._difference", lambda network, content, info: 0.0)
