@@ -1,15 +1,14 @@
-"""One side of one job, done once and then again at every line of standard input.
+"""One side of one job: runs it once, then again for every line of standard input.
 
     python -m benchmarks.worker SIDE JOB FOLDER THREADS
 
-Prints the answer of the first run as a JSON list, so that both sides can be seen to do the same; then, for
-each line read, the seconds that a call took, by the clock and of the processor, as a JSON list: means of a
-burst long enough to be timed.
+Prints the output of the first run as a JSON list, so that both sides can be compared; then, for each line
+read, the seconds per call by wall clock and processor, as a JSON list: means over a burst of calls.
 
 Conventions: SIDE is "earmark" or "reference". JOB is "front_end" (10 s), "clip MODEL" (10 s of samples to
 scores), or "long MODEL WINDOW_S HOP_S" (a file to the scores of its windows); of earmark also "decode" and
-"hear" (a file, resampled), "file MODEL ENGINE PRECISION" (from the file to scores) and "network" likewise
-(from log-mel to logits). Models are loaded before the clock runs.
+"resample" (reading a file, and resampling it), "file MODEL ENGINE PRECISION" (from the file to scores) and
+"network MODEL ENGINE PRECISION" (from log-mel to logits). Models are loaded before the clock starts.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ import earmark
 from earmark.audio import open_audio, resample_blocks
 from earmark.features.front_end import FrontEnd
 from earmark.features.log_mel import LogMel
-from earmark.inference.tagger import open_session
+from earmark.inference.load import open_session
 
 Job = Callable[[], NDArray[np.float32]]
 BURST_S = 0.25
@@ -43,12 +42,12 @@ CLIP = noise(FRONT_END.sample_rate)
 
 
 def earmark_job(job: str, folder: Path, threads: int) -> Job:
-    """The job, as earmark does it."""
+    """The job in earmark."""
     if job == "front_end":
         log_mel = LogMel(FRONT_END)
         return lambda: log_mel(CLIP)
-    if job in ("decode", "hear"):
-        return lambda: _heard(folder / "clip.wav", resampled=job == "hear")
+    if job in ("decode", "resample"):
+        return lambda: _waveform(folder / "clip.wav", resampled=job == "resample")
     kind, model, *lengths = job.split()
     if kind in ("file", "network"):
         return _engine_job(kind, folder, model, lengths, threads)
@@ -62,7 +61,7 @@ def earmark_job(job: str, folder: Path, threads: int) -> Job:
     return lambda: np.stack([w.scores for w in tagger.tag(path, window_s=window_s, hop_s=hop_s).windows])
 
 
-def _heard(path: Path, resampled: bool) -> NDArray[np.float32]:
+def _waveform(path: Path, resampled: bool) -> NDArray[np.float32]:
     with open_audio(path) as stream:
         blocks = stream.blocks()
         if resampled:
@@ -70,8 +69,8 @@ def _heard(path: Path, resampled: bool) -> NDArray[np.float32]:
         return np.concatenate(list(blocks))
 
 
-def _engine_job(kind: str, folder: Path, model: str, way: list[str], threads: int) -> Job:
-    engine, precision = way
+def _engine_job(kind: str, folder: Path, model: str, options: list[str], threads: int) -> Job:
+    engine, precision = options
     path = folder / f"{model}.onnx"
     if kind == "file":
         tagger = earmark.load(path, threads=threads, engine=engine, precision=precision)  # type: ignore[arg-type]
@@ -83,7 +82,7 @@ def _engine_job(kind: str, folder: Path, model: str, way: list[str], threads: in
 
 
 def reference_job(job: str, folder: Path, threads: int) -> Job:
-    """The job, as the reference does it."""
+    """The job in the reference."""
     import torch
 
     from benchmarks.reference import Reference, StftLogMel
@@ -102,7 +101,7 @@ def reference_job(job: str, folder: Path, threads: int) -> Job:
 
 
 def main(side: str, job: str, folder: str, threads: str) -> None:
-    """Sets the job up, answers once, then measures until the input ends."""
+    """Sets up the job, runs it once, then measures until the input ends."""
     set_up = {"earmark": earmark_job, "reference": reference_job}[side]
     run = set_up(job, Path(folder), int(threads))
     print(json.dumps(run().ravel()[:100_000].tolist()), flush=True)
@@ -111,7 +110,7 @@ def main(side: str, job: str, folder: str, threads: str) -> None:
 
 
 def _seconds(run: Job) -> tuple[float, float]:
-    """Means over a burst; the processor times its length, or other jobs would make it too short."""
+    """Means over a burst, whose length is processor time: other jobs do not shorten it."""
     starts = time.perf_counter(), time.process_time()
     calls = 0
     while time.process_time() - starts[1] < BURST_S:

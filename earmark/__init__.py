@@ -1,4 +1,4 @@
-"""earmark tags sounds: small networks that say what is heard in a recording, fast on a laptop CPU.
+"""earmark tags sounds with small networks, fast on a laptop CPU.
 
     import earmark
 
@@ -6,8 +6,8 @@
     for tag in result.tags[:5]:
         print(tag.label, tag.score, tag.start_s, tag.end_s)
 
-Conventions: names are looked up when they are first used, so that importing earmark costs nothing and never
-imports PyTorch.
+Conventions: names are imported when they are first used, so importing earmark is fast and never imports
+PyTorch.
 """
 
 from __future__ import annotations
@@ -15,60 +15,40 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from earmark.version import __version__
+from earmark.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from earmark.errors import (
-        AudioError,
-        DataError,
-        EarmarkError,
-        MissingExtraError,
-        ModelError,
-        RecipeError,
-    )
-    from earmark.features.front_end import FrontEnd
-    from earmark.hub.pull import pull
-    from earmark.inference.embeddings import Embeddings
-    from earmark.inference.load import load
-    from earmark.inference.tagger import Result, Tag, Tagger, Window
-    from earmark.model_file.info import ModelInfo
+    from earmark.errors import AudioError as AudioError
+    from earmark.errors import DataError as DataError
+    from earmark.errors import EarmarkError as EarmarkError
+    from earmark.errors import MissingExtraError as MissingExtraError
+    from earmark.errors import ModelError as ModelError
+    from earmark.errors import RecipeError as RecipeError
+    from earmark.features.front_end import FrontEnd as FrontEnd
+    from earmark.hub.pull import pull as pull
+    from earmark.hub.registry import list_models as list_models
+    from earmark.inference.embeddings import Embeddings as Embeddings
+    from earmark.inference.load import load as load
+    from earmark.inference.result import Result as Result
+    from earmark.inference.result import Tag as Tag
+    from earmark.inference.result import Window as Window
+    from earmark.inference.tagger import Tagger as Tagger
+    from earmark.model_file.info import ModelInfo as ModelInfo
 
-_HOMES = {
-    "AudioError": "errors",
-    "DataError": "errors",
-    "EarmarkError": "errors",
-    "Embeddings": "inference.embeddings",
-    "FrontEnd": "features.front_end",
-    "MissingExtraError": "errors",
-    "ModelError": "errors",
-    "ModelInfo": "model_file.info",
-    "RecipeError": "errors",
-    "Result": "inference.tagger",
-    "Tag": "inference.tagger",
-    "Tagger": "inference.tagger",
-    "Window": "inference.tagger",
-    "load": "inference.load",
-    "pull": "hub.pull",
+_MODULES = {
+    "errors": ("AudioError", "DataError", "EarmarkError", "MissingExtraError", "ModelError", "RecipeError"),
+    "features.front_end": ("FrontEnd",),
+    "hub.pull": ("pull",),
+    "hub.registry": ("list_models",),
+    "inference.embeddings": ("Embeddings",),
+    "inference.load": ("load",),
+    "inference.result": ("Result", "Tag", "Window"),
+    "inference.tagger": ("Tagger",),
+    "model_file.info": ("ModelInfo",),
 }
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = [
-    "AudioError",
-    "DataError",
-    "EarmarkError",
-    "Embeddings",
-    "FrontEnd",
-    "MissingExtraError",
-    "ModelError",
-    "ModelInfo",
-    "RecipeError",
-    "Result",
-    "Tag",
-    "Tagger",
-    "Window",
-    "__version__",
-    "load",
-    "pull",
-]
+__all__ = sorted([*_HOMES, "__version__"])
 
 
 def __getattr__(name: str) -> object:
@@ -78,4 +58,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

@@ -6,12 +6,12 @@ Conventions: waveforms are float32 ``(time,)``; ``decode`` opens and mixes, ``re
 
 from earmark.audio.decode import AudioStream, check_finite, load_audio, load_piece, open_audio
 from earmark.audio.resample import Resampler, cut_piece, resample, resample_blocks
-from earmark.audio.windows import WindowChunk, pad, plan_windows, window_chunks
+from earmark.audio.windows import WindowCutter, pad, plan_windows
 
 __all__ = [
     "AudioStream",
     "Resampler",
-    "WindowChunk",
+    "WindowCutter",
     "check_finite",
     "cut_piece",
     "load_audio",
@@ -21,5 +21,4 @@ __all__ = [
     "plan_windows",
     "resample",
     "resample_blocks",
-    "window_chunks",
 ]

@@ -8,8 +8,6 @@ shorter than one window still has one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -18,24 +16,6 @@ from numpy.typing import NDArray
 from earmark.errors import AudioError
 
 Padding = Literal["repeat", "zero"]
-
-
-@dataclass(frozen=True, eq=False)
-class WindowChunk:
-    """A few consecutive windows of a clip, to be scored together.
-
-    Attributes:
-        waveform: float32, shape (time,), contiguous; ``waveform[s : s + length]`` is a window for each s in
-            ``starts``. It may be a view of the blocks it came from: read it, do not write to it.
-        starts: Where each window starts within ``waveform``, in samples.
-        first_sample: Where ``waveform`` starts within the clip, in samples.
-        num_samples: Samples of the clip read by now, without padding; in the last chunk, of the whole clip.
-    """
-
-    waveform: NDArray[np.float32]
-    starts: tuple[int, ...]
-    first_sample: int
-    num_samples: int
 
 
 def plan_windows(num_samples: int, length: int, hop: int) -> list[int]:
@@ -88,51 +68,68 @@ def pad(waveform: NDArray[np.float32], length: int, mode: Padding) -> NDArray[np
     return np.concatenate([waveform, np.zeros(length - waveform.size, waveform.dtype)])
 
 
-def window_chunks(
-    blocks: Iterable[NDArray[np.float32]], length: int, hop: int, padding: Padding, windows_per_chunk: int
-) -> Iterator[WindowChunk]:
-    """Cuts a stream into the same windows as ``plan_windows`` cuts the whole clip into.
+class WindowCutter:
+    """Cuts a stream into the windows that ``plan_windows`` lists, each as soon as its samples are there.
 
-    A chunk is held back until it is known whether it is the last one. At most a chunk and a block are in
-    memory; where hop is greater than length, a chunk has one window and the gaps are dropped.
+    At most the samples of one window and one block are held; gaps between windows are dropped.
 
     Args:
-        blocks: float32, each of shape (time,), of any sizes; not to be written to afterwards.
         length: Samples of a window, at least 1.
-        hop: Samples from one window's start to the next one's, at least 1.
-        padding: How a clip shorter than one window is filled up; a longer one's last window ends in silence.
-        windows_per_chunk: Windows in each chunk but the last, at least 1.
-
-    Yields:
-        The chunks in order, at least one.
+        hop: Samples from the start of one window to the next, at least 1.
+        padding: How a clip shorter than one window is padded; the last window of a longer clip is padded
+            with zeros.
 
     Raises:
-        AudioError: If the blocks hold no samples at all.
-        ValueError: If length, hop or windows_per_chunk is below 1, or the padding has no such name.
+        ValueError: If length or hop is below 1, or there is no such padding.
     """
-    _check_sizes(length, hop, windows_per_chunk)
-    _check_padding(padding)
-    has_gaps = hop > length
-    last_start = 0 if has_gaps else (windows_per_chunk - 1) * hop
-    span = last_start + length
-    starts = tuple(range(0, last_start + 1, hop))
-    held: list[NDArray[np.float32]] = []  # the clip from sample ``first`` on
-    first = received = 0
-    for block in blocks:
-        begin, received = received, received + block.size
-        held.append(block)
-        while received > first + last_start + max(length, hop):  # so a window follows this chunk
-            joined = _join(held)
-            yield WindowChunk(joined[:span], starts, first, received)
-            first += last_start + hop
-            held = [block[first - begin :] if has_gaps else joined[last_start + hop :]]
-        if has_gaps:
-            held = [_join(held)[:length]]
-    if not received:
-        raise AudioError("the recording holds no samples")
-    starts = tuple(plan_windows(received - first, length, hop))
-    waveform = pad(_join(held), length, padding if not first else "zero")
-    yield WindowChunk(pad(waveform, starts[-1] + length, "zero"), starts, first, received)
+
+    def __init__(self, length: int, hop: int, padding: Padding) -> None:
+        _check_sizes(length, hop)
+        _check_padding(padding)
+        self._length, self._hop, self._padding = length, hop, padding
+        self._held: list[NDArray[np.float32]] = []  # the stream from sample ``_next`` on
+        self._next = self._received = 0
+
+    def push(self, block: NDArray[np.float32]) -> list[tuple[int, NDArray[np.float32]]]:
+        """Adds the next block.
+
+        Args:
+            block: float32, shape (time,), of any size; not to be written to afterwards.
+
+        Returns:
+            The windows that it completes: first sample within the stream, and samples, float32, shape
+            (length,), contiguous; they may be views of the blocks and of each other.
+        """
+        gap = max(0, self._next - self._received)
+        self._received += block.size
+        if gap < block.size:
+            self._held.append(block[gap:])
+        if self._received < self._next + self._length:
+            return []
+        samples = _join(self._held)
+        count = (self._received - self._next - self._length) // self._hop + 1
+        starts = [index * self._hop for index in range(count)]
+        windows = [(self._next + start, samples[start : start + self._length]) for start in starts]
+        self._next += count * self._hop
+        self._held = [samples[count * self._hop :]]
+        return windows
+
+    def finish(self) -> list[tuple[int, NDArray[np.float32]]]:
+        """Ends the stream.
+
+        Returns:
+            The last window, padded, as for :meth:`push`; none if the stream ends with a whole window.
+
+        Raises:
+            AudioError: If the stream has no samples.
+        """
+        if not self._received:
+            raise AudioError("the recording has no samples")
+        covered = self._next - self._hop + max(self._length, self._hop)
+        if self._next and self._received <= covered:
+            return []
+        padding = "zero" if self._next else self._padding
+        return [(self._next, pad(_join(self._held), self._length, padding))]
 
 
 def _join(pieces: list[NDArray[np.float32]]) -> NDArray[np.float32]:

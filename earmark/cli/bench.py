@@ -39,7 +39,7 @@ def bench(
 
     name = model or registry.DEFAULT
     with download_bar(quiet) as bar:
-        load(name, report=bar)  # downloaded, and found to be usable
+        load(name, progress=bar)  # downloaded, and found to be usable
     settings = speed.settings_of([name], threads or speed.thread_counts())
     with timed_recording(recording) as clip, status_line(quiet) as show:
         found = speed.measure(settings, clip, rounds, show)

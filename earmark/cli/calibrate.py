@@ -58,7 +58,7 @@ def calibrate(
         Path | None, typer.Option(help="Folder for the numbers as JSON and a reliability diagram.")
     ] = None,
     engine: EngineOption = "onnx",
-    precision: PrecisionOption = None,
+    precision: PrecisionOption = "fp32",
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads to use; by default one per core.")
     ] = None,
@@ -134,7 +134,7 @@ def _open(model: str, out: Path, how: dict[str, Any], quiet: bool) -> tuple[Path
     if len(registry.members(model)) > 1:
         raise ModelError(f"{model}: an ensemble is calibrated as one file: make it with earmark join first")
     with download_bar(quiet) as report:
-        tagger = load(model, report=report, **how)
+        tagger = load(model, progress=report, **how)
     file = registry.find(model)
     if (file.suffix == CHECKPOINT) != (out.suffix == CHECKPOINT):
         raise typer.BadParameter(f"{out} must be of the same kind as {file.name}", param_hint="--out")

@@ -72,7 +72,7 @@ def evaluate(
         list[str] | None, typer.Option(help="Of the challenge's submission: Given-name Last-name.")
     ] = None,
     engine: EngineOption = "onnx",
-    precision: PrecisionOption = None,
+    precision: PrecisionOption = "fp32",
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads to use; by default one per core.")
     ] = None,
@@ -151,12 +151,12 @@ def _open(
 ) -> tuple[Tagger, list[MaskedPasses]]:
     """The model, and what masks its members, where that was asked for."""
     from earmark.hub import registry
+    from earmark.inference.ensemble import ensemble
     from earmark.inference.load import load
-    from earmark.inference.tagger import Tagger
 
     names = registry.members(model)
     with download_bar(quiet) as report:
-        members = [load(name, report=report, **how) for name in names]
+        members = [load(name, progress=report, **how) for name in names]
     if how["threads"] is not None and any(Path(name).suffix == ".safetensors" for name in names):
         import torch
 
@@ -168,7 +168,7 @@ def _open(
         for index, name in enumerate(names):
             members[index], masked = augmented(members[index], registry.find(name), tta, masks, seed)
             passes.append(masked)
-    return Tagger.together(members), passes
+    return ensemble(members), passes
 
 
 def _announcer(

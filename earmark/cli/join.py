@@ -33,5 +33,5 @@ def join(
         from earmark.export.ensemble import join as join_models
 
     with download_bar(quiet) as report:
-        join_models(models, out, name, report=report)
+        join_models(models, out, name, progress=report)
     print(out)

@@ -39,9 +39,7 @@ def teach(
     ],
     output: Annotated[
         Path,
-        typer.Option(
-            "--output", "-o", metavar="PATH", help="A file (.npz) or a folder of files."
-        ),
+        typer.Option("--output", "-o", metavar="PATH", help="A file (.npz) or a folder of files."),
     ],
     scores: Annotated[
         bool | None, typer.Option("--scores/--logits", help="What to store (default: logits).")
@@ -116,4 +114,4 @@ def _pull(models: list[str], quiet: bool) -> None:
         for name in models:
             known = None if registry.look(name) else registry.published().get(name)
             if known and known.labels:
-                pull(known.name, report=bar)
+                pull(known.name, progress=bar)

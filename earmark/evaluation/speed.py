@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from earmark.errors import ModelError
-from earmark.inference.engines import PRECISIONS, Engine, installed_engines
+from earmark.inference.engines import PRECISIONS, Engine, Precision, installed_engines
+from earmark.inference.load import load
 from earmark.inference.tagger import Tagger
 
 CLIP_S = 10.0
@@ -39,14 +40,14 @@ class Setting:
 
     Args:
         model: Its name or path.
-        engine: As for :class:`~earmark.inference.tagger.Tagger`.
+        engine: As for :func:`earmark.load`.
         precision: Likewise.
         threads: Of the network.
     """
 
     model: str
     engine: Engine
-    precision: str
+    precision: Precision
     threads: int
 
     @property
@@ -56,7 +57,7 @@ class Setting:
 
     def load(self) -> Tagger:
         """The model, ready to tag in this way."""
-        return Tagger(self.model, threads=self.threads, engine=self.engine, precision=self.precision)
+        return load(self.model, threads=self.threads, engine=self.engine, precision=self.precision)
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def settings_of(
     Args:
         models: Names or paths.
         threads: Numbers of threads.
-        engines: Engine -> precisions; by default those that are :func:`~earmark.inference.engines.usable`.
+        engines: Engine -> precisions; by default those that are :func:`~earmark.inference.engines.installed_engines`.
     """
     known = installed_engines() if engines is None else engines
     return [

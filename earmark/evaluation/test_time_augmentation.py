@@ -165,7 +165,7 @@ def augmented(
         wrapped.append(MaskedPasses(session, info, passes, masks, fill, seed))
         return wrapped[0]
 
-    return tagger.rewired(wrap), wrapped[0]
+    return tagger.with_session(wrap(tagger.session)), wrapped[0]
 
 
 def _first_norm(file: Path) -> dict[str, Floats]:

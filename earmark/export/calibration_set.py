@@ -134,7 +134,7 @@ def listen(
         recorder.clip += 1
         before(clip)
 
-    answer(Tagger.around(recorder, info), clips, before=turn, complain=_refuse)
+    answer(Tagger(recorder, info), clips, before=turn, complain=_refuse)
     truth = targets(clips, info.labels) if all(clip.labelled for clip in clips) else None
     return Evidence(info, tuple(recorder.feeds), np.array(recorder.clips), truth)
 
@@ -152,7 +152,7 @@ class _Recorder:
         self.feeds: list[Feed] = []
         self.clips: list[int] = []
 
-    def run(self, names: Sequence[str], inputs: Feed) -> Any:
+    def run(self, names: Sequence[str], inputs: Any) -> Any:
         self.feeds.append(inputs)
         self.clips.append(self.clip)
         return self.session.run(names, inputs)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from earmark.errors import ModelError
 from earmark.export.export import export_model
 from earmark.hub.pretrained import trained
-from earmark.inference.ensemble import joined
+from earmark.inference.ensemble import ensemble_info
 from earmark.model_file.info import ModelInfo
 from earmark.models.ensemble import Ensemble
 from earmark.models.network import Network
 
 if TYPE_CHECKING:
-    from earmark.hub.download import Report
+    from earmark.hub.download import Progress
 
 
 def join_networks(
@@ -40,7 +40,7 @@ def join_networks(
     """
     if len(members) < 2:
         raise ModelError("an ensemble has at least two members: name another model")
-    info = joined([own for _, own in members], name)
+    info = ensemble_info([own for _, own in members], name)
     inputs = [info.front_ends.index(own.front_end) for _, own in members]
     return export_model(Ensemble([network for network, _ in members], inputs), info, path)
 
@@ -50,7 +50,7 @@ def join(
     out: str | PathLike[str],
     name: str | None = None,
     *,
-    report: Report | None = None,
+    progress: Progress | None = None,
 ) -> float:
     """Writes an ensemble, the mean of several models' logits, as one model file; needs PyTorch.
 
@@ -58,7 +58,7 @@ def join(
         models: Names of published weights, fetched on first use, or paths of checkpoints (.safetensors).
         out: The model file; :func:`load` runs it like any other, without PyTorch.
         name: Of the ensemble; by default those of its members with "+" between them.
-        report: As for :func:`load`.
+        progress: As for :func:`load`.
 
     Returns:
         The largest difference found between the networks' mean and the file.
@@ -68,4 +68,4 @@ def join(
             padding.
         MissingExtraError: If PyTorch is not installed.
     """
-    return join_networks([trained(model, report) for model in models], out, name)
+    return join_networks([trained(model, progress) for model in models], out, name)

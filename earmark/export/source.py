@@ -31,7 +31,7 @@ from earmark.models.network import Network
 from earmark.models.onnx_graph import example_inputs, network_to_onnx
 
 if TYPE_CHECKING:
-    from earmark.hub.download import Report
+    from earmark.hub.download import Progress
 
 
 @dataclass(frozen=True)
@@ -163,12 +163,12 @@ class _Whole(nn.Module):
         return output.logits, output.embedding
 
 
-def open_source(model: str, report: Report | None = None) -> Source:
+def open_source(model: str, progress: Progress | None = None) -> Source:
     """A model that is to be exported or made smaller; needs PyTorch.
 
     Args:
         model: A name, a checkpoint or a model file: with weights where it has them, else its graph.
-        report: Is told what is downloaded; see :func:`earmark.hub.download.download`.
+        progress: Called during a download; see :func:`earmark.inference.load.load`.
 
     Raises:
         ModelError: If it is unknown, damaged or several, or its weights cannot be downloaded.
@@ -177,7 +177,7 @@ def open_source(model: str, report: Report | None = None) -> Source:
         raise ModelError(f"{model}: several models are no one file: make it with earmark join first")
     known = registry.published().get(model)
     if Path(model).suffix == ".safetensors" or (known and known.labels and model not in registry.shipped()):
-        network, info = trained(model, report)
+        network, info = trained(model, progress)
         return Source(info, network)
     content, info = read_model_file(registry.find(model))
     return Source(info, content=content)

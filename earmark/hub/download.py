@@ -25,7 +25,7 @@ from typing import IO, Any, BinaryIO
 from earmark.errors import ModelError
 from earmark.version import __version__
 
-Report = Callable[[int, int | None], None]
+Progress = Callable[[int, int | None], None]
 """Is told how many bytes have arrived, and of how many (None: the server did not say)."""
 
 _PIECE = 1 << 16
@@ -63,7 +63,7 @@ def fetch(
     *,
     size: int | None = None,
     largest: int = 4 << 30,
-    report: Report | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Downloads a file.
 
@@ -72,7 +72,7 @@ def fetch(
         target: Where it is to lie; its folder is made where it is missing.
         size: Its exact size, where known.
         largest: What is refused beyond, where the size is not known.
-        report: Is told of every piece that arrives.
+        progress: Is told of every piece that arrives.
 
     Raises:
         ModelError: If it cannot be had, or is not of that size; nothing stands at the target then.
@@ -81,7 +81,7 @@ def fetch(
     part = target.with_name(f"{target.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
     with _locked(part, url) as stream:
-        _persist(_Transfer(url, stream, part, size, largest, report or _silent))
+        _persist(_Transfer(url, stream, part, size, largest, progress or _silent))
         stream.flush()
         os.fsync(stream.fileno())
     _mark(part).unlink(missing_ok=True)
@@ -116,7 +116,7 @@ class _Transfer:
     part: Path
     size: int | None
     largest: int
-    report: Report
+    progress: Progress
 
     @property
     def position(self) -> int:
@@ -137,7 +137,7 @@ class _Transfer:
                 self.stream.write(piece)
                 have += len(piece)
                 self._check(have)
-                self.report(have, total or self.size)
+                self.progress(have, total or self.size)
         if have < (total or 0):
             raise _CutOffError(f"it ended after {have} of {total} bytes")
         if not have:

@@ -14,7 +14,7 @@ from earmark.hub.pull import pull
 from earmark.model_file.info import ModelInfo
 
 if TYPE_CHECKING:
-    from earmark.hub.download import Report
+    from earmark.hub.download import Progress
     from earmark.models import Network
 
 
@@ -34,22 +34,22 @@ def pretrained(name: str, num_classes: int | None = None) -> tuple[Network, Mode
     """
     known = registry.entry(name)
     if not known.checkpoint.is_file():
-        pull(name, again=True)
+        pull(name, force=True)
     from earmark.models.checkpoint import load_checkpoint
-    from earmark.models.pretrained import with_classes
+    from earmark.models.weights import replace_head
 
     network, info = load_checkpoint(known.checkpoint)
     if num_classes is not None:
-        network = with_classes(network, num_classes)
+        network = replace_head(network, num_classes)
     return network, info
 
 
-def trained(model: str, report: Report | None = None) -> tuple[Network, ModelInfo]:
+def trained(model: str, progress: Progress | None = None) -> tuple[Network, ModelInfo]:
     """The network behind a name or a checkpoint, to make something of; needs PyTorch.
 
     Args:
         model: Name of published weights that hear, fetched on first use, or path of a checkpoint.
-        report: As for :func:`load`.
+        progress: As for :func:`load`.
 
     Returns:
         The network on the CPU in evaluation mode, and its record.
@@ -68,5 +68,5 @@ def trained(model: str, report: Report | None = None) -> tuple[Network, ModelInf
             f"{model}: {found} holds a graph, this takes weights: give a checkpoint (.safetensors) or the "
             "name of published weights"
         )
-    pull(model, report=report)
+    pull(model, progress=progress)
     return pretrained(model)

@@ -20,7 +20,7 @@ from earmark.model_file.atomic import write_atomically
 from earmark.model_file.info import ModelInfo
 
 if TYPE_CHECKING:
-    from earmark.hub.download import Report
+    from earmark.hub.download import Progress
 
 _LARGEST = 8
 """Bytes per parameter that a file of unknown size may have: twice what float32 takes."""
@@ -29,9 +29,9 @@ _LARGEST = 8
 def pull(
     name: str,
     *,
-    source: str | os.PathLike[str] | None = None,
-    again: bool = False,
-    report: Report | None = None,
+    file: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Fetches published weights and converts them, unless that was done before.
 
@@ -40,9 +40,9 @@ def pull(
 
     Args:
         name: Of the table of published weights.
-        source: A file that was brought by hand, instead of a download.
-        again: Fetch and convert it even if it is here.
-        report: Is told how many bytes have arrived, of how many.
+        file: A local copy of the published file, to use instead of a download.
+        force: Whether to download and convert again what is in the cache.
+        progress: Called with the bytes received and the total, None if it is unknown.
 
     Returns:
         The model file; of a starting point for training, the checkpoint.
@@ -55,15 +55,15 @@ def pull(
         return registry.find(name)
     known = registry.entry(name)
     made = known.model_file if known.labels else known.checkpoint
-    if known.on_this_machine and not again and source is None:
+    if known.on_this_machine and not force and file is None:
         return made
     with extra(f"making the model file of {name} (which then runs without PyTorch)", "train"):
         from earmark.hub.build import convert
-        from earmark.models.registry import configure
-    configure(
+        from earmark.models.registry import create_config
+    create_config(
         known.architecture, num_classes=known.num_classes, **known.arguments
     )  # fails before the download
-    path = Path(source) if source is not None else _download(known, again, report)
+    path = Path(file) if file is not None else _download(known, force, progress)
     try:
         origin = _checked(known, path)
         convert(
@@ -74,23 +74,23 @@ def pull(
             layout=known.layout,
         )
     except ModelError:
-        if source is None:
+        if file is None:
             path.unlink(missing_ok=True)  # or else it would be taken again
         raise
     write_atomically(_origin_file(known), json.dumps(origin, indent=1) + "\n")
-    if source is None:
+    if file is None:
         path.unlink(missing_ok=True)
     return made
 
 
-def _download(known: Published, again: bool, report: Report | None) -> Path:
+def _download(known: Published, force: bool, progress: Progress | None) -> Path:
     from earmark.hub.download import fetch  # the web's libraries, only where something is fetched
 
     suffix = Path(known.url).suffix
     target = registry.cache_folder() / "downloads" / f"{known.name}{suffix}"
-    if again or not target.is_file():  # or a run was killed before it could convert it
+    if force or not target.is_file():  # or a run was killed before it could convert it
         largest = {"largest": _LARGEST * known.params + (1 << 20)} if known.params else {}
-        fetch(known.url, target, size=known.size, report=report, **largest)
+        fetch(known.url, target, size=known.size, progress=progress, **largest)
     return target
 
 

@@ -6,6 +6,7 @@ What was fetched or made lies in one folder (:func:`cache_folder`). No torch, no
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import sys
 from collections.abc import Mapping
@@ -152,6 +153,15 @@ def shipped() -> list[str]:
 def names() -> list[str]:
     """The models that :func:`earmark.load` knows by name: what ships, then the published ones that hear."""
     return [*shipped(), *(name for name, known in published().items() if known.labels)]
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Lists the models that :func:`earmark.load` knows by name: shipped ones first, then published ones.
+
+    Args:
+        pattern: Shell-style pattern that the names match, such as "mn*_as".
+    """
+    return fnmatch.filter(names(), pattern)
 
 
 def look(model: str | os.PathLike[str] | None = None) -> Path | None:

@@ -12,12 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from earmark.errors import DataError, MissingExtraError
 from earmark.model_file.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from earmark.inference.result import Result
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +43,18 @@ class Embeddings:
     model: str
     warnings: tuple[str, ...] = ()
     path: str | None = None
+
+    @classmethod
+    def from_result(cls, result: Result) -> Embeddings:
+        """Returns the embeddings that a result of tagging holds."""
+        return cls(
+            windows=np.stack([window.embedding for window in result.windows]),
+            start_s=np.array([window.start_s for window in result.windows]),
+            end_s=np.array([window.end_s for window in result.windows]),
+            model=result.model,
+            warnings=result.warnings,
+            path=result.path,
+        )
 
     @cached_property
     def clip(self) -> NDArray[np.float32]:

@@ -1,36 +1,44 @@
-"""What computes a model file: ONNX Runtime, or OpenVINO where it is installed. Both take the very same file.
+"""Engines that run a model file: ONNX Runtime, on the CPU or a CUDA GPU, or OpenVINO on the CPU.
 
-Conventions: a session has ``run(names, inputs)``: names of outputs, arrays by the names of graph inputs.
-A precision is what an engine computes in where a file leaves it open: "f32", "bf16" or "f16"; weights that a
-file holds in 8 bits are computed with as such.
+Conventions: a session has ``run(names, inputs)``: output names, and arrays by the names of the graph's
+inputs. Precision is that of the computation if the file leaves it open; 8-bit weights are computed as such.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from threading import Lock
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from earmark.errors import ModelError, extra
+from earmark.errors import MissingExtraError, ModelError, extra
 
 Floats = NDArray[np.float32]
 Engine = Literal["onnx", "openvino"]
-Precision = Literal["f32", "bf16", "f16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
-PRECISIONS: Mapping[str, tuple[str, ...]] = {"onnx": ("f32",), "openvino": get_args(Precision)}
-"""Engine -> the precisions that it knows; the first one is what it takes by default."""
-SHAPES_APART = 2
-"""Shapes of input that OpenVINO compiles a model for one by one, which runs faster than shapes left open."""
+PRECISIONS: Mapping[str, tuple[str, ...]] = {"onnx": ("fp32",), "openvino": get_args(Precision)}
+"""Precisions of each engine; the first is the default."""
+MAX_FIXED_SHAPES = 2
+"""Input shapes that OpenVINO compiles a model for, which runs faster than a model of any shape."""
 
-_CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
+_OPENVINO_NAMES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_CUDA = "CUDAExecutionProvider"
+
+
+class Session(Protocol):
+    """Runs a network on one batch, as an inference session of ONNX Runtime does."""
+
+    def run(self, names: Sequence[str], inputs: Mapping[str, Floats]) -> list[Floats]:
+        """Computes the named outputs."""
 
 
 def open_engine(
@@ -39,64 +47,99 @@ def open_engine(
     *,
     threads: int | None = None,
     engine: str = "onnx",
-    precision: str | None = None,
-) -> Any:
-    """A session that computes a model file.
+    precision: str = "fp32",
+    device: str = "cpu",
+) -> Session:
+    """Opens a session that runs a model file.
 
     Args:
-        content: Of the file, checked (:func:`earmark.model_file.onnx_file.read_model_file`).
-        path: Of the file, for errors.
-        threads: That compute; None: as many as there are cores.
+        content: Content of the file, checked (:func:`earmark.model_file.onnx_file.read_model_file`).
+        path: Path of the file, for errors.
+        threads: Threads of the network; None: one per core.
         engine: One of ``PRECISIONS``.
-        precision: One that the engine knows and this processor has; None: float32.
+        precision: One of the engine's that the processor supports.
+        device: "cpu", "cuda", "cuda:N", or "auto": a GPU if there is one, else the CPU.
 
     Raises:
-        ModelError: If there is no such engine or precision, or the engine cannot run this model.
-        MissingExtraError: If the engine is not installed.
+        ModelError: If engine, precision or device is unknown or not available, or the engine cannot run the
+            model.
+        MissingExtraError: If the engine or device needs a package that is not installed.
     """
-    chosen = _required(engine, precision)
-    return _OPENERS[engine](content, os.fspath(path), threads, chosen)
+    _check_precision(engine, precision)
+    if engine == "onnx":
+        return _onnx(content, os.fspath(path), threads, device)
+    if parse_device(device)[0] == "cuda":
+        raise ModelError(f"engine openvino runs on the CPU: device must be cpu, got {device}")
+    return _openvino(content, os.fspath(path), threads, precision)
 
 
-def usable() -> dict[str, tuple[str, ...]]:
-    """The engines that are installed, each with the precisions that this processor computes in."""
+def installed_engines() -> dict[str, tuple[str, ...]]:
+    """Returns the installed engines, each with the precisions that this processor supports."""
     found = {"onnx": PRECISIONS["onnx"]}
     if find_spec("openvino") is not None:
-        found["openvino"] = _processors_own()
+        found["openvino"] = _supported_precisions()
     return found
 
 
-def _required(engine: str, precision: str | None) -> str:
+def parse_device(device: str) -> tuple[Literal["auto", "cpu", "cuda"], int]:
+    """Splits a device into its kind and the index of the GPU.
+
+    Raises:
+        ModelError: If it is not "auto", "cpu", "cuda" or "cuda:N".
+    """
+    match = re.fullmatch(r"(auto|cpu|cuda)(?:(?<=cuda):(\d+))?", device)
+    if not match:
+        raise ModelError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}")
+    kind: Any = match[1]
+    return kind, int(match[2] or 0)
+
+
+def _check_precision(engine: str, precision: str) -> None:
     if engine not in PRECISIONS:
-        raise ModelError(f"there is no engine {engine!r}: take {' or '.join(PRECISIONS)}")
+        raise ModelError(f"engine must be {' or '.join(PRECISIONS)}, got {engine!r}")
     known = PRECISIONS[engine]
-    chosen = known[0] if precision is None else precision
-    if chosen not in known:
-        raise ModelError(f"engine {engine} has no precision {chosen!r}: take {' or '.join(known)}")
-    if engine == "openvino" and chosen not in _processors_own():
-        own = " or ".join(_processors_own())
-        raise ModelError(f"this processor does not compute in {chosen}: take {own} with engine openvino")
-    return chosen
+    if precision not in known:
+        raise ModelError(f"precision of engine {engine} must be {' or '.join(known)}, got {precision!r}")
+    if engine == "openvino" and precision not in _supported_precisions():
+        supported = " or ".join(_supported_precisions())
+        raise ModelError(f"this processor does not compute in {precision} (engine openvino): use {supported}")
 
 
-def _onnx(content: bytes, path: str, threads: int | None, precision: str) -> Any:
-    import onnxruntime  # the engine is the larger part of the start, so nothing but a tagger pays for it
+def _onnx(content: bytes, path: str, threads: int | None, device: str) -> Session:
+    import onnxruntime  # slow to import, so only where a model is opened
 
+    providers = _providers(device, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # Its threads would wait for the next window by spinning, on the cores that now compute a log-mel.
+    # Idle threads would spin on the cores that compute the next log-mel.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own exceptions share no base but this
+        session: Session = onnxruntime.InferenceSession(content, options, providers=providers)
+    except Exception as error:  # ONNX Runtime's exceptions have no other base
         raise _cannot_run(path, "ONNX Runtime", error) from None
+    # ONNX Runtime falls back to the CPU without an error.
+    if device.startswith("cuda") and _CUDA not in session.get_providers():  # type: ignore[attr-defined]
+        raise ModelError(
+            f"device {device} is not available: ONNX Runtime cannot use its CUDA provider (is there such a "
+            "GPU, with CUDA and cuDNN?): use cpu"
+        )
+    return session
 
 
-def _openvino(content: bytes, path: str, threads: int | None, precision: str) -> _OpenVinoSession:
+def _providers(device: str, available: Sequence[str]) -> list[Any]:
+    """ONNX Runtime's execution providers for a device, in order of preference."""
+    kind, index = parse_device(device)
+    if kind == "cuda" and _CUDA not in available:
+        raise MissingExtraError(f"device {device} with engine onnx", "gpu")
+    cuda = [(_CUDA, {"device_id": index})] if kind != "cpu" and _CUDA in available else []
+    return [*cuda, "CPUExecutionProvider"]
+
+
+def _openvino(content: bytes, path: str, threads: int | None, precision: str) -> Session:
     settings: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_PRECISION_HINT": _OPENVINO_NAMES[precision],
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         # Pinned threads of several processes would all wait for the same core.
@@ -111,28 +154,22 @@ def _openvino(content: bytes, path: str, threads: int | None, precision: str) ->
     return _OpenVinoSession(model, path, settings)
 
 
-_OPENERS: Mapping[str, Callable[[bytes, str, int | None, str], Any]] = {
-    "onnx": _onnx,
-    "openvino": _openvino,
-}
-
-
 class _OpenVinoSession:
-    """Runs a model in OpenVINO, compiled for each of the first few shapes of input, then once for all others.
+    """Runs a model in OpenVINO, compiled for each of the first input shapes, then once for all others.
 
     Args:
-        model: As OpenVINO read it, with batch and frames left open.
-        path: Of its file, for errors.
-        settings: How to compile it.
+        model: Model as read by OpenVINO, with open batch and frame axes.
+        path: Path of its file, for errors.
+        settings: OpenVINO's settings for compilation.
     """
 
     def __init__(self, model: Any, path: str, settings: Mapping[str, Any]) -> None:
         self._model, self._path, self._settings = model, path, settings
         self._requests: dict[tuple[tuple[int, ...], ...], Any] = {}
-        self._lock = Lock()  # a request answers one call at a time
+        self._lock = Lock()  # a request serves one call at a time
 
     def run(self, names: Sequence[str], inputs: Mapping[str, Floats]) -> list[Floats]:
-        """Computes the outputs that are named, of one batch."""
+        """Computes the named outputs."""
         given = {name: np.ascontiguousarray(values) for name, values in inputs.items()}
         with self._lock:
             request = self._request({name: values.shape for name, values in given.items()})
@@ -141,8 +178,8 @@ class _OpenVinoSession:
 
     def _request(self, shapes: Mapping[str, tuple[int, ...]]) -> Any:
         key = tuple(shapes.values())
-        if key not in self._requests and len(self._requests) >= SHAPES_APART:
-            key = ()  # no shape: all of them
+        if key not in self._requests and len(self._requests) >= MAX_FIXED_SHAPES:
+            key = ()  # any shape
         if key not in self._requests:
             self._requests[key] = self._compiled(shapes if key else {})
         return self._requests[key]
@@ -159,7 +196,11 @@ class _OpenVinoSession:
 
 @cache
 def openvino_core() -> Any:
-    """OpenVINO's runtime; a MissingExtraError where it is not installed."""
+    """Returns OpenVINO's runtime.
+
+    Raises:
+        MissingExtraError: If OpenVINO is not installed.
+    """
     with extra("engine openvino", "openvino"), _without_telemetry():
         import openvino
 
@@ -167,18 +208,18 @@ def openvino_core() -> Any:
 
 
 @cache
-def _processors_own() -> tuple[str, ...]:
-    """The precisions that this processor computes in; in others OpenVINO would silently take the nearest."""
-    able = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return tuple(name for name in PRECISIONS["openvino"] if _CAPABILITIES[name] in able)
+def _supported_precisions() -> tuple[str, ...]:
+    """The precisions that this processor supports; OpenVINO would silently replace others."""
+    capabilities = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return tuple(name for name in PRECISIONS["openvino"] if name.upper() in capabilities)
 
 
 @contextmanager
 def _without_telemetry() -> Iterator[None]:
-    """Hides the package by which OpenVINO, as soon as it is imported, tells its makers that it was."""
+    """Hides the package with which OpenVINO reports its use when it is imported."""
     name = "openvino_telemetry"
     if "openvino" in sys.modules or name in sys.modules:
-        yield  # somebody else has imported it
+        yield  # imported elsewhere
         return
     sys.modules[name] = None  # type: ignore[assignment]
     try:

@@ -1,160 +1,150 @@
-"""Ensembles: several models that answer as one, by the mean of their logits.
+"""Ensembles: several models as one, the mean of their logits.
 
-Conventions: members agree on labels, task, window and padding; each hears through its own front-end. The
-embedding of an ensemble is those of its members, end to end. No torch here.
+Conventions: members have the same front-end, labels, task, window and padding. The embedding of an ensemble
+is the concatenation of its members' embeddings. An ensemble is not calibrated and has no thresholds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from earmark.errors import ModelError
+from earmark.inference.engines import Session
+from earmark.inference.tagger import Tagger
 from earmark.model_file.info import ModelInfo
 
 ARCHITECTURE = "ensemble"
-"""What the record of an ensemble has in the place of a network's name."""
+"""The architecture in the model info of an ensemble."""
 
-_MENDING = {
-    "task": "take models of one task",
+_REMEDIES = {
+    "task": "choose models of one task",
+    "front_end": "choose models with one front-end",
     "window_s": "earmark convert --window makes a model file with another window",
-    "padding": "take models of one padding",
+    "padding": "choose models with one padding",
 }
 
 
-def joined(infos: Sequence[ModelInfo], name: str | None = None) -> ModelInfo:
-    """What several models are together.
+def ensemble(taggers: Sequence[Tagger]) -> Tagger:
+    """Combines several taggers.
 
     Args:
-        infos: Of the members, at least one; of a single one, its own record is the answer.
-        name: Of the ensemble; by default those of its members with "+" between them.
-
-    Returns:
-        The record. Its front-ends are the members', each once; there is no threshold, since none was chosen.
+        taggers: The members, at least one.
 
     Raises:
-        ModelError: If members do not agree on labels, task, window or padding.
+        ModelError: If they differ in labels, task, front-end, window or padding.
+    """
+    info = ensemble_info([tagger.info for tagger in taggers])
+    sessions = [tagger.session for tagger in taggers]
+    return Tagger(EnsembleSession(sessions) if len(sessions) > 1 else sessions[0], info)
+
+
+def ensemble_info(infos: Sequence[ModelInfo], name: str | None = None) -> ModelInfo:
+    """Builds the model info of an ensemble.
+
+    Args:
+        infos: Model infos of the members, at least one; that of a single member is returned as it is.
+        name: Name of the ensemble; default: the names of its members with "+" between them.
+
+    Raises:
+        ModelError: If they differ in labels, task, front-end, window or padding.
     """
     first, *others = infos
     if not others:
         return first
     for other in others:
         _require_agreement(first, other)
-    front_ends = tuple(dict.fromkeys(one for info in infos for one in info.front_ends))
+    names = [info.name for info in infos]
     members = [
-        {
-            "name": info.name,
-            "architecture": info.architecture,
-            "arguments": dict(info.arguments),
-            "front_ends": [front_ends.index(one) for one in info.front_ends],
-        }
+        {"name": info.name, "architecture": info.architecture, "arguments": dict(info.arguments)}
         for info in infos
     ]
-    names = [info.name for info in infos]
     title = name or "+".join(names)
-    meaning = f"The mean of the logits of {_listed(names)}"
+    description = f"The mean of the logits of {', '.join(names[:-1])} and {names[-1]}"
     return ModelInfo(
         name=title,
         labels=first.labels,
-        front_end=front_ends[0],
-        further_front_ends=front_ends[1:],
+        front_end=first.front_end,
         task=first.task,
         architecture=ARCHITECTURE,
         arguments={"members": members},
         window_s=first.window_s,
         padding=first.padding,
         embedding_size=sum(info.embedding_size for info in infos),
-        description=meaning,
-        license=_once(info.license for info in infos),
-        source=_once(info.source for info in infos),
+        description=description,
+        license=_distinct(info.license for info in infos),
+        source=_distinct(info.source for info in infos),
         provenance={"members": {info.name: dict(info.provenance) for info in infos}},
-        card="\n".join([f"# {title}\n\n{meaning}.\n", *dict.fromkeys(info.card for info in infos)]),
+        card="\n".join([f"# {title}\n\n{description}.\n", *dict.fromkeys(info.card for info in infos)]),
     )
 
 
-class JointSession:
-    """Runs the graphs of several models as if they were one.
+class EnsembleSession:
+    """Runs the sessions of several models with one input.
 
     Args:
-        sessions: Each has ``run(names, inputs)`` as an inference session of ONNX Runtime does.
-        infos: Of the models that they run.
+        sessions: Sessions of the members.
     """
 
-    def __init__(self, sessions: Sequence[Any], infos: Sequence[ModelInfo]) -> None:
-        joint = joined(infos)
-        inputs = dict(zip(joint.front_ends, joint.graph_inputs, strict=True))
-        self._members = [
-            (
-                session,
-                {own: inputs[one] for own, one in zip(info.graph_inputs, info.front_ends, strict=True)},
-            )
-            for session, info in zip(sessions, infos, strict=True)
-        ]
+    def __init__(self, sessions: Sequence[Session]) -> None:
+        self._sessions = tuple(sessions)
 
     def run(
         self, names: Sequence[str], inputs: Mapping[str, NDArray[np.float32]]
     ) -> list[NDArray[np.float32]]:
-        """Answers what is asked for.
-
-        Args:
-            names: Of "logits" and "embedding".
-            inputs: By the names of the ensemble's record.
-
-        Returns:
-            float32 (batch, class) and (batch, channel), in the order of the names.
-        """
-        answers = [
-            session.run(["logits", "embedding"], {own: inputs[name] for own, name in renamed.items()})
-            for session, renamed in self._members
-        ]
-        logits, embeddings = zip(*answers, strict=True)
-        answer = {"logits": np.mean(logits, 0), "embedding": np.concatenate(embeddings, 1)}
-        return [answer[name] for name in names]
+        """Computes the mean of the logits (batch, class) and all embeddings (batch, channel), as named."""
+        outputs = [session.run(["logits", "embedding"], inputs) for session in self._sessions]
+        logits, embeddings = zip(*outputs, strict=True)
+        combined = {"logits": np.mean(logits, 0), "embedding": np.concatenate(embeddings, 1)}
+        return [combined[name] for name in names]
 
 
 def require_same_labels(name: str, labels: Sequence[str], other: str, others: Sequence[str]) -> None:
-    """Refuses two models that do not have the same labels in the same order.
+    """Checks that two models have the same labels in the same order.
 
     Args:
-        name: Of a model.
+        name: Name of a model.
         labels: Its labels.
         other: Name of another model.
-        others: The other's labels.
+        others: Its labels.
 
     Raises:
-        ModelError: If they differ; the message says in what.
+        ModelError: If they differ; the message names the first difference.
     """
     if tuple(labels) == tuple(others):
         return
     if len(labels) != len(others):
-        difference = f"they have {len(labels)} and {len(others)} labels"
+        difference = f"{len(labels)} and {len(others)} labels"
     else:
         pairs = enumerate(zip(labels, others, strict=True), start=1)
         number, (one, another) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
-        difference = f"label {number} is {one!r} of the first, {another!r} of the other"
+        difference = f"label {number} is {one!r} and {another!r}"
     raise ModelError(
-        f"{name} and {other} cannot answer together: {difference}: "
-        "take models with the same labels in the same order"
+        f"{name} and {other} cannot form an ensemble: {difference}: "
+        "choose models with the same labels in the same order"
     )
 
 
 def _require_agreement(first: ModelInfo, other: ModelInfo) -> None:
     require_same_labels(first.name, first.labels, other.name, other.labels)
-    for name, mending in _MENDING.items():
+    for name, remedy in _REMEDIES.items():
         one, another = getattr(first, name), getattr(other, name)
-        if one != another:
-            raise ModelError(
-                f"{first.name} and {other.name} cannot answer together: {name} is {one} of the first, "
-                f"{another} of the other: {mending}"
-            )
+        if one == another:
+            continue
+        if name == "front_end":
+            one, another = _difference(one.to_dict(), another.to_dict())
+        raise ModelError(
+            f"{first.name} and {other.name} cannot form an ensemble: {name} is {one} and {another}: {remedy}"
+        )
 
 
-def _listed(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+def _difference(first: Mapping[str, object], other: Mapping[str, object]) -> tuple[str, str]:
+    """The first value in which two front-ends differ, of each."""
+    name = next(key for key in [*first, *other] if first.get(key) != other.get(key))
+    return f"{name}={first.get(name)!r}", f"{name}={other.get(name)!r}"
 
 
-def _once(texts: Iterable[str]) -> str:
+def _distinct(texts: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(text for text in texts if text))

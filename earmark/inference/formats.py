@@ -1,7 +1,7 @@
-"""Results as text: a table for people; JSON, JSON lines and CSV for programs.
+"""Results as text: a table to read; JSON, JSON lines and CSV for programs.
 
-Conventions: a writer is made of a head, a piece for each result, what stands between pieces, and a tail, so
-that long runs are written as they go.
+Conventions: a text is a head, one piece per result with a separator between them, and a tail, so that results
+can be written as they come. The tags are those that :meth:`Result.filter` left.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from earmark.inference.tagger import Limit, Result
+    from earmark.inference.result import Result
 
 
 class Format(StrEnum):
-    """How results are written."""
+    """Formats of results."""
 
     TABLE = "table"
     JSON = "json"
@@ -29,7 +29,7 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class Layout:
-    """The parts of a format: ``head``, results with ``between``, ``tail``."""
+    """The parts of a format: ``head``, rendered results with ``between``, ``tail``."""
 
     head: str
     between: str
@@ -37,53 +37,46 @@ class Layout:
     render: Callable[[Result], str]
 
 
-def layout(form: Format, top: int | None, threshold: Limit | None) -> Layout:
-    """The layout of a format.
-
-    Args:
-        form: Which.
-        top: At most so many tags of a recording; None: all.
-        threshold: Only tags of at least this score; "auto": the model's own; None: any.
-    """
+def layout(form: Format) -> Layout:
+    """Returns the layout of a format."""
     if form is Format.JSON:
-        return Layout("[", ",\n ", "]\n", lambda result: _json(result, top, threshold))
+        return Layout("[", ",\n ", "]\n", _json)
     if form is Format.JSONL:
-        return Layout("", "", "", lambda result: _json(result, top, threshold) + "\n")
+        return Layout("", "", "", lambda result: _json(result) + "\n")
     if form is Format.CSV:
         head = _csv_rows([("path", "label", "score", "start_s", "end_s", "calibrated")])
-        return Layout(head, "", "", lambda result: _csv(result, top, threshold))
-    return Layout("", "\n", "", lambda result: _table(result, top, threshold))
+        return Layout(head, "", "", _csv)
+    return Layout("", "\n", "", _table)
 
 
-def _json(result: Result, top: int | None, threshold: Limit | None) -> str:
-    return json.dumps(result.to_dict(top, threshold), ensure_ascii=False)
+def _json(result: Result) -> str:
+    return json.dumps(result.to_dict(), ensure_ascii=False)
 
 
-def _csv(result: Result, top: int | None, threshold: Limit | None) -> str:
+def _csv(result: Result) -> str:
     path, calibrated = result.path or "", str(result.calibrated).lower()
     return _csv_rows(
         (path, tag.label, f"{tag.score:.4f}", f"{tag.start_s:.3f}", f"{tag.end_s:.3f}", calibrated)
-        for tag in result.chosen(top, threshold)
+        for tag in result.tags
     )
 
 
-def _csv_rows(rows: object) -> str:
+def _csv_rows(rows: Iterable[Sequence[str]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)  # type: ignore[arg-type]
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
-def _table(result: Result, top: int | None, threshold: Limit | None) -> str:
-    """A star marks what reaches the model's own threshold."""
-    tags, heard = result.chosen(top, threshold), {tag.label for tag in result.heard}
-    width = max((len(tag.label) for tag in tags), default=0)
+def _table(result: Result) -> str:
+    """A star marks tags that reach the model's own threshold."""
+    detected = {tag.label for tag in result.detected}
+    width = max((len(tag.label) for tag in result.tags), default=0)
     meaning = ", probabilities" if result.calibrated else ""
     lines = [f"{result.path or 'samples'}  ({result.duration_s:.1f} s, {result.model}{meaning})"]
-    for tag in tags:
-        mark = "*" if tag.label in heard else " "
+    for tag in result.tags:
+        mark = "*" if tag.label in detected else " "
         lines.append(f" {mark} {tag.score:.3f}  {tag.label:<{width}}  {tag.start_s:.1f} - {tag.end_s:.1f} s")
-    if result.thresholds is not None and not heard:
-        alike = len(set(result.thresholds)) == 1
-        which = f"the model's threshold of {result.thresholds[0]:g}" if alike else "its threshold"
-        lines.append(f"   no label here reaches {which}")
+    if result.thresholds is not None and not detected:
+        same = len(set(result.thresholds)) == 1
+        lines.append(f"   Nothing above the threshold{f' ({result.thresholds[0]:g})' if same else ''}.")
     return "\n".join(lines) + "\n"

@@ -1,71 +1,110 @@
-"""Opens models by name, path, or several as an ensemble.
+"""Opens models by name or path, one or several as an ensemble.
 
-Conventions: as for :class:`earmark.inference.tagger.Tagger`.
+Conventions: a published model that is not in the cache is downloaded and converted first.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earmark.errors import ModelError, extra
 from earmark.hub import registry
 from earmark.hub.pull import pull
-from earmark.inference.engines import Engine
+from earmark.inference.engines import Engine, Precision, Session, open_engine
+from earmark.inference.ensemble import ensemble
 from earmark.inference.tagger import Tagger
+from earmark.model_file.info import ModelInfo
+from earmark.model_file.onnx_file import read_model_file
 
 if TYPE_CHECKING:
-    from earmark.hub.download import Report
+    from earmark.hub.download import Progress
+
+ModelName = str | os.PathLike[str]
 
 
 def load(
-    model: str | os.PathLike[str] | None = None,
+    model: ModelName | Sequence[ModelName] | None = None,
     *,
-    threads: int | None = None,
+    device: str = "cpu",
     engine: Engine = "onnx",
-    precision: str | None = None,
-    report: Report | None = None,
+    precision: Precision = "fp32",
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Tagger:
-    """Opens a model; a published one that is not on this machine yet is fetched and converted first.
+    """Opens a model.
 
     Args:
-        model: A name (``earmark models`` lists them), the path of a model file or of a checkpoint
-            (.safetensors, which runs in PyTorch), several of these with "+" between them (an ensemble: the
-            mean of their logits), or None for the default.
-        threads: Of the network; None: as many as there are cores. A checkpoint takes PyTorch's own number.
-        engine: What computes a model file: "onnx" (ONNX Runtime) or "openvino" (extra "openvino").
-        precision: That it computes in: "f32", with OpenVINO also "bf16" or "f16"; None: "f32".
-        report: Is told, while something is fetched, how many bytes have arrived, of how many.
+        model: A name (:func:`earmark.list_models`), the path of a model file or of a checkpoint
+            (.safetensors, which runs in PyTorch), or None for the default model. A list of these is an
+            ensemble: models with the same front-end, labels, task and window, whose logits are averaged.
+        device: "cpu", "cuda" or "cuda:N" (extra "gpu"; checkpoints need only PyTorch), or "auto": a GPU if
+            there is one, else the CPU.
+        engine: "onnx" (ONNX Runtime) or "openvino" (extra "openvino", CPU only).
+        precision: Precision of the computation: "fp32"; with OpenVINO also "bf16" or "fp16".
+        threads: Threads of the network; None: one per core. Checkpoints use PyTorch's own setting.
+        progress: Called during a download with the bytes received and the total, None if it is unknown.
 
     Raises:
-        ModelError: If the model is unknown, cannot be fetched, or its file is damaged or too new; if the
-            members of an ensemble do not agree on labels, task, window and padding; or if there is no such
-            engine or precision, or it is asked of a checkpoint.
-        MissingExtraError: If it has to be converted, or is a checkpoint, and PyTorch is not installed; or if
-            the engine is not.
+        ModelError: If the model is unknown, cannot be downloaded, or its file is damaged or too new; if the
+            models of an ensemble differ; or if engine, precision or device is unknown or not available.
+        MissingExtraError: If an optional package is needed that is not installed.
     """
-    names = () if model is None else registry.members(model)
-    for name in names:
-        known = None if registry.look(name) else registry.published().get(name)
+    models = [model] if model is None or isinstance(model, (str, os.PathLike)) else list(model)
+    if not models:
+        raise ModelError("model must name at least one model, got an empty list")
+    for name in models:
+        known = None if registry.look(name) else registry.published().get(os.fspath(name or ""))
         if known and known.labels:
-            pull(known.name, report=report)
-    if not any(map(_is_checkpoint, names)):
-        return Tagger(model, threads=threads, engine=engine, precision=precision)
-    if engine != "onnx" or precision is not None:
-        raise ModelError(f"{model}: a checkpoint runs in PyTorch: engine and precision are for model files")
-    return Tagger.together(
-        [_in_torch(name) if _is_checkpoint(name) else Tagger(name, threads=threads) for name in names]
-    )
+            pull(known.name, progress=progress)
+    taggers = [_open(name, device, engine, precision, threads) for name in models]
+    return taggers[0] if len(taggers) == 1 else ensemble(taggers)
 
 
-def _is_checkpoint(name: str) -> bool:
-    return Path(name).suffix == ".safetensors"
+def open_session(
+    path: str | os.PathLike[str],
+    threads: int | None = None,
+    engine: str = "onnx",
+    precision: str = "fp32",
+    device: str = "cpu",
+) -> tuple[Session, ModelInfo]:
+    """Opens a model file without a tagger.
+
+    Args:
+        path: Path of the file.
+        threads: As for :func:`load`.
+        engine: As for :func:`load`.
+        precision: As for :func:`load`.
+        device: As for :func:`load`.
+
+    Returns:
+        A session from the input ``info.front_end.graph_input`` to the outputs "logits" and "embedding", and
+        the model info.
+
+    Raises:
+        ModelError: If the file is missing, damaged or too new, or an option is unknown or not available.
+        MissingExtraError: If the engine or device needs an optional package that is not installed.
+    """
+    content, info = read_model_file(path)
+    session = open_engine(content, path, threads=threads, engine=engine, precision=precision, device=device)
+    return session, info
 
 
-def _in_torch(path: str) -> Tagger:
+def _open(model: ModelName | None, device: str, engine: str, precision: str, threads: int | None) -> Tagger:
+    if model is not None and Path(model).suffix == ".safetensors":
+        if engine != "onnx" or precision != "fp32":
+            raise ModelError(
+                f"{os.fspath(model)}: a checkpoint runs in PyTorch: engine and precision are for model files"
+            )
+        return _open_checkpoint(model, device)
+    return Tagger(*open_session(registry.find(model), threads, engine, precision, device))
+
+
+def _open_checkpoint(path: ModelName, device: str) -> Tagger:
     with extra("running a checkpoint", "train"):
         from earmark.inference.torch_session import NetworkSession
         from earmark.models.checkpoint import load_checkpoint
     network, info = load_checkpoint(path)
-    return Tagger.around(NetworkSession(network), info)
+    return Tagger(NetworkSession(network, device=device), info)

@@ -5,8 +5,8 @@
     tagger = load_stages("mn10_as", ["b5", "b11", "b13", "b15"])
     vector = tagger.embed("street.wav").clip
 
-Conventions: stages and poolings are those of :class:`earmark.models.stages.StageEmbedding`; no stages: those
-that served best over the HEAR benchmark's tasks.
+Conventions: stages and poolings are those of :class:`earmark.models.stage_embedding.StageEmbedding`; the
+default stages scored best over the tasks of the HEAR benchmark.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def with_stages(network: Network, info: ModelInfo, stages: Sequence[str] = (), p
     Raises:
         ModelError: If the network has no such stage, or holds a front-end that learns.
     """
-    from earmark.models.stages import BEST_STAGES, StageSession
+    from earmark.models.stage_embedding import DEFAULT_STAGES, StageSession
 
     front_end = info.front_end
     if not isinstance(front_end, FrontEnd):
@@ -73,8 +73,8 @@ def with_stages(network: Network, info: ModelInfo, stages: Sequence[str] = (), p
             f"{info.name}: inner stages are those of a network behind a log-mel, this front-end learns: "
             "embed without stages"
         )
-    session = StageSession(network, stages or BEST_STAGES, pool)
+    session = StageSession(network, stages or DEFAULT_STAGES, pool)
     frames = front_end.num_frames(round(info.window_s * front_end.sample_rate))
     silence = np.zeros((1, front_end.n_mels, frames), np.float32)
     [vectors] = session.run(["embedding"], {"log_mel": silence})
-    return Tagger.around(session, info.changed(embedding_size=vectors.shape[1]))
+    return Tagger(session, info.changed(embedding_size=vectors.shape[1]))

@@ -1,4 +1,4 @@
-"""A network in PyTorch in the place of an inference session, so that a tagger can run a checkpoint.
+"""Runs a network in PyTorch in the place of an engine, so that a tagger can run a checkpoint.
 
 Conventions: inputs and outputs are those of a model file's graph.
 """
@@ -11,24 +11,40 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from earmark.errors import ModelError
+from earmark.inference.engines import parse_device
 from earmark.models.network import Network
 
 
 class NetworkSession:
-    """Runs a network as an inference session runs a model file.
+    """Runs a network.
 
     Args:
-        network: On the CPU; it is put into evaluation mode.
-        dtype: What the network computes in.
+        network: Moved to the device and set to evaluation mode.
+        dtype: Precision of the computation.
+        device: As for :func:`earmark.load`.
+
+    Raises:
+        ModelError: If the device is unknown or not available.
     """
 
-    def __init__(self, network: Network, dtype: torch.dtype = torch.float32) -> None:
-        self._network, self._dtype = network.eval(), dtype
+    def __init__(self, network: Network, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
+        self._device, self._dtype = _torch_device(device), dtype
+        self._network = network.eval().to(self._device)
 
     @torch.no_grad()
     def run(
         self, names: Sequence[str], inputs: Mapping[str, NDArray[np.float32]]
     ) -> list[NDArray[np.float32]]:
         """Computes "logits" (batch, class) and "embedding" (batch, channel), as named, of one batch."""
-        answer = self._network(*(torch.from_numpy(one).to(self._dtype) for one in inputs.values()))
-        return [getattr(answer, name).float().numpy() for name in names]
+        tensors = (torch.from_numpy(one).to(self._device, self._dtype) for one in inputs.values())
+        output = self._network(*tensors)
+        return [getattr(output, name).float().cpu().numpy() for name in names]
+
+
+def _torch_device(device: str) -> torch.device:
+    kind, index = parse_device(device)
+    count = torch.cuda.device_count() if kind != "cpu" else 0
+    if kind == "cuda" and index >= count:
+        raise ModelError(f"device {device} is not available: PyTorch has {count} CUDA devices: use cpu")
+    return torch.device("cuda", index) if count else torch.device("cpu")

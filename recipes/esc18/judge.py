@@ -63,7 +63,7 @@ def judge_negatives(model: Path, manifest: Path) -> None:
         answers.setdefault(clip.extra["kind"], []).append(tagger.tag(clip.path))
     print("| kind | clips | reach a threshold | highest score |\n|---|---|---|---|")
     for kind, results in sorted(answers.items()):
-        reached = sum(bool(result.heard) for result in results)
+        reached = sum(bool(result.detected) for result in results)
         highest = max(result.tags[0].score for result in results)
         print(f"| {kind} | {len(results)} | {reached} | {highest:.3f} |")
 

@@ -229,13 +229,13 @@ def test_a_model_file_tells_its_first_norm(tmp_path):
             mask_value(RECORD, weights)
 
 
-def test_a_tagger_can_be_rewired(toy_model):
+def test_a_tagger_runs_masked_passes(toy_model):
     tagger, noise = earmark.load(toy_model), np.random.default_rng(0).normal(0, 0.1, 4000)
     fill = mask_value(tagger.info, {})
-    augmented = tagger.rewired(
-        lambda session: MaskedPasses(session, tagger.info, 8, Masks(20, 2, 9, 2), fill)
+    augmented, nothing = (
+        tagger.with_session(MaskedPasses(tagger.session, tagger.info, passes, masks, fill))
+        for passes, masks in ((8, Masks(20, 2, 9, 2)), (2, Masks(1, 2, 1, 2)))
     )
-    nothing = tagger.rewired(lambda session: MaskedPasses(session, tagger.info, 2, Masks(1, 2, 1, 2), fill))
     plain = tagger.tag(noise, 8000).scores
     np.testing.assert_allclose(nothing.tag(noise, 8000).scores, plain, rtol=0, atol=1e-6)
     assert np.abs(augmented.tag(noise, 8000).scores - plain).max() > 1e-3

@@ -36,7 +36,7 @@ def left(target):
 def test_a_file_arrives_and_is_reported(web, target):
     told = []
     size = len(web.body)
-    fetch(f"{web.url}/a/weights.pt", target, size=size, report=lambda *numbers: told.append(numbers))
+    fetch(f"{web.url}/a/weights.pt", target, size=size, progress=lambda *numbers: told.append(numbers))
     assert target.read_bytes() == web.body
     assert left(target) == ["weights.pt"]
     assert told[-1] == (size, size)

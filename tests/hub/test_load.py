@@ -74,7 +74,7 @@ def left(folder: Path) -> set[str]:
 
 def test_the_whole_way(web, content, own_cache, tmp_path):
     told = []
-    tagger = earmark.load("known", report=lambda *numbers: told.append(numbers))
+    tagger = earmark.load("known", progress=lambda *numbers: told.append(numbers))
     assert told[-1] == (len(content), len(content))
     assert left(own_cache) == {"known.onnx", "known.safetensors", "known.origin.json"}
 
@@ -112,16 +112,16 @@ def _written(folder: Path, content: bytes) -> Path:
 
 def test_a_file_brought_by_hand_is_checked_and_kept(web, content, own_cache, tmp_path, without_export):
     path = _written(tmp_path, content)
-    assert pull_module.pull("known", source=path) == own_cache / "known.onnx"
+    assert pull_module.pull("known", file=path) == own_cache / "known.onnx"
     assert path.exists()
     assert web.requests == []
     path.write_bytes(content + b"\0")
     with pytest.raises(
         ModelError, match=rf"brought\.pt: is not the file .* as known: it has {len(content) + 1}"
     ):
-        pull_module.pull("known", source=path)
+        pull_module.pull("known", file=path)
     with pytest.raises(ModelError, match=r"none\.pt: the weights cannot be read: No such file"):
-        pull_module.pull("known", source=tmp_path / "none.pt")
+        pull_module.pull("known", file=tmp_path / "none.pt")
 
 
 def test_a_wrong_size_or_hash_is_refused(web, own_cache, without_export):
@@ -136,7 +136,7 @@ def test_the_first_digits_of_a_hash_suffice(web, content, own_cache, without_exp
     pull_module.pull("prefix")
     web.body = b"x" * len(content)
     with pytest.raises(ModelError, match="SHA-256 begins with"):
-        pull_module.pull("prefix", again=True)
+        pull_module.pull("prefix", force=True)
 
 
 def test_without_a_known_hash_the_first_file_is_trusted_and_no_other_after(
@@ -149,12 +149,12 @@ def test_without_a_known_hash_the_first_file_is_trusted_and_no_other_after(
     with pytest.raises(
         ModelError, match=r"not the file that was trusted as trusted at first.*remove .*origin"
     ):
-        pull_module.pull("trusted", again=True)
+        pull_module.pull("trusted", force=True)
     with pytest.raises(ModelError, match="not the file that was trusted"):
-        pull_module.pull("trusted", source=_written(tmp_path, web.body))
+        pull_module.pull("trusted", file=_written(tmp_path, web.body))
     assert (own_cache / "trusted.safetensors").read_bytes() == before
     web.body = content
-    pull_module.pull("trusted", again=True)
+    pull_module.pull("trusted", force=True)
 
 
 def test_a_file_that_could_not_be_converted_is_not_trusted(web, content, own_cache, without_export):

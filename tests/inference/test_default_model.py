@@ -24,7 +24,7 @@ def tagger() -> earmark.Tagger:
 
 def heard(tagger: earmark.Tagger, waveform: np.ndarray, rate: int = RATE) -> list[str]:
     """What reaches the default threshold."""
-    return [tag.label for tag in tagger.tag(waveform.astype(np.float32), rate).heard]
+    return [tag.label for tag in tagger.tag(waveform.astype(np.float32), rate).detected]
 
 
 def leveled(waveform: np.ndarray, level_db: float) -> np.ndarray:
@@ -85,7 +85,7 @@ def reached(
         clips = list(csv.DictReader(lines))
     answers: dict[str, list[bool]] = {}
     for clip in clips:
-        answers.setdefault(clip["kind"], []).append(bool(tagger.tag(folder / clip["path"]).heard))
+        answers.setdefault(clip["kind"], []).append(bool(tagger.tag(folder / clip["path"]).detected))
     return answers
 
 

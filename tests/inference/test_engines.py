@@ -17,9 +17,9 @@ from earmark.cli import app
 from earmark.errors import MissingExtraError, ModelError
 from earmark.hub import registry
 from earmark.inference import engines
-from earmark.inference.tagger import open_session
+from earmark.inference.load import open_session
 from earmark.model_file.info import ModelInfo
-from earmark.model_file.onnx_file import seal
+from earmark.model_file.onnx_file import attach_info
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "siren_and_bell.ogg"
@@ -51,7 +51,7 @@ def ask(session: object, inputs: dict[str, np.ndarray]) -> tuple[np.ndarray, ...
 def test_openvino_answers_as_onnx_runtime_does_at_every_shape(model: Path) -> None:
     reference, session = (open_session(model, 1, engine)[0] for engine in engines.PRECISIONS)
     shapes = [(1, 40), (3, 26), (1, 51), (2, 33), (1, 40)]
-    assert len(set(shapes)) > engines.SHAPES_APART + 1, "some of them share the open one"
+    assert len(set(shapes)) > engines.MAX_FIXED_SHAPES + 1, "some of them share the open one"
     for number, shape in enumerate(shapes):
         inputs = given(number, *shape)
         for ours, theirs in zip(ask(session, inputs), ask(reference, inputs), strict=True):
@@ -88,13 +88,13 @@ def test_threads_that_share_a_session_each_get_their_own_answer(model: Path) -> 
 
 
 @pytest.mark.usefixtures("openvino")
-@pytest.mark.parametrize("precision", ["f32", "bf16", "f16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_scores_of_the_default_model_stay_within_what_is_stated(precision: str) -> None:
-    if precision not in engines.usable()["openvino"]:
+    if precision not in engines.installed_engines()["openvino"]:
         pytest.skip(f"this processor does not compute in {precision}")
     wanted = earmark.load(threads=1).tag(EXAMPLE)
     found = earmark.load(threads=1, engine="openvino", precision=precision).tag(EXAMPLE)
-    difference, stated = np.abs(found.scores - wanted.scores).max(), F32 if precision == "f32" else BF16
+    difference, stated = np.abs(found.scores - wanted.scores).max(), F32 if precision == "fp32" else BF16
     assert difference <= stated
     assert difference > 0, "another program computed this"
     clear = np.abs(wanted.scores - wanted.thresholds) > stated
@@ -104,12 +104,12 @@ def test_scores_of_the_default_model_stay_within_what_is_stated(precision: str) 
 
 @pytest.mark.usefixtures("openvino")
 def test_a_precision_is_what_is_computed_in(model: Path) -> None:
-    if "bf16" not in engines.usable()["openvino"]:
+    if "bf16" not in engines.installed_engines()["openvino"]:
         pytest.skip("this processor does not compute in bf16")
     inputs = given(0, frames=51)
     exact, rounded = (
         open_session(model, 1, "openvino", precision)[0].run(["logits"], inputs)[0]
-        for precision in ("f32", "bf16")
+        for precision in ("fp32", "bf16")
     )
     assert 1e-4 < np.abs(exact - rounded).max() < 0.3
 
@@ -167,15 +167,15 @@ def test_an_unknown_engine_or_precision_names_those_there_are(
 def test_a_precision_that_the_processor_lacks_is_refused(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "_processors_own", lambda: ("f32", "bf16"))
+    monkeypatch.setattr(engines, "_supported_precisions", lambda: ("fp32", "bf16"))
     with pytest.raises(ModelError, match="does not compute in f16: take f32 or bf16 with engine openvino"):
-        earmark.load(model, engine="openvino", precision="f16")
+        earmark.load(model, engine="openvino", precision="fp16")
 
 
 def test_a_missing_engine_names_its_extra(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     engines.openvino_core.cache_clear()
-    engines._processors_own.cache_clear()
+    engines._supported_precisions.cache_clear()
     with pytest.raises(MissingExtraError, match=r"engine openvino needs .*earmark\[openvino\]"):
         earmark.load(model, engine="openvino")
 
@@ -195,7 +195,7 @@ def test_what_openvino_cannot_read_is_one_line(info: ModelInfo, tmp_path: Path) 
     ends = [onnx.helper.make_tensor_value_info(name, 1, [1]) for name in ("log_mel", "logits")]
     node = onnx.helper.make_node("Unheard", ["log_mel"], ["logits"], domain="nobody")
     graph = onnx.helper.make_graph([node], "none", ends[:1], ends[1:])
-    (tmp_path / "none.onnx").write_bytes(seal(onnx.helper.make_model(graph).SerializeToString(), info))
+    (tmp_path / "none.onnx").write_bytes(attach_info(onnx.helper.make_model(graph).SerializeToString(), info))
     with pytest.raises(ModelError) as caught:
         earmark.load(tmp_path / "none.onnx", engine="openvino")
     assert str(caught.value).startswith(f"{tmp_path / 'none.onnx'}: OpenVINO cannot run this model (")

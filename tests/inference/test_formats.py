@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from earmark.inference.formats import Format, layout
-from earmark.inference.tagger import Result, Window
+from earmark.inference.result import Result, Window
 
 
 def result(path: str | None = "stra,ße.wav", **changes) -> Result:
@@ -22,7 +22,7 @@ def result(path: str | None = "stra,ße.wav", **changes) -> Result:
         "duration_s": 0.8,
         "sample_rate": 8000,
         "model": "toy",
-        "over_windows": "max",
+        "pooling": "max",
         "warnings": ("cut short",),
         "path": path,
     }

@@ -11,7 +11,9 @@ from scipy.special import expit, logit, softmax
 import earmark
 from earmark.errors import AudioError, ModelError
 from earmark.features.log_mel import LogMel
-from earmark.inference.tagger import Result, Window, _ahead, open_session
+from earmark.inference.load import open_session
+from earmark.inference.result import Result, Window
+from earmark.inference.tagger import _ahead
 from earmark.model_file.calibration import Platt, Temperature
 from earmark.model_file.onnx_file import read_model_file
 
@@ -162,7 +164,7 @@ def test_single_label_model_answers_shares_and_averages(toy_single_label_model: 
     np.testing.assert_allclose(table.sum(1), 1, atol=1e-6)
     np.testing.assert_allclose(result.scores, table.mean(0), atol=1e-6)
     np.testing.assert_allclose(
-        tagger.tag(sound(1.5), RATE, over_windows="max").scores, table.max(0), atol=1e-6
+        tagger.tag(sound(1.5), RATE, pooling="max").scores, table.max(0), atol=1e-6
     )
 
 
@@ -206,7 +208,7 @@ PLATT = Platt((0.5, 2.0), (-1.0, 0.25))
 def recording(toy_model: Path, **changes) -> tuple[earmark.Tagger, earmark.Result]:
     """The toy model with another record, and what it says of three windows."""
     session, info = open_session(toy_model)
-    tagger = earmark.Tagger.around(session, info.changed(**changes))
+    tagger = earmark.Tagger(session, info.changed(**changes))
     return tagger, tagger.tag(sound(1.5), RATE)
 
 

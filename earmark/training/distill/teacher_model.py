@@ -26,12 +26,12 @@ from earmark.errors import ModelError, extra
 from earmark.features.front_end import FrontEnd
 from earmark.hub import registry
 from earmark.inference.ensemble import require_same_labels
-from earmark.inference.tagger import open_session
+from earmark.inference.load import open_session
 from earmark.model_file.info import ModelInfo, Padding, Task
 from earmark.model_file.labels import read_labels
 from earmark.models.checkpoint import load_checkpoint
 from earmark.models.log_mel import TorchLogMel
-from earmark.models.waveform_network import apart
+from earmark.models.waveform_network import split_front_end
 from earmark.training.distill.losses import Kind
 from earmark.training.distill.stored_predictions import sha256_of
 
@@ -81,7 +81,7 @@ class NetworkListener:
         if Path(path).suffix == ".safetensors":
             file = Path(path)
             network, self.info = load_checkpoint(file)
-            front_end, behind = apart(network, self.info.front_end)
+            front_end, behind = split_front_end(network, self.info.front_end)
             self._hearing, self._behind = [front_end], [behind]
             self._answer = lambda given: cast(Tensor, behind(given).logits)
         else:

@@ -1,0 +1,79 @@
+"""Blocks of audio -> the windows that a network takes, as features.
+
+Conventions: blocks are mono float32, shape (time,); features are what the graph of a model file takes for one
+window: a log-mel (mel, frame), or the waveform (time,) if the front-end is part of the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earmark.audio.resample import Resampler
+from earmark.audio.windows import Padding, WindowCutter
+from earmark.features.front_end import FrontEnd
+from earmark.features.learned import AnyFrontEnd, WaveformWindows
+from earmark.features.log_mel import LogMel
+
+Floats = NDArray[np.float32]
+
+_NO_SAMPLES = np.zeros(0, np.float32)
+
+
+class FeatureWindow(NamedTuple):
+    """The span of a window in seconds, and its features."""
+
+    start_s: float
+    end_s: float
+    features: Floats
+
+
+class FeatureExtractor:
+    """Computes the features of windows.
+
+    Args:
+        front_end: Front-end of the model.
+    """
+
+    def __init__(self, front_end: AnyFrontEnd) -> None:
+        self.sample_rate = front_end.sample_rate
+        self._features = LogMel(front_end) if isinstance(front_end, FrontEnd) else WaveformWindows()
+        self.windows: Callable[[Floats, Sequence[int], int], Floats] = self._features.windows
+
+    def stream(
+        self, blocks: Iterable[Floats], sample_rate: int, length: int, hop: int, padding: Padding
+    ) -> Iterator[Generator[FeatureWindow, None, None]]:
+        """Cuts blocks into windows and computes their features.
+
+        Args:
+            blocks: Any sizes.
+            sample_rate: Sample rate of the blocks in Hz.
+            length: Samples of a window, at the sample rate of the front-end.
+            hop: Samples from one window to the next.
+            padding: How a clip shorter than one window is padded.
+
+        Yields:
+            For each block, as soon as it is there, a generator of the windows that it completes, to be used
+            up before the next block is asked for; then one for the last window.
+
+        Raises:
+            AudioError: If the blocks hold no samples or cannot be resampled.
+        """
+        cutter, resampler = WindowCutter(length, hop, padding), Resampler(sample_rate, self.sample_rate)
+        received = 0
+
+        def features(windows: Sequence[tuple[int, Floats]]) -> Generator[FeatureWindow, None, None]:
+            duration_s = received / sample_rate
+            for start, waveform in windows:
+                start_s, end_s = start / self.sample_rate, (start + length) / self.sample_rate
+                [one] = self.windows(waveform, [0], length)
+                yield FeatureWindow(start_s, min(end_s, duration_s), one)
+
+        for block in blocks:
+            received += block.size
+            yield features(cutter.push(resampler.process(block)))
+        last = cutter.push(resampler.process(_NO_SAMPLES, last=True))
+        yield features([*last, *cutter.finish()])

@@ -1,0 +1,52 @@
+"""Pools the scores of a recording's windows into scores of the recording.
+
+Conventions: scores are float32, shape (window, class), in [0, 1]; every room that pools windows does it here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earmark.errors import ModelError
+from earmark.model_file.info import Task
+
+Floats = NDArray[np.float32]
+Pooling = Literal["max", "mean"]
+
+
+def default_pooling(task: Task) -> Pooling:
+    """Returns the pooling of a task: "max" for multi-label models, "mean" for single-label models."""
+    return "max" if task == "multi_label" else "mean"
+
+
+def check_pooling(pooling: str | None, task: Task) -> Pooling:
+    """Validates a pooling.
+
+    Args:
+        pooling: "max" or "mean"; None: the default of the task.
+        task: Task of the model.
+
+    Raises:
+        ModelError: If there is no such pooling.
+    """
+    if pooling is None:
+        return default_pooling(task)
+    if pooling not in get_args(Pooling):
+        raise ModelError(f"pooling must be 'max' or 'mean', got {pooling!r}")
+    return "max" if pooling == "max" else "mean"
+
+
+def pool_windows(scores: Floats, pooling: Pooling) -> Floats:
+    """Pools scores over windows.
+
+    Args:
+        scores: Scores of the windows, shape (window, class), at least one window.
+        pooling: "max" or "mean".
+
+    Returns:
+        Scores of the recording, shape (class,).
+    """
+    return np.asarray(scores.max(0) if pooling == "max" else scores.mean(0))

@@ -1,0 +1,128 @@
+"""What a tagger takes as a recording: a file, or samples in memory.
+
+Conventions: samples are float32 in [-1, 1], shape (time,); integers are scaled, channels averaged.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable, Iterator
+from itertools import chain
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from earmark.audio import check_finite, open_audio
+from earmark.errors import AudioError
+from earmark.inference.feature_extractor import FeatureExtractor, FeatureWindow
+from earmark.model_file.info import Padding
+
+Floats = NDArray[np.float32]
+FilePath = str | os.PathLike[str]
+Source = FilePath | ArrayLike
+
+BLOCK_S = 5.0
+"""Length of the blocks that samples in memory are processed in, in seconds."""
+
+
+class Recording:
+    """A recording that is read once; its attributes are complete when its windows are used up.
+
+    Args:
+        source: A path, "-" for standard input, or samples.
+        sample_rate: Sample rate of samples in Hz; None for a file.
+
+    Attributes:
+        path: Path of a file, or None.
+        sample_rate: Sample rate in Hz; 0 until the file is open.
+        duration_s: Duration in seconds.
+        warnings: Faults that did not prevent reading, one line each.
+
+    Raises:
+        AudioError: If a file comes with a sample rate, or samples without one.
+    """
+
+    def __init__(self, source: Source, sample_rate: int | None = None) -> None:
+        self.path: str | None = None
+        self.sample_rate, self.duration_s = sample_rate or 0, 0.0
+        self.warnings: tuple[str, ...] = ()
+        if isinstance(source, (str, os.PathLike)):
+            self.path = os.fspath(source)
+            if sample_rate is not None:
+                raise AudioError(f"{self.path}: sample_rate is for samples: omit it for a file")
+        else:
+            if sample_rate is None:
+                raise AudioError("samples need their sample rate: tag(samples, sample_rate)")
+            self._waveform = mono(source)
+            check_finite(self._waveform, 0, sample_rate, "samples")
+            self.duration_s = len(self._waveform) / sample_rate if sample_rate else 0.0
+
+    def windows(
+        self, extractor: FeatureExtractor, length: int, hop: int, padding: Padding
+    ) -> Generator[FeatureWindow, None, None]:
+        """Reads the recording and computes the features of its windows; as :meth:`FeatureExtractor.stream`.
+
+        Raises:
+            AudioError: If the recording cannot be read, or has no samples, NaN or infinite samples.
+        """
+        if self.path is None:
+            blocks = _blocks(self._waveform, self.sample_rate)
+            yield from chain.from_iterable(extractor.stream(blocks, self.sample_rate, length, hop, padding))
+            return
+        with open_audio(self.path) as stream:
+            self.sample_rate = stream.sample_rate
+            groups = extractor.stream(stream.blocks(), stream.sample_rate, length, hop, padding)
+            yield from chain.from_iterable(groups)
+            self.duration_s = stream.samples_read / stream.sample_rate
+            self.warnings = tuple(stream.warnings)
+
+
+def checked_blocks(blocks: Iterable[ArrayLike], sample_rate: int) -> Iterator[Floats]:
+    """Converts the blocks of a stream to mono float32; each is a copy, so its buffer may be used again.
+
+    Raises:
+        AudioError: If a block is not of numbers, or has NaN or infinite samples.
+    """
+    received = 0
+    for block in blocks:
+        waveform = mono(block)
+        if np.may_share_memory(waveform, np.asarray(block)):
+            waveform = waveform.copy()
+        check_finite(waveform, received, sample_rate, "stream")
+        received += len(waveform)
+        yield waveform
+
+
+def mono(samples: ArrayLike) -> Floats:
+    """Converts samples to mono float32.
+
+    Args:
+        samples: Integers, or floats in [-1, 1], shape (time,) or (time, channel).
+
+    Returns:
+        float32, shape (time,); the same array if nothing had to be converted.
+
+    Raises:
+        AudioError: If the samples are of another type or shape.
+    """
+    values = np.asarray(samples)
+    if values.dtype.kind == "i":
+        values = values / np.float32(-float(np.iinfo(values.dtype).min))
+    if values.dtype.kind != "f" or values.ndim not in (1, 2):
+        raise AudioError(
+            "samples must be numbers in [-1, 1] of shape (time,) or (time, channel), "
+            f"got {values.dtype} of shape {values.shape}"
+        )
+    if values.ndim == 2:
+        if values.shape[1] > values.shape[0]:
+            raise AudioError(
+                f"samples must be of shape (time, channel), got {values.shape}: more channels than samples"
+            )
+        values = values.mean(1)
+    return np.ascontiguousarray(values, np.float32)
+
+
+def _blocks(waveform: Floats, sample_rate: int) -> Iterator[Floats]:
+    size = max(1, round(BLOCK_S * sample_rate))
+    for start in range(0, len(waveform), size):
+        yield waveform[start : start + size]
