@@ -1,30 +1,32 @@
-"""Samples -> the bytes of an audio file, the same bytes every time.
+"""Encodes clips to FLAC, MP3 or Opus, reproducibly.
 
-Conventions: samples are int16 ``(time,)``, mono; k stands for k / 32768, which is what reading gives back
-from FLAC exactly. MP3 and Opus lose something; their decoders give back as many samples as were encoded.
+Conventions: samples are int16 ``(time,)``, mono; k represents k / 32768. FLAC is lossless; decoding MP3 and
+Opus returns as many samples as were encoded.
 """
 
 from __future__ import annotations
 
 import io
 import struct
+import zlib
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from earmark.audio import ogg
 from earmark.errors import AudioError
 
 Codec = Literal["flac", "mp3", "opus"]
 SUFFIXES: dict[Codec, str] = {"flac": ".flac", "mp3": ".mp3", "opus": ".ogg"}
-"""What the names of such files end in."""
+"""File name suffixes."""
 _FORMATS: dict[Codec, tuple[str, str]] = {
     "flac": ("FLAC", "PCM_16"),
     "mp3": ("MP3", "MPEG_LAYER_III"),
     "opus": ("OGG", "OPUS"),
 }
+_REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _RATES: dict[Codec, tuple[int, ...]] = {
     "mp3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
     "opus": (8000, 12000, 16000, 24000, 48000),
@@ -32,20 +34,22 @@ _RATES: dict[Codec, tuple[int, ...]] = {
 
 
 def check_rate(codec: Codec, sample_rate: int) -> None:
-    """Refuses a rate that a codec does not know.
+    """Checks that a codec supports a sample rate.
 
     Raises:
-        AudioError: Naming those that it knows.
+        AudioError: If it does not; lists the supported ones.
     """
     rates = _RATES.get(codec)
     if rates and sample_rate not in rates:
-        raise AudioError(f"{codec} knows no {sample_rate} Hz: choose among {', '.join(map(str, rates))}")
+        raise AudioError(
+            f"{codec} does not support {sample_rate} Hz: choose from {', '.join(map(str, rates))}"
+        )
     if not 1 <= sample_rate <= 655350:  # 20 bits of FLAC's header, in tens of Hz above 65535
-        raise AudioError(f"{codec} knows no {sample_rate} Hz")
+        raise AudioError(f"{codec} supports 1 to 655350 Hz, got {sample_rate}")
 
 
 def to_int16(waveform: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Samples in 16 bits: k / 32768 becomes k, what is louder than full scale is clipped."""
+    """Converts samples to int16: k / 32768 becomes k; values beyond full scale are clipped."""
     return np.asarray(np.clip(np.rint(waveform * np.float32(32768)), -32768, 32767), np.int16)
 
 
@@ -53,12 +57,12 @@ def encode(samples: NDArray[np.int16], sample_rate: int, codec: Codec) -> bytes:
     """Encodes a clip.
 
     Args:
-        samples: int16, shape (time,), at least one.
-        sample_rate: In Hz, one that the codec knows.
+        samples: int16, shape (time,), not empty.
+        sample_rate: In Hz, supported by the codec (:func:`check_rate`).
         codec: "flac", "mp3" or "opus".
 
     Returns:
-        The file. The same samples give the same bytes.
+        The content of the file; the same for the same samples.
 
     Raises:
         AudioError: If the codec cannot encode them.
@@ -72,11 +76,11 @@ def encode(samples: NDArray[np.int16], sample_rate: int, codec: Codec) -> bytes:
             f"{codec} cannot encode {len(samples)} samples at {sample_rate} Hz ({error})"
         ) from None
     content = stream.getvalue()
-    return _without_chance(content) if codec == "opus" else content
+    return _with_fixed_serial(content) if codec == "opus" else content
 
 
 def is_encoded(content: bytes, sample_rate: int, codec: Codec) -> bool:
-    """Whether bytes are a mono file of this codec and rate already."""
+    """Whether bytes are a mono file of this codec and sample rate."""
     try:
         sound = soundfile.info(io.BytesIO(content))
     except (soundfile.LibsndfileError, RuntimeError):
@@ -85,7 +89,28 @@ def is_encoded(content: bytes, sample_rate: int, codec: Codec) -> bool:
     return (sound.format, sound.subtype, sound.channels, sound.samplerate) == wanted
 
 
-def _without_chance(content: bytes) -> bytes:
-    """An Ogg file whose stream has the number 1 instead of a random one."""
-    same = [page[:14] + struct.pack("<I", 1) + page[18:] for page in ogg.pages(content)]
-    return b"".join(page[:22] + ogg.checksum(page) + page[26:] for page in same)
+def _with_fixed_serial(content: bytes) -> bytes:
+    """An Ogg file with 1 in place of its random stream serial number."""
+    same = [page[:14] + struct.pack("<I", 1) + page[18:] for page in _pages(content)]
+    return b"".join(page[:22] + _checksum(page) + page[26:] for page in same)
+
+
+def _pages(content: bytes) -> Iterator[bytes]:
+    """The pages of an Ogg file (RFC 3533, section 6).
+
+    A page has its stream's number at byte 14, its checksum at 22, its number of segments at 26, then their
+    sizes and contents.
+    """
+    at = 0
+    while at < len(content):
+        body = at + 27 + content[at + 26]
+        end = body + sum(content[at + 27 : body])
+        yield content[at:end]
+        at = end
+
+
+def _checksum(page: bytes) -> bytes:
+    """A page's CRC: zlib's polynomial, bits of each byte reversed, initial value 0."""
+    reversed_bits = (page[:22] + bytes(4) + page[26:]).translate(_REVERSED_BITS)
+    found = zlib.crc32(reversed_bits, 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return struct.pack(">I", found).translate(_REVERSED_BITS)

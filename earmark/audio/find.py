@@ -1,4 +1,7 @@
-"""Files and folders -> the recordings in them."""
+"""Finds recordings in folders.
+
+Conventions: recordings in a folder are recognised by their suffix, and come in order of their names.
+"""
 
 from __future__ import annotations
 
@@ -8,53 +11,27 @@ from pathlib import Path
 
 from earmark.errors import AudioError
 
-SUFFIXES = frozenset(
-    {
-        ".aif",
-        ".aifc",
-        ".aiff",
-        ".au",
-        ".caf",
-        ".flac",
-        ".mp2",
-        ".mp3",
-        ".oga",
-        ".ogg",
-        ".opus",
-        ".rf64",
-        ".snd",
-    }
-    | {
-        ".w64",
-        ".wav",
-        ".wave",
-        ".aac",
-        ".ac3",
-        ".amr",
-        ".ape",
-        ".m4a",
-        ".m4b",
-        ".mka",
-        ".mkv",
-        ".mov",
-        ".mp4",
-    }
-    | {".weba", ".webm", ".wma", ".wv"}
-)
-"""Of the files that are taken from a folder; a file that is named itself may be called anything."""
+# fmt: off
+SUFFIXES = frozenset((
+    ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".caf", ".flac", ".m4a", ".m4b",
+    ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".rf64", ".snd", ".w64",
+    ".wav", ".wave", ".weba", ".webm", ".wma", ".wv",
+))
+# fmt: on
+"""Suffixes of files that are taken from folders; a file given by its own path may have any name."""
 
 
 def find_recordings(
     paths: Iterable[str | os.PathLike[str]], recursive: bool = False
 ) -> Iterator[str | AudioError]:
-    """Lists recordings: each path itself, or where it is a folder the recordings in it, by name.
+    """Lists recordings: files as given, and the recordings in folders.
 
     Args:
         paths: Files, folders, or "-".
-        recursive: Whether folders within folders are searched too; hidden ones are not.
+        recursive: Whether to search subfolders; hidden ones are skipped.
 
     Yields:
-        A path, or the error that a folder holds no recording.
+        A path, or an AudioError for a folder without recordings.
     """
     for path in paths:
         if not os.path.isdir(path):
@@ -63,8 +40,8 @@ def find_recordings(
         found = list(_in_folder(Path(path), recursive))
         yield from map(os.fspath, found)
         if not found:
-            advice = "" if recursive else " (--recursive searches the folders within)"
-            yield AudioError(f"{os.fspath(path)}: the folder holds no recordings{advice}")
+            advice = "" if recursive else " (--recursive searches subfolders)"
+            yield AudioError(f"{os.fspath(path)}: no recordings in this folder{advice}")
 
 
 def _in_folder(folder: Path, recursive: bool) -> Iterator[Path]:

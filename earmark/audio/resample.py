@@ -1,7 +1,7 @@
-"""Waveforms from one sample rate to another, whole or block by block.
+"""Converts the sample rate of waveforms, at once or block by block.
 
-Conventions: mono float32 ``(time,)`` in and out; rates in Hz; soxr's "HQ" quality throughout. Blocks joined
-again equal the whole waveform resampled at once, bit by bit.
+Conventions: mono float32 ``(time,)``; rates in Hz; soxr's "HQ" quality throughout. Resampled blocks joined
+together equal the waveform resampled at once, bit for bit.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from earmark.errors import AudioError
 
 _NOTHING = np.zeros(0, np.float32)
 _AT_ONCE = 1 << 14
-"""Samples that soxr is given at once: few enough to stay in the processor's cache. A clip of 10 s in one go
-takes a quarter to three quarters longer."""
+"""Samples passed to soxr at once, few enough for the processor's cache: a clip of 10 s in one call takes 25
+to 75 % longer."""
 _REACH = 256
-"""Samples (of the lower rate) within which soxr's filter reaches: further ones change nothing above 3e-7."""
+"""Reach of soxr's filter, in samples at the lower rate: those beyond contribute less than 3e-7."""
 
 
 class Resampler:
@@ -28,16 +28,16 @@ class Resampler:
 
     Args:
         sample_rate: Rate of the blocks in Hz, above 0.
-        target_rate: Rate wanted in Hz, above 0.
+        target_rate: Rate of the result in Hz, above 0.
 
     Raises:
-        AudioError: If a rate is not a positive number, or the two lie too far apart for soxr.
+        AudioError: If a rate is not a positive number, or their ratio is too large for soxr.
     """
 
     def __init__(self, sample_rate: float, target_rate: float) -> None:
         for rate in (sample_rate, target_rate):
             if not 0 < rate < float("inf"):
-                raise AudioError(f"a sample rate must be a positive number of Hz, not {rate}")
+                raise AudioError(f"sample rate must be a positive number of Hz, got {rate}")
         self._same = sample_rate == target_rate
         self._first: NDArray[np.float32] = _NOTHING
         self._given = 0
@@ -49,15 +49,15 @@ class Resampler:
     def process(self, block: NDArray[np.float32], last: bool = False) -> NDArray[np.float32]:
         """Resamples the next block.
 
-        A stream too short for even one sample at the target rate keeps its first sample.
+        A stream too short for one sample at the target rate returns its first sample.
 
         Args:
             block: float32, shape (time,); may be empty.
-            last: Whether the stream ends with this block; nothing may follow it.
+            last: Whether this is the last block.
 
         Returns:
-            float32, shape (time at the target rate,): what is ready by now, possibly nothing. The block
-            itself where the two rates are equal.
+            float32, shape (time at the target rate,): the samples that are ready, possibly none. The block
+            itself if the rates are equal.
         """
         if self._same:
             return block
@@ -81,14 +81,14 @@ def resample(waveform: NDArray[np.float32], sample_rate: float, target_rate: flo
     Args:
         waveform: float32, shape (time,).
         sample_rate: Its rate in Hz, above 0.
-        target_rate: Rate wanted in Hz, above 0.
+        target_rate: Rate of the result in Hz, above 0.
 
     Returns:
-        float32, shape (round(time * target_rate / sample_rate),), at least one sample for one sample; the
-        very same array where the rates are equal.
+        float32, shape (round(time * target_rate / sample_rate),), at least one sample unless the
+        input is empty; the same array if the rates are equal.
 
     Raises:
-        AudioError: If a rate is not a positive number, or the two lie too far apart for soxr.
+        AudioError: If a rate is not a positive number, or their ratio is too large for soxr.
     """
     return Resampler(sample_rate, target_rate).process(waveform, last=True)
 
@@ -96,18 +96,18 @@ def resample(waveform: NDArray[np.float32], sample_rate: float, target_rate: flo
 def resample_blocks(
     blocks: Iterable[NDArray[np.float32]], sample_rate: float, target_rate: float
 ) -> Iterator[NDArray[np.float32]]:
-    """Resamples an iterator of blocks; joined, the result equals ``resample`` of the joined blocks.
+    """Resamples an iterable of blocks; joined, the result equals :func:`resample` of the joined blocks.
 
     Args:
         blocks: float32, each of shape (time,).
         sample_rate: Their rate in Hz, above 0.
-        target_rate: Rate wanted in Hz, above 0.
+        target_rate: Rate of the result in Hz, above 0.
 
     Yields:
-        float32, each of shape (time at the target rate,), none of them empty.
+        float32, each of shape (time at the target rate,), not empty.
 
     Raises:
-        AudioError: If a rate is not a positive number, or the two lie too far apart for soxr.
+        AudioError: If a rate is not a positive number, or their ratio is too large for soxr.
     """
     resampler = Resampler(sample_rate, target_rate)
     for block in blocks:
@@ -125,20 +125,20 @@ def cut_piece(
     length: int,
     start: Callable[[int], int],
 ) -> NDArray[np.float32] | None:
-    """A piece of a waveform, resampled, for which only the samples around it are read.
+    """Resamples a section of a waveform, reading only the samples that contribute to it.
 
     Args:
-        read: From a first sample and a number of samples to them, float32 (time,).
-        samples: Of the whole waveform, above 0.
+        read: Maps a first sample and a number of samples to these samples, float32 (time,).
+        samples: Length of the whole waveform, above 0.
         sample_rate: Its rate in Hz, above 0.
-        target_rate: Rate wanted in Hz, above 0.
-        length: Samples wanted at that rate, above 0.
-        start: From the samples that are too many, above 0, to the first one that is wanted.
+        target_rate: Rate of the result in Hz, above 0.
+        length: Number of samples at that rate, above 0.
+        start: Maps the number of excess samples, above 0, to the first sample of the section.
 
     Returns:
-        float32, shape (time,): what ``resample`` of the whole would have there, within 3e-7 (exactly where
-        the rates are equal); all of it where it is not longer than ``length``. None where ``read`` gave less
-        than it was asked for.
+        float32, shape (time,): the section of :func:`resample` of the whole, within 3e-7 (exactly if the
+        rates are equal); all of it if it is not longer than ``length``. None if ``read`` returned fewer
+        samples than requested.
 
     Raises:
         AudioError: As :func:`resample`.
@@ -149,7 +149,7 @@ def cut_piece(
         return resample(whole, sample_rate, target_rate) if len(whole) == samples else None
     begin = start(excess)
     shared = math.gcd(sample_rate, target_rate)
-    step, target_step = sample_rate // shared, target_rate // shared  # samples until the two grids meet
+    step, target_step = sample_rate // shared, target_rate // shared  # samples until the two grids coincide
     reach = 0 if step == target_step else math.ceil(_REACH * max(1, sample_rate / target_rate))
     meeting = max(0, begin // target_step - math.ceil(reach / step))
     first = meeting * step

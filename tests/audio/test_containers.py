@@ -1,3 +1,5 @@
+"""Headers reveal the format, and whether a file is complete."""
+
 import io
 import struct
 
@@ -5,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from earmark.audio.containers import View, ffmpeg_format, mp3_states_length, ogg_is_cut, sample_extent
+from earmark.audio.containers import ffmpeg_format, mp3_states_length, ogg_is_cut, sample_extent
 
 TONE = (0.3 * np.sin(np.arange(9000) / 7)).astype(np.float32)
 
@@ -75,15 +77,3 @@ def test_mp3_length():
 )
 def test_ffmpeg_format(head, suffix, expected):
     assert ffmpeg_format(io.BytesIO(head), suffix) == expected
-
-
-def test_view_has_another_head_however_it_is_read():
-    for size in range(1, 12):
-        view = View(io.BytesIO(b"0123456789"), b"ab", 5)
-        read = b"".join(iter(lambda view=view, size=size: view.read(size), b""))
-        assert read == b"ab56789"
-    assert view.seek(-3, 2) == 4
-    assert view.read(1) == b"7"
-    assert view.tell() == 5
-    assert view.seek(-4, 1) == 1
-    assert view.read(1) == b"b"

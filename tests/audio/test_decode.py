@@ -1,3 +1,8 @@
+"""Recordings of every format are decoded to mono float32; damaged and truncated ones are reported.
+
+Without the folder ``shared`` beside the project, no real recordings are read.
+"""
+
 import builtins
 import io
 import os
@@ -77,7 +82,7 @@ def one_line_errors():
 
 
 @pytest.mark.parametrize(("kind", "subtype", "tolerance"), KINDS)
-def test_every_kind(tmp_path, kind, subtype, tolerance):
+def test_every_format(tmp_path, kind, subtype, tolerance):
     path = tmp_path / f"sweep.{kind.lower()}"
     path.write_bytes(encoded(kind, subtype))
     waveform, stream = read(path)
@@ -92,7 +97,7 @@ def test_every_kind(tmp_path, kind, subtype, tolerance):
 
 
 @pytest.mark.parametrize(("kind", "subtype", "_"), KINDS)
-def test_the_size_of_blocks_changes_nothing(kind, subtype, _):
+def test_the_block_size_does_not_matter(kind, subtype, _):
     content = encoded(kind, subtype)
     whole = read(content, 10**6)[0]
     for frames in (777, 4096):
@@ -104,7 +109,7 @@ def test_the_size_of_blocks_changes_nothing(kind, subtype, _):
 
 @pytest.mark.parametrize("kind", ["WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "AU", "FLAC"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_integer_of_16_bits_is_the_float_that_libsndfile_makes(kind, channels):
+def test_int16_is_converted_as_libsndfile_does(kind, channels):
     values = np.arange(-(2**15), 2**15, dtype=np.int16)
     content = encoded(kind, "PCM_16", np.stack([np.roll(values, 7 * index) for index in range(channels)], 1))
     floats, _ = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
@@ -114,7 +119,7 @@ def test_every_integer_of_16_bits_is_the_float_that_libsndfile_makes(kind, chann
     np.testing.assert_allclose(waveform, floats.mean(1), rtol=0, atol=1e-7)
 
 
-def test_channels_become_their_mean():
+def test_channels_are_averaged():
     channels = np.random.default_rng(0).uniform(-0.5, 0.5, (5000, 6)).astype(np.float32)
     waveform = read(encoded("WAV", "FLOAT", channels))[0]
     assert np.abs(waveform - channels.mean(1)).max() < 1e-7
@@ -180,7 +185,7 @@ def test_a_pipe(tmp_path):
     writer.join()
 
 
-# --- what cannot be read
+# --- errors
 
 
 def test_errors_of_the_file(tmp_path, monkeypatch):
@@ -197,7 +202,7 @@ def test_errors_of_the_file(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(builtins, "open", refuse)
-    assert message(empty) == f"{empty}: may not be read (permission denied)"
+    assert message(empty) == f"{empty}: cannot be read (permission denied)"
 
 
 @pytest.mark.parametrize(
@@ -217,7 +222,7 @@ def test_no_samples():
 @pytest.mark.parametrize(
     ("value", "words"), [(np.nan, "not a number (NaN)"), (np.inf, "infinite"), (-np.inf, "infinite")]
 )
-def test_samples_that_mean_nothing(value, words):
+def test_nan_and_infinite_samples_are_refused(value, words):
     for samples in (SWEEP.copy(), np.stack([SWEEP, SWEEP], 1)):
         samples[20_000:20_010] = value
         for frames in (None, 1000, 20_001):
@@ -226,13 +231,13 @@ def test_samples_that_mean_nothing(value, words):
             assert str(caught.value).endswith(f"sample 20000, at 1.250 s, is {words}")
 
 
-def test_the_rest_of_a_file_is_still_judged_where_channels_cancel():
+def test_infinite_samples_that_cancel_are_refused():
     samples = np.stack([SWEEP, SWEEP], 1)
     samples[9] = np.inf, -np.inf
     assert "sample 9, at 0.001 s" in message(encoded("WAV", "FLOAT", samples))
 
 
-# --- files that end too early
+# --- truncated and damaged files
 
 CUT = {
     "wav": encoded("WAV", "PCM_16"),
@@ -288,7 +293,7 @@ def test_damaged_anywhere(name, seed, count):
         assert read(content.tobytes())[0].ndim == 1
 
 
-def test_what_came_before_a_damaged_flac_frame_is_kept():
+def test_samples_before_a_damaged_flac_frame_are_kept():
     content = CUT["flac"][: len(CUT["flac"]) // 2]
     for frames in (1000, 65_536):
         waveform, _ = read(content, frames)
@@ -296,7 +301,7 @@ def test_what_came_before_a_damaged_flac_frame_is_kept():
         assert np.abs(waveform - SWEEP[: len(waveform)]).max() < 1e-4
 
 
-def test_a_flac_of_open_length_has_no_warning():
+def test_a_flac_of_unknown_length_has_no_warning():
     content = bytearray(CUT["flac"])
     content[21] &= 0xF0
     content[22:26] = bytes(4)  # as an encoder leaves it that writes into a pipe
@@ -313,7 +318,7 @@ def test_a_wav_from_a_pipe_has_no_warning():
     assert (len(waveform), stream.warnings) == (len(SWEEP), [])
 
 
-def test_a_wav_whose_recorder_died_is_read_to_its_end():
+def test_a_wav_with_an_unfinished_header_is_read_to_its_end():
     content = bytearray(CUT["wav"])
     at = content.index(b"data") + 4
     content[at : at + 4] = content[4:8] = bytes(4)
@@ -322,7 +327,7 @@ def test_a_wav_whose_recorder_died_is_read_to_its_end():
     assert stream.warnings == ["the header was never completed: 3.00 s were found up to the end of the file"]
 
 
-def test_an_empty_wav_with_a_note_behind_is_empty():
+def test_an_empty_wav_with_metadata_after_it_is_empty():
     content = bytearray(encoded("WAV", samples=SWEEP[:0]) + b"LIST\4\0\0\0INFO")
     content[4:8] = struct.pack("<I", len(content) - 8)
     assert "no samples" in message(bytes(content))
@@ -393,7 +398,7 @@ def test_real_recordings_have_no_warnings(shared):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_piece_of_an_mp3_of_tiny_frames_is_what_the_whole_has_there(seed):
+def test_a_section_of_an_mp3_of_tiny_frames_equals_that_of_the_whole(seed):
     generator = np.random.default_rng(seed)
     samples = 1e-4 * generator.standard_normal(160_000)
     for first in generator.integers(0, 150_000, 8):

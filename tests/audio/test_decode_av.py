@@ -1,3 +1,5 @@
+"""Formats that only FFmpeg reads are decoded through PyAV."""
+
 import builtins
 import io
 import sys
@@ -80,7 +82,7 @@ def test_cut_off(tmp_path, name, kind, codec, options, share):
     path.write_bytes(content[: max(16, int(len(content) * share))])
     is_lost = share == 0.001 or name.endswith(".m4a")  # whose table of contents comes last
     if is_lost:
-        with pytest.raises(AudioError, match=r"damaged|no samples|no sound track") as caught:
+        with pytest.raises(AudioError, match=r"damaged|no samples|no audio track") as caught:
             read(path)
         assert str(caught.value).startswith(f"{path}: ")
         assert "\n" not in str(caught.value)
@@ -99,7 +101,7 @@ def test_a_film_without_sound(tmp_path):
         track.pix_fmt = "yuv420p"
         frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
         container.mux([*track.encode(frame), *track.encode(None)])
-    with pytest.raises(AudioError, match=r"silent\.mp4: the file holds no sound track"):
+    with pytest.raises(AudioError, match=r"silent\.mp4: the file has no audio track"):
         open_audio(path)
 
 

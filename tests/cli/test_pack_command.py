@@ -79,7 +79,7 @@ def test_mistakes_are_one_line(run: Run, clips: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("path,labels\nnone.wav,\n", encoding="utf-8")
     (tmp_path / "file").touch()
     for arguments, expected in (
-        ((clips, "--codec", "opus"), "opus knows no 32000 Hz: choose among 8000, 12000, 16000, 24000, 48000"),
+        ((clips, "--codec", "opus"), "opus does not support 32000 Hz: choose from 8000, 12000, 16000, 24000, 48000"),
         ((clips, "--format", "hdf5", "--codec", "flac"), "format hdf5 holds mp3"),
         ((clips, "--split", "train"), "--split is for --corpus"),
         ((clips, "--corpus", "esc50", "--audio", "x"), "--audio does not go with --corpus"),

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from earmark.audio import load_audio
-from earmark.audio.decode import NEVER_COMPLETED
 from earmark.audio.encode import SUFFIXES, Codec, encode, is_encoded, to_int16
+from earmark.audio.soundfile_reader import NEVER_COMPLETED
 from earmark.data.manifest import Clip
 from earmark.data.read_clip import read_clip, recording
 from earmark.data.shards.index import ShardIndex, index_path, probes

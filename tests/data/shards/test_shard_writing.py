@@ -175,7 +175,7 @@ def test_a_codec_that_gives_back_something_else_is_found(clips, tmp_path, monkey
 
 @pytest.mark.parametrize(("codec", "rate"), [("opus", 32000), ("mp3", 10000)])
 def test_a_rate_that_a_codec_does_not_know_is_refused(clips, tmp_path, codec, rate):
-    with pytest.raises(AudioError, match=f"{codec} knows no {rate} Hz: choose among 8000"):
+    with pytest.raises(AudioError, match=f"{codec} does not support {rate} Hz: choose from 8000"):
         pack(clips, tmp_path / "p", Packing(codec=codec, sample_rate=rate))
     assert not (tmp_path / "p").exists()
 
