@@ -1,1 +1,1 @@
-"""Speed and memory of the main jobs, as ratios against the reference's way: ``python -m benchmarks``."""
+"""Benchmarks: speed and memory relative to PyTorch; see README.md in this folder."""

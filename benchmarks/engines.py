@@ -20,7 +20,7 @@ from benchmarks.tables import markdown
 LEAST_GAIN = 1.5
 """Target for the best row of each number of threads, from file to tags."""
 _WEIGHTS = {"mn10": "fp32", "mn10_int8": "int8"}
-_WAYS = (("mn10", "openvino", "f32"), ("mn10", "openvino", "bf16"), ("mn10_int8", "onnx", "f32"),
+_WAYS = (("mn10", "openvino", "fp32"), ("mn10", "openvino", "bf16"), ("mn10_int8", "onnx", "fp32"),
          ("mn10_int8", "openvino", "bf16"))  # fmt: skip
 _PARTS = {"decode": "decoding", "resample": "decoding and resampling", "front_end": "front-end"}
 
@@ -65,7 +65,7 @@ def measured(folder: Path, pairs: int, threads: Iterable[int]) -> Iterator[Engin
         for model, engine, precision in _WAYS:
             sides = [
                 _alternating(
-                    folder, f"{kind} mn10 onnx f32", f"{kind} {model} {engine} {precision}", number, pairs
+                    folder, f"{kind} mn10 onnx fp32", f"{kind} {model} {engine} {precision}", number, pairs
                 )
                 for kind in ("file", "network")
             ]
@@ -76,7 +76,7 @@ def measured(folder: Path, pairs: int, threads: Iterable[int]) -> Iterator[Engin
 def shares(folder: Path, pairs: int) -> dict[str, float]:
     """Shares of the time of ONNX Runtime in fp32, on one thread, that are not the network's."""
     return {
-        name: 1 / _alternating(folder, "file mn10 onnx f32", part, 1, pairs)[2]
+        name: 1 / _alternating(folder, "file mn10 onnx fp32", part, 1, pairs)[2]
         for part, name in _PARTS.items()
     }
 

@@ -1,11 +1,11 @@
-"""Reading clips for training: each kind of pack against h5py and PyAV on the published layout of mp3 in HDF5.
+"""Reading clips for training: each kind of pack, against h5py and PyAV on mp3 in HDF5.
 
-Conventions: clips of 10 s at 32 kHz, from ../shared/data/esc18 where that is, repeated to their length, else
-chirps in noise. A job reads every clip once, in random order, into float32 batches of 16. All sides run in
-turns in one process with one thread; rates are clips per second of the processor (one core), which other jobs
-of the machine disturb less than the clock's, and medians; ratios are medians over the turns. Loaders of
-PyTorch's of one and of two workers take turns as well: how many times the clips of one two read, by the time
-of their processors (as if two cores were free) and by the clock.
+Conventions: clips of 10 s at 32 kHz, from ../shared/data/esc18 if present, repeated to their length, else
+chirps in noise. A job reads every clip once, in random order, into float32 batches of 16. All sides alternate
+in one process with one thread. Rates are clips per second of processor time (one core), which other jobs of
+the machine disturb less than wall-clock time, and medians; ratios are medians over the rounds. PyTorch
+loaders of one and of two workers alternate as well: their ratio is given by processor time (as if two cores
+were free) and by wall-clock time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -27,12 +27,12 @@ from benchmarks.tables import markdown
 from earmark.audio import load_audio, pad, resample
 from earmark.data.dataset import ClipDataset
 from earmark.data.manifest import Clip
-from earmark.data.shards.layout import HDF5, load_pack
+from earmark.data.shards.pack import HDF5, load_pack
 from earmark.data.shards.writer import Packing, pack
 
 RATE, SECONDS, BATCH = 32000, 10, 16
 WANTED = 3000
-"""Clips of 10 s that one large GPU is to be fed in a second."""
+"""Goal: clips of 10 s per second for one large GPU."""
 CORES = 16
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "esc18" / "audio"
 REFERENCE = "mp3 in HDF5, h5py and PyAV"
@@ -41,24 +41,21 @@ SIDES: dict[str, Packing] = {
     "shards, FLAC": Packing(codec="flac"),
     "shards, mp3": Packing(codec="mp3"),
     "mp3 in HDF5": Packing("hdf5"),
-    "shards, Opus": Packing(codec="opus", sample_rate=48000),
 }
-"""What is measured; Opus knows no 32 kHz, so each of its clips is resampled."""
 JOBS = {"10 s": (SECONDS, RATE), "5 s of them": (5, RATE), "10 s at 16 kHz": (SECONDS, 16000)}
-"""Seconds that are wanted, and at which rate."""
-Read = Callable[[int, int], NDArray[np.float32]]
+"""Seconds per clip, and sample rate."""
 
 
 @dataclass(frozen=True)
-class PackLine:
-    """One line of the table.
+class PackRow:
+    """A row of the table.
 
     Args:
-        name: Of the side.
-        kilobytes: Of a clip.
+        name: Name of the side.
+        kilobytes: Size of a clip.
         rates: Clips per second and core, for each job.
-        ratios: Of the rates to those of the reference.
-        scaling: Of two workers over one: by their processor time and by the clock, whole clips.
+        ratios: Ratios of the rates to the reference's.
+        scaling: Ratio of two workers to one, whole clips: by processor time and by wall-clock time.
     """
 
     name: str
@@ -68,7 +65,7 @@ class PackLine:
     scaling: tuple[float, float]
 
     def cells(self) -> list[str]:
-        """The line of the table."""
+        """The cells of the row."""
         pairs = zip(self.rates, self.ratios, strict=True)
         return [
             self.name,
@@ -81,12 +78,12 @@ class PackLine:
 
 
 class Published:
-    """Clips as the published programs read them: a whole mp3 through FFmpeg, then cut and resampled.
+    """Reads clips as the published programs do: a whole mp3 through FFmpeg, then cut and resampled.
 
     Args:
-        path: Of the HDF5 file.
-        seconds: Wanted of each clip.
-        rate: Wanted.
+        path: Path of the HDF5 file.
+        seconds: Length of the crop.
+        rate: Sample rate of the output, in Hz.
     """
 
     def __init__(self, path: Path, seconds: int, rate: int) -> None:
@@ -97,7 +94,7 @@ class Published:
         return SECONDS
 
     def __getitem__(self, key: tuple[int, int]) -> NDArray[np.float32]:
-        """One clip, by its position and the seed of its cut."""
+        """One clip, by its index and the seed of its crop."""
         import av
         import h5py
 
@@ -113,7 +110,7 @@ class Published:
 
 
 def write_clips(folder: Path, count: int) -> list[Clip]:
-    """Clips of 10 s as wav files."""
+    """Writes clips of 10 s as wav files."""
     folder.mkdir(parents=True, exist_ok=True)
     recordings = sorted(CLIPS.glob("*.ogg"))[: 8 * count : 8] if CLIPS.is_dir() else []
     clips = []
@@ -130,13 +127,13 @@ def write_clips(folder: Path, count: int) -> list[Clip]:
     return clips
 
 
-def measured(folder: Path, turns: int, clips: int = 32) -> Iterator[PackLine]:
-    """Measures every side, in turns with the others.
+def measured(folder: Path, rounds: int, clips: int = 32) -> Iterator[PackRow]:
+    """Measures all sides, alternating.
 
     Args:
-        folder: For clips and packs.
-        turns: How many.
-        clips: That are read in a turn.
+        folder: Folder for clips and packs.
+        rounds: Number of rounds.
+        clips: Number of clips read in a round.
     """
     recordings = write_clips(folder / "clips", clips)
     packs = {name: folder / str(number) for number, name in enumerate(SIDES)}
@@ -146,14 +143,14 @@ def measured(folder: Path, turns: int, clips: int = 32) -> Iterator[PackLine]:
     for seconds, rate in JOBS.values():
         data = _sides(packs, seconds, rate)
         found: dict[str, list[float]] = {name: [] for name in data}
-        for turn in range(turns + 1):
+        for turn in range(rounds + 1):
             for name, side in data.items():
                 spent = _pass(side, clips, turn)
-                if turn:  # the first one opens files
+                if turn:  # the first round opens files
                     found[name].append(clips / spent)
         for name, values in found.items():
             rates[name].append(values)
-    grown = _grown(_sides(packs, SECONDS, RATE), clips, turns)
+    scaling = _scaling(_sides(packs, SECONDS, RATE), clips, rounds)
     for name, jobs in rates.items():
         ratios = [
             median(own / other for own, other in zip(values, others, strict=True))
@@ -161,7 +158,7 @@ def measured(folder: Path, turns: int, clips: int = 32) -> Iterator[PackLine]:
         ]
         files = packs["mp3 in HDF5" if name == REFERENCE else name].iterdir()
         size = sum(path.stat().st_size for path in files if path.suffix in (".npy", ".tar", ".hdf"))
-        yield PackLine(name, size / clips / 1e3, tuple(map(median, jobs)), tuple(ratios), grown[name])
+        yield PackRow(name, size / clips / 1e3, tuple(map(median, jobs)), tuple(ratios), scaling[name])
 
 
 def _sides(packs: dict[str, Path], seconds: int, rate: int) -> dict[str, Any]:
@@ -178,7 +175,7 @@ def _keys(clips: int, turn: int) -> list[list[tuple[int, int]]]:
 
 
 def _pass(side: Any, clips: int, turn: int) -> float:
-    """Seconds of the processor for every clip once."""
+    """Processor time of reading every clip once, in seconds."""
     from torch.utils.data import default_collate
 
     began = time.process_time()
@@ -187,51 +184,51 @@ def _pass(side: Any, clips: int, turn: int) -> float:
     return time.process_time() - began
 
 
-def _grown(data: dict[str, Any], clips: int, turns: int) -> dict[str, tuple[float, float]]:
-    """What two workers read over what one does: by their processor time, and by the clock."""
-    own: dict[str, list[float]] = {name: [] for name in data}
-    clock: dict[str, list[float]] = {name: [] for name in data}
-    for _ in range(turns):
+def _scaling(data: dict[str, Any], clips: int, rounds: int) -> dict[str, tuple[float, float]]:
+    """Ratio of two workers to one: by processor time, and by wall-clock time."""
+    processor: dict[str, list[float]] = {name: [] for name in data}
+    wall: dict[str, list[float]] = {name: [] for name in data}
+    for _ in range(rounds):
         for name, side in data.items():
             one, two = (_loaded(side, clips, workers) for workers in (1, 2))
-            own[name].append(2 * two[0] / one[0])
-            clock[name].append(two[1] / one[1])
-    return {name: (median(own[name]), median(clock[name])) for name in data}
+            processor[name].append(2 * two[0] / one[0])
+            wall[name].append(two[1] / one[1])
+    return {name: (median(processor[name]), median(wall[name])) for name in data}
 
 
 def _loaded(side: Any, clips: int, workers: int, passes: int = 6) -> tuple[float, float]:
-    """Clips per second of a worker's processor, and by the clock, once all workers are at work."""
+    """Clips per second of processor and of wall-clock time, once all workers are running."""
     from torch.utils.data import DataLoader
 
     batches = [batch for turn in range(passes) for batch in _keys(clips, turn)]
-    loader = DataLoader(side, batch_sampler=batches, num_workers=workers, collate_fn=_marked)
+    loader = DataLoader(side, batch_sampler=batches, num_workers=workers, collate_fn=_timed_batch)
     spent: dict[int, list[float]] = {}
     marks = []
     for _, process, moment in loader:
         marks.append(time.perf_counter())
         spent.setdefault(process, []).append(moment)
     first = 2 * workers
-    by_clock = (len(marks) - 1 - first) / (marks[-1] - marks[first])
+    by_wall = (len(marks) - 1 - first) / (marks[-1] - marks[first])
     by_processor = (len(marks) - workers) / sum(moments[-1] - moments[0] for moments in spent.values())
-    return BATCH * by_processor, BATCH * by_clock
+    return BATCH * by_processor, BATCH * by_wall
 
 
-def _marked(items: Sequence[Any]) -> tuple[Any, int, float]:
-    """A batch, the process that made it, and the time that its processor has spent."""
+def _timed_batch(items: Sequence[Any]) -> tuple[Any, int, float]:
+    """A batch, the process that made it, and the processor time of that process."""
     from torch.utils.data import default_collate
 
     return default_collate(items), os.getpid(), time.process_time()
 
 
-def table(lines: Sequence[PackLine]) -> str:
-    """The lines as a Markdown table, and the verdicts."""
+def table(rows: Sequence[PackRow]) -> str:
+    """A Markdown table, and whether each row meets its target."""
     head = ["reading", "kB a clip", *JOBS, "2 workers", f"{CORES} cores feed", f"cores for {WANTED}"]
-    shown = markdown(head, [line.cells() for line in lines], numbers=head[1:])
+    shown = markdown(head, [row.cells() for row in rows], numbers=head[1:])
     verdicts = []
-    for line in lines[1:]:
-        target = 3 if line.name == "memmap" else 1
-        missed = [job for job, ratio in zip(JOBS, line.ratios, strict=True) if ratio <= target]
-        sign = "≥ 3" if line.name == "memmap" else "> 1"
-        said = "met" if not missed else f"MISSED for {', '.join(missed)}"
-        verdicts.append(f"{line.name} {sign} x: {said}")
+    for row in rows[1:]:
+        target = 3 if row.name == "memmap" else 1
+        missed = [job for job, ratio in zip(JOBS, row.ratios, strict=True) if ratio <= target]
+        sign = "≥ 3" if row.name == "memmap" else "> 1"
+        verdict = "met" if not missed else f"MISSED for {', '.join(missed)}"
+        verdicts.append(f"{row.name} {sign} x: {verdict}")
     return f"{shown}\n{'; '.join(verdicts)}.\n"

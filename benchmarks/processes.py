@@ -1,8 +1,8 @@
-"""Runs both sides of a comparison in processes of their own, in turns, and measures them.
+"""Runs both sides of a comparison in processes of their own and measures them.
 
-Conventions: times are in seconds, memory is peak resident memory in bytes. Whoever imports this must stay
-small: until a new process loads its program it is a copy of the one that started it, and the kernel counts
-that into its peak.
+Conventions: times are in seconds, memory is peak resident memory in bytes. A process that imports this must
+stay small: until a new process loads its program it is a copy of its parent, and the kernel counts that into
+its peak.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-REST_S = 0.05  # between measurements, until the threads of the side that just ran have gone to sleep
+REST_S = 0.05  # between measurements, until the threads of the side that just ran are asleep
 _UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 
 
 class Usage(NamedTuple):
-    """What a process took from its start to its end."""
+    """Wall-clock time and peak memory of a process."""
 
     wall_s: float
     peak_bytes: float
 
 
 def run(arguments: Sequence[str], threads: int | None = None) -> Usage:
-    """Runs Python with these arguments and waits for its end.
+    """Runs Python with these arguments and waits for it to end.
 
     Args:
-        arguments: Of Python.
-        threads: For the libraries that read their number from the environment; None leaves it to the program.
+        arguments: Arguments of Python.
+        threads: Number of threads, for libraries that read it from the environment; None: their default.
 
     Returns:
-        What it took.
+        Its time and peak memory.
 
     Raises:
-        SystemExit: If it fails; what it said on standard error has been passed on.
+        SystemExit: If it fails; its standard error is passed on.
     """
     start = time.perf_counter()
     process = _start(arguments, threads, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -56,13 +56,13 @@ def run(arguments: Sequence[str], threads: int | None = None) -> Usage:
 
 @dataclass
 class Worker:
-    """A process that has done its job once and waits for the word to do it again."""
+    """A process that has run its job once and waits to run it again."""
 
     process: subprocess.Popen[str]
-    answer: list[float]
+    output: list[float]
 
     def measure(self, *, processor: bool = False) -> float:
-        """Seconds per call, by the clock or of the processor: the mean of a burst of calls."""
+        """Seconds per call, of wall-clock or processor time: the mean over a burst of calls."""
         assert self.process.stdin is not None
         self.process.stdin.write("again\n")
         self.process.stdin.flush()
@@ -85,10 +85,10 @@ def worker(side: str, job: str, folder: Path, threads: int) -> Iterator[Worker]:
     process = _start(arguments, threads, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     started = Worker(process, [])
     try:
-        started.answer = json.loads(started._line())
+        started.output = json.loads(started._line())
         yield started
     finally:
-        process.communicate()  # the end of its input is the end of its work
+        process.communicate()  # it ends when its input ends
 
 
 def _start(arguments: Sequence[str], threads: int | None, **streams: Any) -> Any:

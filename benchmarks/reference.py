@@ -1,12 +1,12 @@
-"""The reference's way: PyTorch eager, float32, batch 1, and a torch.stft front-end run anew for each window.
+"""The reference: PyTorch eager, fp32, batch 1, and a torch.stft front-end computed anew for each window.
 
     python -m benchmarks.reference MODEL CLIP [WINDOW_S HOP_S]
 
-tags a recording from a cold start, where MODEL stands for two files: MODEL.json, the record, and MODEL.pt,
-the state dict.
+tags a recording from a cold start. MODEL stands for two files: MODEL.json, the model info, and MODEL.pt, the
+state dict.
 
 Source: EfficientAT's inference.py and windowed_inference.py (Schmid et al., arXiv:2211.04772), restated with
-earmark's own network. It is kinder than those: the mel bank is built once and not for each call, clips are
+earmark's own network. It is faster than those: the mel bank is built once and not for each call, clips are
 read by soundfile and soxr and not by librosa, and the network is not printed.
 
 Conventions: as in earmark. Only front-ends like EfficientAT's are covered: ln, energies plus a floor.
@@ -33,10 +33,10 @@ Floats = NDArray[np.float32]
 
 
 class StftLogMel(nn.Module):
-    """The log-mel of one waveform by torch.stft.
+    """Log-mel spectrogram by torch.stft.
 
     Args:
-        front_end: Of EfficientAT's kind.
+        front_end: A front-end like EfficientAT's.
     """
 
     window: Tensor
@@ -69,11 +69,11 @@ class StftLogMel(nn.Module):
 
 
 class Reference:
-    """A model as the reference programs run it.
+    """A model, run as the reference programs do.
 
     Args:
-        model: Path of the record and the state dict, without their suffixes.
-        threads: For PyTorch; None leaves its own choice.
+        model: Path of the model info and the state dict, without suffix.
+        threads: Threads of PyTorch; None: its default.
     """
 
     def __init__(self, model: str, threads: int | None = None) -> None:
@@ -93,7 +93,7 @@ class Reference:
         return torch.sigmoid(self.network(log_mel).logits)[0].numpy()
 
     def windows(self, waveform: Floats, window_s: float, hop_s: float) -> Floats:
-        """Scores (window, class); the end is filled up with zeros."""
+        """Scores (window, class); the end is padded with zeros."""
         rate = self.info.front_end.sample_rate
         length, hop = round(window_s * rate), round(hop_s * rate)
         count = max(1, -(-(len(waveform) - length) // hop) + 1)
@@ -101,7 +101,7 @@ class Reference:
         return np.stack([self.clip(padded[start : start + length]) for start in range(0, count * hop, hop)])
 
     def read(self, path: str) -> Floats:
-        """The whole recording, mono, at the model's rate: float32 (time,)."""
+        """Reads a whole recording, mono, at the model's sample rate: float32 (time,)."""
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
         return np.asarray(soxr.resample(samples.mean(1), rate, self.info.front_end.sample_rate))
 

@@ -1,12 +1,12 @@
-"""A training that is killed again and again, and must end as if nothing had happened.
+"""Soak test: a training that is killed again and again must end like an undisturbed one.
 
     python -m benchmarks.soak [--steps 3000] [--kills 50] [--full-disks 2] [--folder FOLDER]
 
 Trains twice on as many clips as esc18 has, each a fraction of a second: undisturbed, and with SIGKILLs at
-random moments, of the trainer or of one of its loader processes, and with a disk that is full (a limit on the
-size of files). Both must be equal to the last bit; memory must not grow.
+random moments, of the trainer or of one of its loader processes, and with a full disk (a limit on the size of
+files). The results must be equal bit by bit, and memory must not grow.
 
-Conventions: the trainers are forked from a server that has imported everything, so starting again is cheap.
+Conventions: trainers are forked from a server that has imported everything, so restarting is cheap.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import soundfile
 CLASSES, CLIPS_PER_CLASS, RATE = 18, 40, 8000
 BATCH = 8
 GROWTH_MB = 8.0
-"""What the memory of later epochs may be above that of earlier ones."""
+"""Limit on the growth of memory from earlier to later epochs."""
 _WORKERS = 2
 _SHARE_OF_WORKERS = 0.3
 
@@ -44,7 +44,7 @@ _START.set_forkserver_preload(["earmark.training.trainer"])
 
 
 def write_clips(folder: Path) -> Path:
-    """Tones in noise, a pitch a class, in four folds; returns the manifest."""
+    """Writes tones in noise, one pitch per class, in four folds; returns the manifest."""
     generator, lines = np.random.default_rng(0), ["path,labels,fold"]
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(CLASSES * CLIPS_PER_CLASS):
@@ -60,7 +60,7 @@ def write_clips(folder: Path) -> Path:
 
 
 def recipe_values(manifest: Path, epochs: int) -> dict[str, Any]:
-    """A recipe with dropout, an average, mixing, gathered gradients and loader processes."""
+    """A recipe with dropout, weight averaging, mixup, gradient accumulation and loader processes."""
     words = dict.fromkeys(("description", "source", "command", "cost", "expected"), "a soak")
     return {
         "name": "soak",
@@ -82,8 +82,8 @@ def recipe_values(manifest: Path, epochs: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _train(values: dict[str, Any], folder: str, told: Connection, most_bytes: int | None) -> None:
-    """What runs in the process of a trainer: tells of each step and of its memory."""
+def _train(values: dict[str, Any], folder: str, progress: Connection, most_bytes: int | None) -> None:
+    """Runs in the process of a trainer: sends each step and the memory in use."""
     import torch
 
     from earmark.cli.program import complain
@@ -94,13 +94,15 @@ def _train(values: dict[str, Any], folder: str, told: Connection, most_bytes: in
     torch.set_num_threads(1)
     if most_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
-    said = os.open(f"{folder}.stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    os.dup2(said, 2)
+    stderr = os.open(f"{folder}.stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(stderr, 2)
     own = psutil.Process()
 
     def report(facts: Mapping[str, Any]) -> None:
         if "step" in facts:
-            told.send(((facts["epoch"] - 1) * facts["steps"] + facts["step"], own.memory_info().rss / 1e6))
+            progress.send(
+                ((facts["epoch"] - 1) * facts["steps"] + facts["step"], own.memory_info().rss / 1e6)
+            )
 
     try:
         train(Recipe.model_validate(values), Path(folder), 1, report)
@@ -110,40 +112,40 @@ def _train(values: dict[str, Any], folder: str, told: Connection, most_bytes: in
 
 
 class Trainer:
-    """A trainer's process."""
+    """The process of a trainer."""
 
     def __init__(self, values: dict[str, Any], folder: Path, most_bytes: int | None = None) -> None:
         self.folder = folder
-        self.heard, told = _START.Pipe(duplex=False)
-        self.process = _START.Process(target=_train, args=(values, str(folder), told, most_bytes))
+        self.progress, sender = _START.Pipe(duplex=False)
+        self.process = _START.Process(target=_train, args=(values, str(folder), sender, most_bytes))
         self.process.start()
-        told.close()
+        sender.close()
         self.step, self.memory_mb = 0, []
 
     def runs_to(self, step: float) -> bool:
-        """Waits for a step; False where the process ended before."""
+        """Waits for a step; False if the process ends before it."""
         while self.step < step:
             try:
-                self.step, memory_mb = self.heard.recv()
+                self.step, memory_mb = self.progress.recv()
             except EOFError:
                 return False
             self.memory_mb.append(memory_mb)
         return True
 
     def end(self) -> tuple[int, str]:
-        """Exit code, and what was printed."""
+        """Waits for the end; returns the exit code and standard error."""
         while self.runs_to(float("inf")):
             pass
         self.process.join()
         return self.process.exitcode, Path(f"{self.folder}.stderr").read_text(encoding="utf-8")
 
     def kill(self) -> None:
-        """Ends it without a warning."""
+        """Kills the process."""
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.join()
 
     def kill_worker(self, generator: np.random.Generator) -> bool:
-        """Kills one of the loader processes; False where there is none now."""
+        """Kills one of the loader processes; False if there is none."""
         try:
             workers = psutil.Process(self.process.pid).children()
             if not workers:
@@ -156,7 +158,7 @@ class Trainer:
 
 @dataclass
 class Soak:
-    """What happened to a run."""
+    """Disturbs a run and records what happened."""
 
     steps: int
     kills: Counter[str] = field(default_factory=Counter)
@@ -164,7 +166,7 @@ class Soak:
     seconds: float = 0.0
 
     def disturb(self, values: dict[str, Any], folder: Path, kills: int, full_disks: int, seed: int) -> None:
-        """Trains in a folder, with so many disturbances at random steps, until it is done."""
+        """Trains in a folder to the end, with disturbances at random steps."""
         generator, began, reached = np.random.default_rng(seed), time.monotonic(), 0
         full_at = set(generator.choice(kills, full_disks, replace=False).tolist()) if full_disks else set()
         while sum(self.kills.values()) < kills + full_disks:
@@ -179,26 +181,26 @@ class Soak:
             if generator.random() < 0.05:  # before its first step
                 time.sleep(generator.uniform(0, 0.3))
             elif not trainer.runs_to(min(target, self.steps - 1)):
-                self.problems.append(f"ended by itself: {trainer.end()}")
+                self.problems.append(f"ended early: {trainer.end()}")
                 break
             time.sleep(generator.exponential(0.02))
             wants_worker = generator.random() < _SHARE_OF_WORKERS
             if wants_worker and trainer.kill_worker(generator) and not trainer.runs_to(trainer.step + 20):
                 self._expect_line(trainer, "a process that loads clips has died", "worker")
-            else:  # which a worker that had done its part does not end
+            else:  # a worker that had finished does not end the trainer
                 trainer.kill()
                 self.kills["trainer"] += 1
             reached = max(reached, trainer.step)
         last = Trainer(values, folder).end()
         if last != (0, ""):
-            self.problems.append(f"at last: {last}")
+            self.problems.append(f"last run: {last}")
         self.seconds = time.monotonic() - began
 
     def _expect_line(self, trainer: Trainer, wanted: str, kind: str) -> None:
-        code, said = trainer.end()
+        code, stderr = trainer.end()
         self.kills[kind] += 1
-        if code != 2 or wanted not in said or said.count("\n") != 1:
-            self.problems.append(f"{kind}: {code} {said}")
+        if code != 2 or wanted not in stderr or stderr.count("\n") != 1:
+            self.problems.append(f"{kind}: {code} {stderr}")
 
     def _fill_disk(self, values: dict[str, Any], folder: Path) -> None:
         states = [folder / name for name in ("state.safetensors", "state.previous.safetensors")]
@@ -206,11 +208,11 @@ class Soak:
         most = len(before[states[0]]) // 2 if before else 100_000
         self._expect_line(Trainer(values, folder, most), "free some space", "full disk")
         if any(path.read_bytes() != content for path, content in before.items()):
-            self.problems.append("full disk: the states are not what they were")
+            self.problems.append("full disk: the states have changed")
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """What two runs' folders do not have in common, but for times."""
+    """Differences between the folders of two runs, except for times."""
     from safetensors.torch import load_file
 
     logs = [(folder / "log.jsonl").read_text(encoding="utf-8").splitlines() for folder in (one, other)]
@@ -230,7 +232,7 @@ def soak(folder: Path, steps: int, kills: int, full_disks: int, seed: int = 0) -
     """Trains undisturbed and disturbed, and compares.
 
     Returns:
-        Numbers, and under ``problems`` what was not as it should be.
+        Measurements, and under ``problems`` what went wrong.
     """
     manifest = write_clips(folder / "clips")
     per_epoch = CLASSES * CLIPS_PER_CLASS * 3 // 4 // BATCH
@@ -264,19 +266,19 @@ def soak(folder: Path, steps: int, kills: int, full_disks: int, seed: int = 0) -
 
 
 def main() -> None:
-    """Runs it as the command line says; exit code 1 where something was not as it should be."""
+    """Runs the soak test; exits with code 1 if there was a problem."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--full-disks", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="Kept; by default a temporary one.")
-    given = parser.parse_args()
-    folder = given.folder or Path(tempfile.mkdtemp())
+    parser.add_argument("--folder", type=Path, help="Folder to keep (default: a temporary one).")
+    arguments = parser.parse_args()
+    folder = arguments.folder or Path(tempfile.mkdtemp())
     try:
-        found = soak(folder, given.steps, given.kills, given.full_disks, given.seed)
+        found = soak(folder, arguments.steps, arguments.kills, arguments.full_disks, arguments.seed)
     finally:
-        if given.folder is None:
+        if arguments.folder is None:
             shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps(found, indent=1))
     sys.exit(bool(found["problems"]))

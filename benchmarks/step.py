@@ -1,18 +1,18 @@
-"""One step of training, as the reference takes it and with one lever after another.
+"""A training step: the reference's, and with one option after another.
 
     python -m benchmarks.step SIDE [STEPS]
 
-takes steps of one side and prints, as JSON: seconds of a step by the clock and of the processor, clips per
-second, and the peak memory of the process.
+takes steps of one side and prints, as JSON: seconds per step by wall clock and processor, the loss of the
+first step, and the peak memory of the process.
 
 A step is that of EfficientAT's training: 16 clips of 10 s to log-mels, mixup of log-mels, labels and the
-teacher's scores, mn10 with 527 classes, a tenth of the labels' loss and nine of the teacher's, backward pass,
-Adam. The clips are noise and lie in memory.
+teacher's scores, mn10 with 527 classes, 0.1 of the label loss and 0.9 of the distillation loss, backward
+pass, Adam. The clips are noise and lie in memory.
 
 Source: EfficientAT's ex_audioset.py (Schmid et al., arXiv:2211.04772), restated with earmark's own network.
 
-Conventions: sides are named in SIDES. All run on two threads, in processes of their own, and in turns;
-no thread spins while it waits (``OMP_WAIT_POLICY=passive``), so that the processor's time counts work.
+Conventions: sides are named in SIDES. All run on two threads, in processes of their own, and alternate;
+waiting threads do not spin (``OMP_WAIT_POLICY=passive``), so that processor time measures work.
 """
 
 from __future__ import annotations
@@ -35,37 +35,33 @@ from benchmarks.tables import markdown
 BATCH, SECONDS, CLASSES, THREADS = 16, 10, 527, 2
 REFERENCE = "the reference"
 FASTER, SMALLER = 2.5, 0.5
-"""What is aimed at: times its clips a second, in this share of its memory."""
+"""Targets: clips per second and peak memory, relative to the reference."""
 JEMALLOC = Path("/usr/lib/x86_64-linux-gnu/libjemalloc.so.2")
 
 
 @dataclass(frozen=True)
 class Side:
-    """How a step is taken.
+    """Options of a step.
 
     Args:
-        channels_last: Layout of the maps.
-        fused: The optimizer's one kernel instead of an operation for each weight.
-        log_mel: The front-end of earmark's trainings instead of ``torch.stft``.
+        channels_last: Memory layout of the activations.
+        fused: One kernel of the optimizer instead of an operation per weight.
+        log_mel: earmark's front-end instead of ``torch.stft``.
         keep_memory: See :func:`earmark.training.runtime.freed_memory.keep_freed_memory`.
-        recompute: See :mod:`earmark.models.recompute`.
-        checkpoint: Keep only what comes into each stage, and compute the rest anew, convolutions too.
-        precision: What the network computes in.
-        compiled: By ``torch.compile``, which needs a C++ compiler.
-        jemalloc: Another allocator, loaded before the process starts, that gives nothing back.
-        gives_back: glibc's allocator gives every map of 4 MB and more back at once (MALLOC_MMAP_THRESHOLD_).
+        checkpoint: Keep only the input of each stage and recompute the rest in the backward pass.
+        precision: Precision of the network.
+        compiled: ``torch.compile``, which needs a C++ compiler.
+        jemalloc: Another allocator, loaded before the process starts, set to keep freed memory.
     """
 
     channels_last: bool = False
     fused: bool = False
     log_mel: bool = False
     keep_memory: bool = False
-    recompute: bool = False
     checkpoint: bool = False
     precision: str = "fp32"
     compiled: bool = False
     jemalloc: bool = False
-    gives_back: bool = False
 
 
 _EARMARK = {"channels_last": True, "fused": True, "log_mel": True}
@@ -75,21 +71,18 @@ SIDES = {
     "fused optimizer": Side(fused=True),
     "front-end of earmark": Side(log_mel=True),
     "freed memory kept": Side(keep_memory=True),
-    "norms and activations recomputed": Side(recompute=True),
     "the first three": Side(**_EARMARK),
     "all, for speed: keep_memory": Side(**_EARMARK, keep_memory=True),
-    "all, for memory: recompute": Side(**_EARMARK, recompute=True),
-    "all: recompute, every map given back": Side(**_EARMARK, recompute=True, gives_back=True),
-    "all: keep_memory, recompute": Side(**_EARMARK, keep_memory=True, recompute=True),
-    "all: jemalloc, recompute": Side(**_EARMARK, recompute=True, jemalloc=True),
     "all: jemalloc, every stage checkpointed": Side(**_EARMARK, checkpoint=True, jemalloc=True),
-    "all: jemalloc, recompute, bf16": Side(**_EARMARK, recompute=True, jemalloc=True, precision="bf16"),
+    "all: jemalloc, every stage checkpointed, bf16": Side(
+        **_EARMARK, checkpoint=True, jemalloc=True, precision="bf16"
+    ),
     "all: keep_memory, torch.compile": Side(**_EARMARK, keep_memory=True, compiled=True),
 }
 
 
 def stepper(side: Side) -> Callable[[], float]:
-    """Builds all that a step needs; each call takes one and gives its loss."""
+    """Sets up a step; each call takes one and returns its loss."""
     import numpy as np
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits
@@ -100,20 +93,17 @@ def stepper(side: Side) -> Callable[[], float]:
     from earmark.features.front_end import FrontEnd
     from earmark.models import create_model
     from earmark.models.log_mel import TorchLogMel
-    from earmark.models.mobilenet import InvertedResidual, MobileNet
+    from earmark.models.mobilenet import MobileNet
     from earmark.training.runtime.freed_memory import keep_freed_memory
 
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     if side.keep_memory and not keep_freed_memory():
-        raise SystemExit("this system's allocator cannot be told to keep memory")
+        raise SystemExit("this system's allocator cannot keep freed memory")
     front_end = FrontEnd()
     log_mel = TorchLogMel(front_end) if side.log_mel else StftLogMel(front_end)
     network = create_model("mn10", num_classes=CLASSES).train()
     assert isinstance(network, MobileNet)
-    for block in network.modules():
-        if isinstance(block, InvertedResidual):
-            block.recomputes = side.recompute
     if side.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if side.checkpoint:
@@ -123,18 +113,18 @@ def stepper(side: Side) -> Callable[[], float]:
     learner: Any = torch.compile(network) if side.compiled else network
     adam = torch.optim.Adam(network.parameters(), 1e-4, fused=side.fused, foreach=False)
     waveforms = torch.rand(BATCH, SECONDS * front_end.sample_rate) - 0.5
-    targets = (torch.rand(BATCH, CLASSES) < 0.01).float()
-    rows = torch.cat([targets, torch.rand(BATCH, CLASSES)], 1)
+    labels = (torch.rand(BATCH, CLASSES) < 0.01).float()
+    rows = torch.cat([labels, torch.rand(BATCH, CLASSES)], 1)
     generator = np.random.default_rng(0)
 
     def step() -> float:
-        features, told = mixup(log_mel(waveforms), rows, 0.3, generator)
+        features, targets = mixup(log_mel(waveforms), rows, 0.3, generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=side.precision == "bf16"):
             logits = learner(features).logits
-        own, taught = (
-            binary_cross_entropy_with_logits(logits.float(), part) for part in told.split(CLASSES, 1)
+        label_loss, distillation_loss = (
+            binary_cross_entropy_with_logits(logits.float(), part) for part in targets.split(CLASSES, 1)
         )
-        loss = 0.1 * own + 0.9 * taught
+        loss = 0.1 * label_loss + 0.9 * distillation_loss
         loss.backward()
         adam.step()
         adam.zero_grad()
@@ -143,32 +133,30 @@ def stepper(side: Side) -> Callable[[], float]:
     return step
 
 
-def measured(name: str, steps: int) -> dict[str, float]:
-    """Takes steps of a side in a process of its own."""
+def measure_side(name: str, steps: int) -> dict[str, float]:
+    """Takes steps of one side in a process of its own."""
     side = SIDES[name]
     environment = dict(os.environ) | {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": str(THREADS)}
     if side.jemalloc:
         keeping = "oversize_threshold:0,dirty_decay_ms:-1,muzzy_decay_ms:-1"
         environment |= {"LD_PRELOAD": str(JEMALLOC), "MALLOC_CONF": keeping}
-    if side.gives_back:
-        environment["MALLOC_MMAP_THRESHOLD_"] = str(4 << 20)
     command = [sys.executable, "-m", "benchmarks.step", name, str(steps)]
     found = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
     return dict(json.loads(found.stdout))
 
 
 @dataclass(frozen=True)
-class StepLine:
-    """One line of the table: medians over the turns, ratios of the same turn.
+class StepRow:
+    """A row of the table: medians over the rounds, ratios within a round.
 
     Args:
-        name: Of the side.
-        clock_s: Of a step.
-        processor_s: Of a step, over all threads.
-        peak_mb: Of the process.
-        faster: Times the clips a second of the reference, by the clock.
-        lighter: The same by the processor's time.
-        share: Of the reference's peak memory.
+        name: Name of the side.
+        clock_s: Wall-clock time of a step.
+        processor_s: Processor time of a step, over all threads.
+        peak_mb: Peak memory of the process.
+        faster: Ratio of clips per second to the reference, by wall-clock time.
+        lighter: The same by processor time.
+        share: Share of the reference's peak memory.
     """
 
     name: str
@@ -180,7 +168,7 @@ class StepLine:
     share: float
 
     def cells(self) -> list[str]:
-        """The line of the table."""
+        """The cells of the row."""
         return [
             self.name,
             f"{BATCH / self.clock_s:.1f}",
@@ -192,19 +180,19 @@ class StepLine:
         ]
 
 
-def lines(turns: int, steps: int, names: Sequence[str] = ()) -> Iterator[StepLine]:
-    """Measures all sides, in turns."""
+def measured(rounds: int, steps: int, names: Sequence[str] = ()) -> Iterator[StepRow]:
+    """Measures all sides, alternating."""
     names = [name for name in names or SIDES if JEMALLOC.exists() or not SIDES[name].jemalloc]
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    for _ in range(turns):
+    for _ in range(rounds):
         for name, values in found.items():
-            values.append(measured(name, steps))
+            values.append(measure_side(name, steps))
             if abs(values[-1]["loss"] - found[REFERENCE][-1]["loss"]) > 1e-3:
-                raise SystemExit(f"{name}: the loss of the first step is another than the reference's")
+                raise SystemExit(f"{name}: the loss of the first step differs from the reference's")
             print(name, values[-1], file=sys.stderr, flush=True)
     for name, values in found.items():
         pairs = list(zip(values, found[REFERENCE], strict=True))
-        yield StepLine(
+        yield StepRow(
             name,
             *(median(value[key] for value in values) for key in ("clock_s", "processor_s", "peak_mb")),
             median(other["clock_s"] / own["clock_s"] for own, other in pairs),
@@ -213,17 +201,17 @@ def lines(turns: int, steps: int, names: Sequence[str] = ()) -> Iterator[StepLin
         )
 
 
-def table(found: Sequence[StepLine]) -> str:
-    """The lines as a Markdown table, and what is aimed at."""
+def table(rows: Sequence[StepRow]) -> str:
+    """A Markdown table, and whether the targets are met."""
     head = ["step", "clips/s", "of the reference", "processor", "of the reference", "peak, MB", "share"]
-    shown = markdown(head, [line.cells() for line in found], numbers=head[1:])
-    both = [line.name for line in found if line.faster >= FASTER and line.share <= SMALLER]
-    said = f"met by {', '.join(both)}" if both else "MISSED"
-    return f"{shown}\n≥ {FASTER:g} x clips/s in ≤ {100 * SMALLER:.0f} % of the memory: {said}.\n"
+    shown = markdown(head, [row.cells() for row in rows], numbers=head[1:])
+    met = [row.name for row in rows if row.faster >= FASTER and row.share <= SMALLER]
+    verdict = f"met by {', '.join(met)}" if met else "MISSED"
+    return f"{shown}\n≥ {FASTER:g} x clips/s in ≤ {100 * SMALLER:.0f} % of the memory: {verdict}.\n"
 
 
 def main(name: str, steps: str = "3") -> None:
-    """Takes one step that does not count, and then those that do."""
+    """Takes one step of warm-up, then the steps that are measured."""
     step = stepper(SIDES[name])
     losses, clock, processor = [step()], [], []
     for _ in range(int(steps)):

@@ -1,6 +1,6 @@
-"""Tables of Markdown, the machine in a line, and both between the marks of a page.
+"""Markdown tables, a description of the machine, and updating both in a page.
 
-Conventions: a page has ``<!-- NAME -->`` and ``<!-- /NAME -->`` around what was measured.
+Conventions: a page has ``<!-- NAME -->`` and ``<!-- /NAME -->`` around a table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PACKAGES = ("numpy", "onnxruntime", "soundfile", "soxr", "torch")
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str]) -> str:
-    """A table whose columns of numbers are set to the right."""
+    """A Markdown table with right-aligned columns of numbers."""
     rule = ["--:" if name in numbers else "---" for name in head]
     lines = [head, rule, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
@@ -26,7 +26,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequen
 
 
 def machine() -> str:
-    """What was measured on, in a line."""
+    """The machine and the versions of the packages, in one line."""
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, {packages}"
 
@@ -42,7 +42,7 @@ def _processor() -> str:
 
 
 def update(page: Path, name: str, measured: str) -> None:
-    """Replaces what stands between the marks of a page.
+    """Replaces the text between the marks of a page.
 
     Raises:
         SystemExit: If the page has no such marks.

@@ -1,4 +1,4 @@
-"""The benchmarks measure each published network once, forms of DyMN that are alike, and memory."""
+"""Tests the benchmarks: networks are measured once, both sides do the same work, verdicts follow targets."""
 
 import subprocess
 import sys
@@ -8,14 +8,10 @@ import pytest
 import torch
 
 from benchmarks import packs, step
-from benchmarks.dymn_forms import FORMS, in_form
+from benchmarks.networks import LARGEST, LARGEST_PEAK_MB, PEER, NetworkRow, networks, table
 from benchmarks.tables import update
-from benchmarks.zoo import LARGEST, LARGEST_PEAK_MB, PEER, Line, networks, table
 from earmark.data.shards.writer import pack
 from earmark.hub.registry import published
-from earmark.models import create_model
-from earmark.models.dymn import DynamicConv
-from tests.models.golden_weights import settle
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,11 +31,11 @@ def test_networks_differ_in_more_than_weights() -> None:
 
 
 @pytest.mark.parametrize(("peak_mb", "verdict"), [(LARGEST_PEAK_MB, "met"), (LARGEST_PEAK_MB + 1, "MISSED")])
-def test_the_table_judges_the_memory_of_the_largest(peak_mb: int, verdict: str) -> None:
-    line = Line(
+def test_peak_memory_of_the_largest_network_is_checked(peak_mb: int, verdict: str) -> None:
+    row = NetworkRow(
         LARGEST, 10, "mAP 0.4 to 0.5", 68_430_000, None, 273_300_000, peak_mb * 1e6, (0.1, 0.05), (9.5, 8.0)
     )
-    shown = table([line])
+    shown = table([row])
     assert f"≤ {LARGEST_PEAK_MB} MB: {verdict}" in shown
     cells = [cell.strip() for cell in shown.splitlines()[2].strip("|").split("|")]
     assert cells == [
@@ -48,29 +44,29 @@ def test_the_table_judges_the_memory_of_the_largest(peak_mb: int, verdict: str) 
     ]  # fmt: skip
 
 
-def test_a_page_is_updated_between_its_marks_only(tmp_path: Path) -> None:
+def test_update_replaces_the_text_between_the_marks(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("a\n<!-- zoo -->\nold\n<!-- /zoo -->\nb\n", encoding="utf-8")
-    update(page, "zoo", "new\n")
-    assert page.read_text(encoding="utf-8") == "a\n<!-- zoo -->\nnew\n<!-- /zoo -->\nb\n"
+    page.write_text("a\n<!-- networks -->\nold\n<!-- /networks -->\nb\n", encoding="utf-8")
+    update(page, "networks", "new\n")
+    assert page.read_text(encoding="utf-8") == "a\n<!-- networks -->\nnew\n<!-- /networks -->\nb\n"
     with pytest.raises(SystemExit, match="no marks"):
-        update(page, "measured", "new\n")
+        update(page, "jobs", "new\n")
 
 
-def test_both_sides_of_the_reading_job_read_the_same(tmp_path: Path) -> None:
+def test_reference_and_earmark_read_the_same_samples(tmp_path: Path) -> None:
     pytest.importorskip("av", reason="earmark[ffmpeg] is not installed")
     clips = packs.write_clips(tmp_path / "clips", 2)
     pack(clips, tmp_path / "p", packs.SIDES["mp3 in HDF5"])
     for seconds, rate in packs.JOBS.values():
         sides = packs._sides({"mp3 in HDF5": tmp_path / "p"}, seconds, rate)
-        theirs, ours = (side[1, 5] for side in sides.values())
-        assert ours[0].shape == theirs.shape == (seconds * rate,)
-        torch.testing.assert_close(ours[0], torch.from_numpy(theirs), rtol=0, atol=5e-6)
+        reference, ours = (side[1, 5] for side in sides.values())
+        assert ours[0].shape == reference.shape == (seconds * rate,)
+        torch.testing.assert_close(ours[0], torch.from_numpy(reference), rtol=0, atol=5e-6)
 
 
-def test_the_verdicts_on_reading_name_the_jobs_that_miss() -> None:
+def test_verdicts_on_reading_name_the_jobs_that_miss() -> None:
     lines = [
-        packs.PackLine(name, 81.2, (100.0, 300.0, 60.0), ratios, (1.98, 1.2))
+        packs.PackRow(name, 81.2, (100.0, 300.0, 60.0), ratios, (1.98, 1.2))
         for name, ratios in (("reference", (1, 1, 1)), ("memmap", (4, 4, 2.9)), ("shards", (1.1, 1.1, 1.1)))
     ]
     text = packs.table(lines)
@@ -78,9 +74,9 @@ def test_the_verdicts_on_reading_name_the_jobs_that_miss() -> None:
     assert lines[1].cells()[-3:] == ["1.98 x, 1.20 x", "1600", "30.0"]
 
 
-def test_a_step_has_to_be_faster_and_smaller() -> None:
+def test_a_step_must_be_faster_and_smaller() -> None:
     quick, small, both = (
-        step.StepLine(name, 1.0, 1.5, 1300.0, faster, faster, share)
+        step.StepRow(name, 1.0, 1.5, 1300.0, faster, faster, share)
         for name, faster, share in (("quick", 2.6, 0.6), ("small", 2.4, 0.4), ("both", 2.5, 0.5))
     )
     assert "in ≤ 50 % of the memory: MISSED." in step.table([quick, small])
@@ -88,35 +84,19 @@ def test_a_step_has_to_be_faster_and_smaller() -> None:
     assert small.cells() == ["small", "16.0", "2.40 x", "1.50 s", "2.40 x", "1300", "40 %"]
 
 
-@pytest.mark.parametrize("form", FORMS)
-@torch.no_grad()
-def test_the_forms_of_dymn_answer_alike(form: str) -> None:
-    torch.manual_seed(0)
-    network = settle(create_model("dymn", num_classes=3, width=0.1, min_context=64))
-    network.classifier[5].weight.mul_(100)
-    for conv in network.modules():
-        if isinstance(conv, DynamicConv):
-            conv.residuals[0].weight.mul_(10)
-    log_mel, other = torch.randn(2, 64, 71), in_form(network, FORMS[form])
-    assert network(log_mel).logits.std() > 1e-2
-    torch.testing.assert_close(other(log_mel), network(log_mel), rtol=1e-4, atol=1e-5)
-    changed = {type(module) for module in other.modules()} - {type(module) for module in network.modules()}
-    assert changed == set(FORMS[form].values())
-
-
 @pytest.mark.slow
-def test_the_largest_tags_a_clip_within_its_memory(tmp_path: Path) -> None:
+def test_the_largest_network_keeps_to_its_memory_limit(tmp_path: Path) -> None:
     measure = (
-        "import sys; from pathlib import Path; from benchmarks.zoo import LARGEST, peak_bytes;"
+        "import sys; from pathlib import Path; from benchmarks.networks import LARGEST, peak_bytes;"
         "print(peak_bytes(Path(sys.argv[1]), LARGEST))"
     )
 
     def python(*arguments: str) -> str:
-        """Of a process of its own: what this one holds would be counted into its children's peak."""
+        """Runs Python in its own process: this one's memory would count into its children's peak."""
         return subprocess.run(
             [sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True, text=True
         ).stdout
 
-    python("-m", "benchmarks.prepare_zoo", str(tmp_path), LARGEST)
+    python("-m", "benchmarks.prepare", "networks", str(tmp_path), LARGEST)
     peak_mb = float(python("-c", measure, str(tmp_path))) / 1e6
     assert (tmp_path / f"{LARGEST}.onnx").stat().st_size / 1e6 < peak_mb <= LARGEST_PEAK_MB

@@ -1,9 +1,9 @@
-"""The networks of the published weights: which there are, and what each takes next to one of them.
+"""The published networks: time and memory of each, relative to one of them.
 
 Conventions: entries of earmark/hub/registry.toml that differ in their weights only are one network, which is
-measured once. A network's file bears the name of its first entry that hears. Times are medians, of a clip of
-10 s from samples to scores; ratios are medians over the pairs. With one thread the time is the processor's,
-which other jobs of the machine disturb less; with more it is the clock's. This stays small, see
+measured once and named after its first entry with labels. Times are medians, of a clip of 10 s from samples
+to scores; ratios are medians over the pairs. With one thread times are processor time, which other jobs of
+the machine disturb less; with more they are wall-clock time. This module must stay small, see
 :mod:`benchmarks.processes`.
 """
 
@@ -20,64 +20,66 @@ from benchmarks.tables import markdown
 from earmark.hub.registry import Published, published
 
 PEER = "mn10_as"
-"""Hop 320, 128 mel bands: what every network is measured in turns with."""
+"""Hop 320, 128 mel bands: every network alternates with it."""
 LARGEST = "mn40_as"
 LARGEST_PEAK_MB = 1000
-"""What a process that loads the largest and tags a clip may take."""
+"""Limit on the peak memory of a process that loads the largest network and tags a clip."""
 THREADS = (1, 2)
 MEGA, GIGA = 1e6, 1e9
 
 
 @dataclass(frozen=True)
-class ZooNetwork:
-    """A network, and the published entries that hold weights for it.
+class PublishedNetwork:
+    """A network, and the published entries with weights for it.
 
     Args:
-        entries: Those that hear first.
+        entries: Those with labels first.
     """
 
     entries: tuple[Published, ...]
 
     @property
     def name(self) -> str:
-        """Of its model file."""
+        """Name of its model file."""
         return self.entries[0].name
 
 
-def networks(entries: Iterable[Published] | None = None) -> list[ZooNetwork]:
-    """The distinct networks of the table, in its order.
+def networks(entries: Iterable[Published] | None = None) -> list[PublishedNetwork]:
+    """The distinct networks of the registry, in its order.
 
     Args:
-        entries: To take instead of the table's.
+        entries: Entries to use instead of the registry's.
     """
     alike: dict[str, list[Published]] = {}
     for known in published().values() if entries is None else entries:
         alike.setdefault(_network_of(known), []).append(known)
-    return [ZooNetwork(tuple(sorted(group, key=lambda known: not known.labels))) for group in alike.values()]
+    return [
+        PublishedNetwork(tuple(sorted(group, key=lambda known: not known.labels))) for group in alike.values()
+    ]
 
 
 def _network_of(known: Published) -> str:
-    """What makes a network: all but its weights, among which its temperature is one more number."""
+    """Identifies a network: everything but its weights, of which the temperature counts as one."""
     arguments = {name: value for name, value in known.arguments.items() if name != "temperature"}
     front_end = known.front_end.to_dict()
     return json.dumps([known.architecture, arguments, front_end, known.num_classes], sort_keys=True)
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of the table.
+class NetworkRow:
+    """A row of the table.
 
     Args:
-        name: Of the network.
-        entries: How many published weights it has.
-        score: As published; of several entries the lowest and the highest.
+        name: Name of the network.
+        entries: Number of published weights.
+        score: As published; for several entries the lowest and the highest.
         params: Number of parameters, if known.
         macs: Multiply-accumulate operations of a 10 s clip, if known.
         file_bytes: Size of the model file.
         peak_bytes: Peak memory of a process that loads it and tags a clip, with two threads.
-        seconds: Of a clip, for each number of threads.
-        of_peer: How many times the peer's seconds that is, for each number of threads.
-        threads: The numbers of threads.
+        seconds: Time per clip, for each number of threads.
+        of_peer: Ratio to the time of the peer, for each number of threads.
+        threads: Numbers of threads.
     """
 
     name: str
@@ -92,7 +94,7 @@ class Line:
     threads: tuple[int, ...] = THREADS
 
     def cells(self) -> list[str]:
-        """The line of the table."""
+        """The cells of the row."""
         sides = zip(self.seconds, self.of_peer, strict=True)
         return [
             f"`{self.name}`",
@@ -106,18 +108,18 @@ class Line:
         ]
 
 
-def measured(folder: Path, pairs: int, threads: tuple[int, ...] = THREADS) -> Iterator[Line]:
-    """Measures every network, each in turns with the peer.
+def measured(folder: Path, pairs: int, threads: tuple[int, ...] = THREADS) -> Iterator[NetworkRow]:
+    """Measures every network, alternating with the peer.
 
     Args:
-        folder: Of clip.wav and the model files, see :mod:`benchmarks.prepare_zoo`.
-        pairs: How many.
-        threads: With how many threads, one number after the other.
+        folder: Folder of clip.wav and the model files, see :mod:`benchmarks.prepare`.
+        pairs: Number of pairs.
+        threads: Numbers of threads, one after the other.
     """
     for network in networks():
-        times = [_in_turns(folder, network.name, number, pairs) for number in threads]
+        times = [_alternating(folder, network.name, number, pairs) for number in threads]
         known = network.entries[0]
-        yield Line(
+        yield NetworkRow(
             name=network.name,
             entries=len(network.entries),
             score=_score(network),
@@ -137,8 +139,8 @@ def peak_bytes(folder: Path, name: str) -> float:
     return run(("-m", "earmark", "tag", "--threads", "2", "--model", str(model), str(clip))).peak_bytes
 
 
-def _in_turns(folder: Path, name: str, threads: int, pairs: int) -> tuple[float, float]:
-    """Seconds of a network, and their ratio to the peer's."""
+def _alternating(folder: Path, name: str, threads: int, pairs: int) -> tuple[float, float]:
+    """Seconds of a network, and the ratio to the peer."""
     with (
         worker("earmark", f"clip {PEER}", folder, threads) as peer,
         worker("earmark", f"clip {name}", folder, threads) as own,
@@ -148,21 +150,21 @@ def _in_turns(folder: Path, name: str, threads: int, pairs: int) -> tuple[float,
     return median(own for _, own in times), median(own / peer for peer, own in times)
 
 
-def _score(network: ZooNetwork) -> str:
-    """The first kind of score that an entry has, of all entries that have it."""
+def _score(network: PublishedNetwork) -> str:
+    """The range of the first kind of score that an entry has."""
     kind = next((kind for known in network.entries for kind in known.scores), "")
     values = {known.scores[kind] for known in network.entries if kind in known.scores}
     ends = sorted({min(values), max(values)}) if values else []
     return f"{kind} {' to '.join(f'{value:g}' for value in ends)}".strip()
 
 
-def table(lines: list[Line]) -> str:
-    """The lines as a Markdown table, and whether the largest keeps to its memory."""
+def table(rows: list[NetworkRow]) -> str:
+    """A Markdown table, and whether the largest network keeps to its memory limit."""
     head = ["network", "weights", "parameters, M", "MACs, G", "file, MB", "peak, MB"]
-    for threads in lines[0].threads:
+    for threads in rows[0].threads:
         head += [f"{threads} thread{'s'[: threads > 1]}", f"of {PEER}"]
-    shown = markdown([*head, "score"], [line.cells() for line in lines], numbers=head[1:])
-    largest = next(line.peak_bytes / MEGA for line in lines if line.name == LARGEST)
+    shown = markdown([*head, "score"], [row.cells() for row in rows], numbers=head[1:])
+    largest = next(row.peak_bytes / MEGA for row in rows if row.name == LARGEST)
     verdict = "met" if largest <= LARGEST_PEAK_MB else "MISSED"
     return (
         f"{shown}\n`{LARGEST}`, a process that loads it and tags a clip: peak memory {largest:.0f} MB "
