@@ -91,15 +91,54 @@ class LogMel:
         self._fill(log_mel, waveform[begin:end], first - begin, length)
         return log_mel
 
+    def following(self, waveform: Float32s, earlier: Float32s, shift: int) -> Float32s:
+        """Computes the log-mel of a window that overlaps an earlier one; frames of both are copied.
+
+        Args:
+            waveform: The window, float32 in [-1, 1], shape (time,).
+            earlier: Log-mel of a window of the same length, shape (n_mels, frame), which starts
+                ``shift * hop_length`` samples before this one.
+            shift: Frames from the earlier window to this one, at least 1.
+
+        Returns:
+            float32, shape (n_mels, frame): ``self(waveform)`` within rounding errors.
+
+        Raises:
+            AudioError: As for a call.
+        """
+        begins, outside = self._frames(earlier.shape[1], len(waveform))
+        inner = np.flatnonzero(~outside)
+        if len(inner) <= shift:
+            return self(waveform)
+        _validate(waveform, 1)
+        first, new, last = int(inner[0]), int(inner[-shift]), int(inner[-1]) + 1
+        log_mel = np.empty_like(earlier)
+        log_mel[:, first:new] = earlier[:, first + shift : new + shift]
+        # Frames at the ends need only samples near the ends, which are few beside those of a long window.
+        end, reach = self._end(len(waveform)), self.front_end.n_fft + self.front_end.win_length
+        signal = np.empty(end, np.float32)
+        for start, stop in ((0, min(reach, end)), (max(0, min(int(begins[new]), end - reach)), end)):
+            signal[start:stop] = self._signal(waveform[start : stop + len(waveform) - end])
+        log_mel[:, new:last] = self._inner_frames(signal, begins[None, new:last])[0]
+        log_mel[:, outside] = self._edge_frames(signal, np.zeros((1, 1), np.int64), begins[outside], end)[0]
+        return log_mel
+
+    def _frames(self, num_frames: int, length: int) -> tuple[Int64s, npt.NDArray[np.bool_]]:
+        """First sample of each frame of a window, and which frames reach beyond the window."""
+        begins = np.arange(num_frames) * self.front_end.hop_length
+        begins += self.front_end.window_offset - self.front_end.n_fft // 2
+        return begins, (begins < 0) | (begins + self.front_end.win_length > self._end(length))
+
+    def _end(self, length: int) -> int:
+        """Samples of a window's signal: pre-emphasis takes one."""
+        return length - bool(self.front_end.preemphasis)
+
     def _fill(self, log_mel: Float32s, waveform: Float32s, first: Int64s, length: int) -> None:
         """Computes windows of ``length`` samples from ``first`` (window, 1) into (window, mel, frame)."""
         signal = self._signal(waveform)
-        begins = np.arange(log_mel.shape[2]) * self.front_end.hop_length
-        begins += self.front_end.window_offset - self.front_end.n_fft // 2
-        end = length - bool(self.front_end.preemphasis)
-        outside = (begins < 0) | (begins + self.front_end.win_length > end)
+        begins, outside = self._frames(log_mel.shape[2], length)
         log_mel[:, :, ~outside] = self._inner_frames(signal, first + begins[~outside])
-        log_mel[:, :, outside] = self._edge_frames(signal, first, begins[outside], end)
+        log_mel[:, :, outside] = self._edge_frames(signal, first, begins[outside], self._end(length))
 
     def _inner_frames(self, signal: Float32s, begins: Int64s) -> Float32s:
         """Computes the frames that begin at sample ``begins`` (window, frame): (window, mel, frame)."""

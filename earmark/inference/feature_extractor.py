@@ -6,7 +6,9 @@ window: a log-mel (mel, frame), or the waveform (time,) if the front-end is part
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from math import gcd
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +21,10 @@ from earmark.features.learned import AnyFrontEnd, WaveformWindows
 from earmark.features.log_mel import LogMel
 
 Floats = NDArray[np.float32]
+
+LONGEST_PERIOD = 8
+"""Log-mels that are kept to copy frames from: where hops are no multiple of the hop of frames, only every
+n-th window has frames of an earlier one."""
 
 _NO_SAMPLES = np.zeros(0, np.float32)
 
@@ -46,7 +52,7 @@ class FeatureExtractor:
     def stream(
         self, blocks: Iterable[Floats], sample_rate: int, length: int, hop: int, padding: Padding
     ) -> Iterator[Generator[FeatureWindow, None, None]]:
-        """Cuts blocks into windows and computes their features.
+        """Cuts blocks into windows and computes their features; frames that windows share only once.
 
         Args:
             blocks: Any sizes.
@@ -63,17 +69,35 @@ class FeatureExtractor:
             AudioError: If the blocks hold no samples or cannot be resampled.
         """
         cutter, resampler = WindowCutter(length, hop, padding), Resampler(sample_rate, self.sample_rate)
+        compute = self._consecutive(length, hop)
         received = 0
 
         def features(windows: Sequence[tuple[int, Floats]]) -> Generator[FeatureWindow, None, None]:
             duration_s = received / sample_rate
             for start, waveform in windows:
                 start_s, end_s = start / self.sample_rate, (start + length) / self.sample_rate
-                [one] = self.windows(waveform, [0], length)
-                yield FeatureWindow(start_s, min(end_s, duration_s), one)
+                yield FeatureWindow(start_s, min(end_s, duration_s), compute(waveform))
 
         for block in blocks:
             received += block.size
             yield features(cutter.push(resampler.process(block)))
         last = cutter.push(resampler.process(_NO_SAMPLES, last=True))
         yield features([*last, *cutter.finish()])
+
+    def _consecutive(self, length: int, hop: int) -> Callable[[Floats], Floats]:
+        """Computes the features of windows that follow each other at a hop."""
+        if not isinstance(self._features, LogMel):
+            return lambda waveform: self.windows(waveform, [0], length)[0]
+        log_mel, frame_hop = self._features, self._features.front_end.hop_length
+        period = frame_hop // gcd(hop, frame_hop)  # windows until frames lie on the same samples again
+        if period * hop >= length or period > LONGEST_PERIOD:
+            return log_mel
+        shift = period * hop // frame_hop
+        earlier: deque[Floats] = deque(maxlen=period)
+
+        def compute(waveform: Floats) -> Floats:
+            full = len(earlier) == period
+            earlier.append(log_mel.following(waveform, earlier[0], shift) if full else log_mel(waveform))
+            return earlier[-1]
+
+        return compute
