@@ -1,13 +1,15 @@
 """The command line: each sub-command is one call of the public interface.
 
 Conventions: results go to standard output, everything else to standard error. Exit code 0: all went well;
-1: some files could not be tagged; 2: the command was wrong, or nothing could be done. An error is one line,
-never a traceback.
+1: some files could not be processed; 2: the command was wrong, or nothing could be done. An error is one
+line, never a traceback.
 """
 
-# ruff: noqa: F401, I001 - each enters its commands, in the order of --help
-from earmark.cli import tag, embed, models, complexity, pull, join, export, pack, teach, train, evaluate
-from earmark.cli import calibrate, compress, bench, report
+# ruff: noqa: F401, I001 - each module registers its commands, in the order of --help
+from earmark.cli import tag, embed
+from earmark.cli import models, pull
+from earmark.cli import train, evaluate, calibrate, teach, pack, report, bench, complexity
+from earmark.cli import export, join, compress
 from earmark.cli.program import app, main
 
 __all__ = ["app", "main"]

@@ -19,7 +19,7 @@ from earmark.model_file.atomic import write_atomically
 
 if TYPE_CHECKING:
     from earmark.data.manifest import Clip
-    from earmark.evaluation.calibration.fit import Evidence
+    from earmark.evaluation.calibration.data import CalibrationData
     from earmark.evaluation.predictions import Answers
     from earmark.inference.tagger import Tagger
     from earmark.model_file.info import ModelInfo
@@ -68,14 +68,14 @@ def calibrate(
     one_matrix_thread()
     from earmark.data.manifest import file_hash
     from earmark.evaluation.calibration import report as words
-    from earmark.evaluation.calibration.cross_fit import calibrate as fit_and_measure
-    from earmark.evaluation.calibration.cross_fit import parts_of
+    from earmark.evaluation.calibration.calibrate import calibrate as fit_and_measure
+    from earmark.evaluation.calibration.calibrate import calibration_folds
     from earmark.evaluation.calibration.fit import require_method
-    from earmark.evaluation.calibration.thresholds import Target
+    from earmark.evaluation.calibration.thresholds import ThresholdTarget
     from earmark.evaluation.report import traces
     from earmark.model_file.calibration import METHODS
 
-    wanted = None if target is None else Target.parse(target)
+    wanted = None if target is None else ThresholdTarget.parse(target)
     clips, others = _clips(manifest, audio, fold, judge, judge_fold)
     how: dict[str, Any] = {"threads": threads, "engine": engine, "precision": precision}
     file, tagger = _open(model, out, how, quiet)
@@ -86,10 +86,10 @@ def calibrate(
     hear = _listener(tagger.uncalibrated(), quiet)
     heard, evidence = hear(clips)
     judged_heard, judged = hear(others) if others else (None, None)
-    parts = None if judged else parts_of(heard.clips)
-    found = fit_and_measure(evidence, method, wanted, parts=parts, judged=judged)
+    folds = None if judged else calibration_folds(heard.clips)
+    found = fit_and_measure(evidence, method, wanted, folds=folds, validation=judged)
     origin = {"clips": len(heard.clips), "manifest": manifest.name, "sha256": file_hash(manifest)}
-    found = found.said_of(origin if fold is None else {**origin, "fold": fold})
+    found = found.with_source(origin if fold is None else {**origin, "fold": fold})
     print(f"{info.name}: {method}, fitted to {len(heard.clips)} clips of {manifest}\n")
     print(words.summary(found))
     if not quiet:
@@ -99,7 +99,7 @@ def calibrate(
         settings = {"fold": fold, "judge": judge and str(judge), "judge_fold": judge_fold}
         settings |= {"engine": engine, "precision": precision}
         words.write_calibration(found, traces(info, [file], manifest, settings), report)
-    _write(file, words.entered(info, found), out)
+    _write(file, words.with_calibration(info, found), out)
     print(f"\nwrote {out}, whose scores are probabilities")
     if heard.failed or (judged_heard and judged_heard.failed):
         raise typer.Exit(1)
@@ -144,25 +144,25 @@ def _open(model: str, out: Path, how: dict[str, Any], quiet: bool) -> tuple[Path
 def _require_clips(info: ModelInfo, clips: Sequence[Clip], others: Sequence[Clip]) -> None:
     """Finds out before anything is heard whether these clips can calibrate this model."""
     from earmark.data.manifest import targets
-    from earmark.evaluation.calibration.cross_fit import parts_of, require_parts
-    from earmark.evaluation.calibration.fit import require_classes
+    from earmark.evaluation.calibration.calibrate import calibration_folds, require_classes_in_folds
+    from earmark.evaluation.calibration.data import require_classes
     from earmark.evaluation.predictions import require_labels
 
     require_labels([*clips, *others], info.labels)
     truth = targets(clips, info.labels)
     require_classes(info.labels, truth)
     if not others:
-        require_parts(info.labels, truth, parts_of(clips))
+        require_classes_in_folds(info.labels, truth, calibration_folds(clips))
 
 
-def _listener(tagger: Tagger, quiet: bool) -> Callable[[Sequence[Clip]], tuple[Answers, Evidence]]:
+def _listener(tagger: Tagger, quiet: bool) -> Callable[[Sequence[Clip]], tuple[Answers, CalibrationData]]:
     """What hears clips and says what is true of them."""
     from earmark.data.manifest import targets
     from earmark.errors import DataError
-    from earmark.evaluation.calibration.fit import Evidence
+    from earmark.evaluation.calibration.data import CalibrationData
     from earmark.evaluation.predictions import answer
 
-    def hear(clips: Sequence[Clip]) -> tuple[Answers, Evidence]:
+    def hear(clips: Sequence[Clip]) -> tuple[Answers, CalibrationData]:
         numbers = itertools.count(1)
         with status_line(quiet) as show:
             answers = answer(
@@ -174,7 +174,7 @@ def _listener(tagger: Tagger, quiet: bool) -> Callable[[Sequence[Clip]], tuple[A
         if not answers.clips:
             raise DataError("not one of the clips could be heard")
         truth = targets(answers.clips, tagger.labels)
-        return answers, Evidence(tagger.labels, tagger.info.task, answers.windows, truth)
+        return answers, CalibrationData(tagger.labels, tagger.info.task, answers.windows, truth)
 
     return hear
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
-from typer.exceptions import Abort, TyperException
+from typer.exceptions import TyperException
 
 from earmark.errors import EarmarkError
 from earmark.version import __version__
@@ -92,6 +92,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and ends the process with its exit code."""
     try:
         code = app(arguments, standalone_mode=False)
+        if code == INTERRUPTED:
+            complain("interrupted")
     except EarmarkError as error:
         complain(str(error))
         for note in getattr(error, "__notes__", []):
@@ -100,10 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
     except TyperException as error:
         complain(error.format_message())
         code = COULD_NOTHING
-    except (Abort, KeyboardInterrupt):
-        complain("interrupted")
-        code = INTERRUPTED
-    except BrokenPipeError:  # the reader of the output has gone, as in `earmark tag ... | head`
+    except SystemExit:  # Typer's own: the reader of the output has gone, as in `earmark tag ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:

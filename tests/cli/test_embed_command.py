@@ -105,13 +105,13 @@ def test_inner_stages(
 ) -> None:
     checkpoint = tmp_path / "toy.safetensors"
     save_checkpoint(checkpoint, exported[0], info)
-    options = ("-o", tmp_path / "x.npz", "--stages", "b5,mel_avgs", "--pool", "max")
+    options = ("-o", tmp_path / "x.npz", "--stage", "b5", "--stage", "mel_avgs", "--pool", "max")
     assert run(*recordings, *options, model=checkpoint) == (0, "", "")
     stored = stored_in(tmp_path / "x.npz")["embedding"]
     wanted = [load_stages(checkpoint, ["b5", "mel_avgs"], "max").embed(path).clip for path in recordings]
     np.testing.assert_allclose(stored, wanted, atol=1e-5)
-    assert run(*recordings, *options[:2], "--stages", "best", model=checkpoint)[0] == 0
-    code, _, err = run(*recordings, *options[:2], "--stages", "b5,b99", model=checkpoint)
+    assert run(*recordings, *options[:2], "--stage", "best", model=checkpoint)[0] == 0
+    code, _, err = run(*recordings, *options[:2], "--stage", "b5", "--stage", "b99", model=checkpoint)
     assert code == 2
     assert "the network has no stage b99: its feature maps are b0 to b16" in err
     code, _, err = run(*recordings, *options, model=None)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from published_case import SCENES, make_weights, sha256, write_table
 from one_line import assert_one_line
+from published_case import SCENES, make_weights, sha256, write_table
 from web import error, serving
 
 from earmark.hub import download, registry

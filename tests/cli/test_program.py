@@ -1,5 +1,6 @@
 """What all commands share: exit codes, errors in one line, a real process."""
 
+import errno
 import json
 import os
 import subprocess
@@ -52,7 +53,7 @@ def test_ctrl_c_ends_with_code_130(run, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_reader_that_has_gone_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def gone(*arguments: object) -> None:
-        raise BrokenPipeError
+        raise BrokenPipeError(errno.EPIPE, "broken pipe")
 
     kept = os.dup(1)
     try:

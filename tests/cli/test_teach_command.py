@@ -11,13 +11,13 @@ import pytest
 import refresh
 import soundfile
 import toy
+from earmark.training.config.sections import Teaching
 
 import earmark
 from earmark.data.manifest import Clip
 from earmark.model_file.info import ModelInfo
 from earmark.models.checkpoint import save_checkpoint
 from earmark.training import teach as teaching
-from earmark.training.config.sections import Teaching
 from earmark.training.distill.stored_predictions import StoredAnswers
 
 Run = Callable[..., tuple[int, str, str]]
