@@ -9,12 +9,24 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from earmark.cli.options import EngineOption, PrecisionOption
-from earmark.cli.program import TRAIN, command, complain, one_matrix_thread
+from earmark.cli.options import (
+    Audio,
+    Dataset,
+    Device,
+    EngineName,
+    Fold,
+    Limit,
+    Models,
+    Precision,
+    Quiet,
+    ReportFolder,
+    Threads,
+)
+from earmark.cli.program import TRAIN, command, complain, exit_code, one_matrix_thread, warn
 from earmark.cli.progress import download_bar, status_line
 from earmark.errors import extra
 from earmark.model_file.atomic import write_atomically
@@ -22,107 +34,89 @@ from earmark.model_file.atomic import write_atomically
 if TYPE_CHECKING:
     from earmark.data.manifest import Clip
     from earmark.evaluation.evaluation import Evaluation
-    from earmark.evaluation.predictions import Way
     from earmark.evaluation.test_time_augmentation import MaskedPasses
     from earmark.inference.tagger import Tagger
 
 
+TTA = "Test-time augmentation"
+DCASE = "DCASE challenge"
+
+
 @command(TRAIN)
 def evaluate(
-    model: Annotated[
-        str,
-        typer.Argument(help="A model's name, file or checkpoint, or several: a+b.", show_default=False),
-    ],
-    manifest: Annotated[
-        Path,
-        typer.Argument(help="A CSV file of path and labels, or a pack.", show_default=False),
-    ],
-    audio: Annotated[
-        Path | None, typer.Option(help="Folder of the recordings; by default the manifest's own.")
-    ] = None,
-    fold: Annotated[int | None, typer.Option(help="Judge by this fold only.")] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Judge by so many clips, spread over the manifest.")
-    ] = None,
-    by: Annotated[
-        str | None, typer.Option(help="Also by group: a column of the manifest, such as device.")
+    dataset: Dataset,
+    model: Models = None,
+    audio: Audio = None,
+    fold: Fold = None,
+    limit: Limit = None,
+    group_by: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Scores by group too: a column such as device.")
     ] = None,
     windows: Annotated[
-        bool, typer.Option("--windows", help="A clip scores the mean over its windows, whatever the task.")
-    ] = False,
-    whole: Annotated[bool, typer.Option("--whole", help="Hear a clip in one pass, however long.")] = False,
-    center: Annotated[bool, typer.Option("--center", help="Hear one window in a clip's middle.")] = False,
+        Literal["average", "whole", "center"] | None,
+        typer.Option(help="Average the windows, take the clip in one pass, or only its centre window."),
+    ] = None,
+    output: ReportFolder = None,
+    quiet: Quiet = False,
     tta: Annotated[
-        int | None, typer.Option(min=1, help="Passes over masked copies, whose scores are averaged.")
+        int | None, typer.Option(min=1, metavar="N", help="Average N masked passes.", rich_help_panel=TTA)
     ] = None,
     tta_frames: Annotated[
-        int | None, typer.Option(min=1, help="Masked stripes of frames are narrower than this.")
+        int | None, typer.Option(min=1, metavar="N", help="Limit of a mask's frames.", rich_help_panel=TTA)
     ] = None,
     tta_mels: Annotated[
-        int | None, typer.Option(min=1, help="Masked stripes of mel bands are narrower than this.")
+        int | None, typer.Option(min=1, metavar="N", help="Limit of a mask's mel bands.", rich_help_panel=TTA)
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the masks.")] = 0,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the report: JSON, Markdown, scores, plots.")
-    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Seed of the masks.", rich_help_panel=TTA)
+    ] = 0,
     dcase: Annotated[
-        str | None, typer.Option(help="Write the challenge's NAME.output.csv and NAME.meta.yaml.")
+        str | None,
+        typer.Option(metavar="NAME", help="Write NAME.output.csv and NAME.meta.yaml.", rich_help_panel=DCASE),
     ] = None,
     author: Annotated[
-        list[str] | None, typer.Option(help="Of the challenge's submission: Given-name Last-name.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help='An author, "Given Last"; repeatable.', rich_help_panel=DCASE),
     ] = None,
-    engine: EngineOption = "onnx",
-    precision: PrecisionOption = "fp32",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads to use; by default one per core.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no warnings.")] = False,
+    device: Device = "cpu",
+    engine: EngineName = "onnx",
+    precision: Precision = "fp32",
+    threads: Threads = None,
 ) -> None:
-    """Judges a model by the clips of a manifest."""
+    """Evaluate a model on a dataset."""
     one_matrix_thread()
     from earmark.data.shards.pack import table_of
     from earmark.evaluation.evaluation import evaluate as judge
     from earmark.evaluation.report import summary, traces, write_report
+    from earmark.hub import registry
 
-    way = _way(windows=windows, whole=whole, center=center)
-    manifest = table_of(manifest)
+    names = model or [registry.DEFAULT]
+    way: Any = {None: "tagger", "average": "windows"}.get(windows, windows)
+    manifest = table_of(dataset)
     clips = _clips(manifest, audio, fold, limit, unlabelled=dcase is not None)
     masks = _masks(tta, frames=tta_frames, mels=tta_mels)
-    how: dict[str, Any] = {"threads": threads, "engine": engine, "precision": precision}
-    tagger, passes = _open(model, how, quiet, tta, masks, seed)
-    challenge = _challenge(dcase, model, tagger)
+    how: dict[str, Any] = {"device": device, "threads": threads, "engine": engine, "precision": precision}
+    tagger, passes = _open(names, how, quiet, tta, masks, seed)
+    challenge = _challenge(dcase, names, tagger)
     with status_line(quiet) as show:
         before = _announcer(passes, show, len(clips))
-        found = judge(tagger, clips, way=way, by=by, before=before, complain=complain)
-    for warning in () if quiet else found.answers.warnings:
-        complain(f"warning: {warning}")
+        found = judge(tagger, clips, way=way, by=group_by, before=before, complain=complain)
+    warn(found.answers.warnings, quiet)
     if not found.answers.clips:
         raise typer.Exit(2)
-    print(f"{tagger.info.name}, judged by {manifest}\n\n{summary(found)}")
-    if out is not None:
-        settings: dict[str, Any] = {"way": way, "fold": fold, "limit": limit, "by": by, "tta": tta}
+    print(f"{tagger.info.name}, evaluated on {manifest}\n\n{summary(found)}")
+    if output is not None:
+        settings: dict[str, Any] = {"way": way, "fold": fold, "limit": limit, "by": group_by, "tta": tta}
         settings |= {"engine": engine, "precision": precision}
         if passes:
             settings |= {"seed": seed, "masks": [asdict(masked.masks) for masked in passes]}
-        from earmark.hub import registry
-
-        files = [registry.find(name) for name in registry.members(model)]
-        written = write_report(found, traces(tagger.info, files, manifest, settings), out)
+        files = [registry.find(name) for name in names]
+        written = write_report(found, traces(tagger.info, files, manifest, settings), output)
         if not quiet and found.by_class and not any(path.suffix == ".png" for path in written):
             complain("plots need an optional part of earmark: pip install 'earmark[plot]'")
     if challenge is not None:
-        challenge(found, tta, author or [], out or Path())
-    if found.answers.failed:
-        raise typer.Exit(1)
-
-
-def _way(**chosen: bool) -> Way:
-    named: list[Any] = [name for name, on in chosen.items() if on]
-    if len(named) > 1:
-        options = " and ".join(f"--{name}" for name in named)
-        raise typer.BadParameter(f"{options} exclude each other: give one of them")
-    way: Way = named[0] if named else "tagger"
-    return way
+        challenge(found, tta, author or [], output or Path())
+    exit_code(len(found.answers.clips), len(found.answers.failed))
 
 
 def _clips(
@@ -147,14 +141,13 @@ def _masks(tta: int | None, **widths: int | None) -> dict[str, int]:
 
 
 def _open(
-    model: str, how: dict[str, Any], quiet: bool, tta: int | None, masks: dict[str, int], seed: int
+    names: list[str], how: dict[str, Any], quiet: bool, tta: int | None, masks: dict[str, int], seed: int
 ) -> tuple[Tagger, list[MaskedPasses]]:
     """The model, and what masks its members, where that was asked for."""
     from earmark.hub import registry
     from earmark.inference.ensemble import ensemble
     from earmark.inference.load import load
 
-    names = registry.members(model)
     with download_bar(quiet) as report:
         members = [load(name, progress=report, **how) for name in names]
     if how["threads"] is not None and any(Path(name).suffix == ".safetensors" for name in names):
@@ -186,7 +179,7 @@ def _announcer(
 
 
 def _challenge(
-    name: str | None, model: str, tagger: Tagger
+    name: str | None, models: list[str], tagger: Tagger
 ) -> Callable[[Evaluation, int | None, Sequence[str], Path], None] | None:
     """What writes the challenge's files, if they were asked for; what stands in the way is said here."""
     if name is None:
@@ -200,7 +193,7 @@ def _challenge(
     require_exclusive(tagger.info)
     with extra("earmark evaluate --dcase", "train"):
         from earmark.evaluation.complexity.model_cost import complexity
-    cost = complexity(model, tagger.info.window_s)
+    cost = complexity(models[0], tagger.info.window_s)
 
     def write(found: Evaluation, passes: int | None, authors: Sequence[str], folder: Path) -> None:
         table = output_table(found.answers, found.labels)
