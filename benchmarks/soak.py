@@ -74,10 +74,10 @@ def recipe_values(manifest: Path, epochs: int) -> dict[str, Any]:
         "data": {"sources": [{"manifests": [str(manifest)]}], "folds": [1], "workers": _WORKERS},
         "augment": {"roll_s": 0.1, "mixup_alpha": 0.3, "mask_mels": 3},
         "optimizer": {
-            "learning_rate": 1e-3, "batch_size": BATCH, "epochs": epochs, "average_decay": 0.9,
-            "accumulate": 2,
+            "learning_rate": 1e-3, "batch_size": BATCH, "epochs": epochs, "ema_decay": 0.9,
+            "grad_accum_steps": 2,
         },
-        "judge": {"every": 10},
+        "evaluation": {"every_epochs": 10},
         "run": {"device": "cpu", "save_every_s": 0.3},
     }  # fmt: skip
 

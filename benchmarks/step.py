@@ -47,7 +47,6 @@ class Side:
         channels_last: Memory layout of the activations.
         fused: One kernel of the optimizer instead of an operation per weight.
         log_mel: earmark's front-end instead of ``torch.stft``.
-        keep_memory: See :func:`earmark.training.runtime.freed_memory.keep_freed_memory`.
         checkpoint: Keep only the input of each stage and recompute the rest in the backward pass.
         precision: Precision of the network.
         compiled: ``torch.compile``, which needs a C++ compiler.
@@ -57,7 +56,6 @@ class Side:
     channels_last: bool = False
     fused: bool = False
     log_mel: bool = False
-    keep_memory: bool = False
     checkpoint: bool = False
     precision: str = "fp32"
     compiled: bool = False
@@ -70,14 +68,14 @@ SIDES = {
     "channels last": Side(channels_last=True),
     "fused optimizer": Side(fused=True),
     "front-end of earmark": Side(log_mel=True),
-    "freed memory kept": Side(keep_memory=True),
+    "jemalloc": Side(jemalloc=True),
     "the first three": Side(**_EARMARK),
-    "all, for speed: keep_memory": Side(**_EARMARK, keep_memory=True),
+    "all, for speed: jemalloc": Side(**_EARMARK, jemalloc=True),
     "all: jemalloc, every stage checkpointed": Side(**_EARMARK, checkpoint=True, jemalloc=True),
     "all: jemalloc, every stage checkpointed, bf16": Side(
         **_EARMARK, checkpoint=True, jemalloc=True, precision="bf16"
     ),
-    "all: keep_memory, torch.compile": Side(**_EARMARK, keep_memory=True, compiled=True),
+    "all: jemalloc, torch.compile": Side(**_EARMARK, jemalloc=True, compiled=True),
 }
 
 
@@ -86,20 +84,17 @@ def stepper(side: Side) -> Callable[[], float]:
     import numpy as np
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits
-    from torch.utils.checkpoint import checkpoint
 
     from benchmarks.reference import StftLogMel
     from earmark.data.augment import mixup
     from earmark.features.front_end import FrontEnd
     from earmark.models import create_model
+    from earmark.models.activation_checkpointing import checkpoint_stages
     from earmark.models.log_mel import TorchLogMel
     from earmark.models.mobilenet import MobileNet
-    from earmark.training.runtime.freed_memory import keep_freed_memory
 
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
-    if side.keep_memory and not keep_freed_memory():
-        raise SystemExit("this system's allocator cannot keep freed memory")
     front_end = FrontEnd()
     log_mel = TorchLogMel(front_end) if side.log_mel else StftLogMel(front_end)
     network = create_model("mn10", num_classes=CLASSES).train()
@@ -107,9 +102,7 @@ def stepper(side: Side) -> Callable[[], float]:
     if side.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if side.checkpoint:
-        for stage in network.features:
-            plain = stage.forward
-            stage.forward = lambda values, plain=plain: checkpoint(plain, values, use_reentrant=False)
+        checkpoint_stages(network)
     learner: Any = torch.compile(network) if side.compiled else network
     adam = torch.optim.Adam(network.parameters(), 1e-4, fused=side.fused, foreach=False)
     waveforms = torch.rand(BATCH, SECONDS * front_end.sample_rate) - 0.5

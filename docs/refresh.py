@@ -1,6 +1,6 @@
 """Regenerates the tables and console outputs of README.md, CONTRIBUTING.md and docs/.
 
-    python docs/refresh.py
+    python docs/refresh.py [PAGE ...]
 
 A table is delimited by ``<!-- generated: NAME -->`` and ``<!-- end -->``; a fence marked ``console`` holds
 commands after ``$`` and their output. tests/test_docs.py checks that both are current.
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import get_args
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from earmark.data.corpora import CORPORA
 from earmark.features.front_end import FrontEnd
@@ -120,28 +121,29 @@ def field_table() -> str:
 
 
 def recipe_table() -> str:
-    """Every key that a recipe may have, section by section."""
-    rows = ((f"`{key}`", default, meaning) for key, default, meaning in recipe_keys(Recipe))
-    return _table(("key", "default", "meaning"), rows)
+    """Every key of a recipe."""
+    return _table(("key", "default", "meaning"), _recipe_rows(Recipe))
 
 
-def recipe_keys(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Key, default and meaning of each entry of a section, then of the sections within it."""
-    nested = {name: _section(entry.annotation) for name, entry in section.model_fields.items()}
+def _recipe_rows(section: type[BaseModel], within: str = "") -> Iterator[tuple[str, str, str]]:
+    """The keys of a table, those of the tables in it after its own."""
+    tables = {name: found for name, entry in section.model_fields.items() if (found := _table_of(entry))}
     for name, entry in section.model_fields.items():
-        if nested[name] is None and name != "front_end":  # which has a table of its own
+        if name not in tables and name != "front_end":
             default = "required" if entry.is_required() else f"`{_toml(entry.default)}`"
-            yield prefix + name, default, (entry.description or "").replace("``", "`")
-    for name, inner in nested.items():
-        if inner is not None:
-            yield from recipe_keys(inner, f"{prefix}{name}.")
+            yield f"`{within}{name}`", default, entry.description or ""
+    for name, table in tables.items():
+        yield from _recipe_rows(table, f"{within}{name}.")
 
 
-def _section(annotation: object) -> type[BaseModel] | None:
-    """The section that an annotation holds: itself, an optional one, or a list of them."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _section(part))), None)
+def _table_of(entry: FieldInfo) -> type[BaseModel] | None:
+    """The table that a field holds, if it holds one or several."""
+    kinds = [entry.annotation]
+    for kind in kinds:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+        kinds += get_args(kind)
+    return None
 
 
 def corpora_table() -> str:
@@ -310,9 +312,9 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
-def main() -> int:
-    """Rewrites the documents that are out of date, and names them."""
-    for path in documents():
+def main(paths: list[str]) -> int:
+    """Rewrites the documents that are out of date, or of those named, and prints their names."""
+    for path in [Path(name).resolve() for name in paths] or documents():
         text = path.read_text(encoding="utf-8")
         fresh = with_output(with_tables(text))
         if fresh != text:
@@ -322,4 +324,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -90,8 +90,8 @@ def toy_values(manifest: Path, **tables: Any) -> dict[str, Any]:
             "mask_mels": 4,
             "f_max_range": 200,
         },
-        "optimizer": {"learning_rate": 3e-3, "batch_size": 4, "epochs": 3, "average_decay": 0.5},
-        "judge": {"every": 2},
+        "optimizer": {"learning_rate": 3e-3, "batch_size": 4, "epochs": 3, "ema_decay": 0.5},
+        "evaluation": {"every_epochs": 2},
     }
     for name, value in tables.items():
         values[name] = {**values.get(name, {}), **value} if isinstance(value, dict) else value

@@ -18,7 +18,7 @@ from earmark.errors import EarmarkError, RecipeError
 from earmark.features.front_end import FrontEnd
 from earmark.models.log_mel import TorchLogMel
 from earmark.training.config.recipe import Recipe
-from earmark.training.distill.teacher_targets import Teacher
+from earmark.training.distill.teacher_targets import WaveformTargets
 
 
 class Augmentation:
@@ -44,7 +44,7 @@ class Augmentation:
         generator: np.random.Generator,
         epoch: int = 0,
         told: Tensor | None = None,
-        teacher: Teacher | None = None,
+        teacher: WaveformTargets | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """A training batch as the network sees it.
 
@@ -87,8 +87,6 @@ class Augmentation:
             waveforms = augment.crop(waveforms, round(settings.crop_s * sample_rate), generator)
         elif settings.roll_s:
             waveforms = augment.roll(waveforms, round(settings.roll_s * sample_rate), generator)
-        if settings.shift_s:
-            waveforms = augment.shift(waveforms, round(settings.shift_s * sample_rate), generator)
         if settings.speed != (1, 1):
             waveforms = augment.change_speed(waveforms, *settings.speed, generator)
         if settings.gain_db != (0, 0):
@@ -167,12 +165,12 @@ def targets_of(rows: Tensor) -> Tensor:
 
 def _impulses(recipe: Recipe) -> list[Tensor]:
     """The impulse responses of the recipe's folder, at the front-end's rate."""
-    folder = recipe.augment.impulses
+    folder = recipe.augment.impulse_responses
     if folder is None:
         return []
     impulses = []
     for path in find_recordings([folder], recursive=True):
         if isinstance(path, EarmarkError):
-            raise RecipeError(f"augment.impulses: {path}")
+            raise RecipeError(f"augment.impulse_responses: {path}")
         impulses.append(torch.from_numpy(load_audio(path, recipe.front_end.sample_rate)[0]))
     return impulses

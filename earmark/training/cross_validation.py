@@ -17,16 +17,17 @@ from numpy.typing import NDArray
 from earmark.data.manifest import Clip, read_manifest, select, targets
 from earmark.errors import RecipeError
 from earmark.evaluation import metrics
-from earmark.evaluation.calibration import Evidence, fit
-from earmark.evaluation.cross_fit import Calibrated, calibrate, parts_of, require_parts
-from earmark.evaluation.predict import predict
-from earmark.evaluation.thresholds import Target
+from earmark.evaluation.calibration.data import CalibrationData
+from earmark.evaluation.calibration.fit import fit
+from earmark.evaluation.calibration.calibrate import CalibrationResult, calibrate, calibration_folds, require_classes_in_folds
+from earmark.evaluation.network_predictions import predict
+from earmark.evaluation.calibration.thresholds import ThresholdTarget
 from earmark.model_file.calibration import Calibration
 from earmark.model_file.info import ModelInfo
 from earmark.models.checkpoint import load_checkpoint
 from earmark.models.network import Network
 from earmark.training.config.recipe import Recipe
-from earmark.training.config.sections import fold_name
+from earmark.training.config.section import fold_name
 from earmark.training.distill.teacher_targets import require_teachers
 from earmark.training.initialization import require_bases
 from earmark.training.splits import clips_to_judge, hearing, split_clips
@@ -57,7 +58,7 @@ class Judgement:
     targets: Scores
     scores: Scores
     quiet: Mapping[str, Scores]
-    calibrated: Calibrated | None = None
+    calibrated: CalibrationResult | None = None
 
 
 def run_folder(folder: Path, fold: int | None) -> Path:
@@ -84,9 +85,9 @@ def cross_validate(recipe: Recipe, folder: Path, report: Report = lambda facts: 
     require_teachers(recipe.teacher, recipe.runs)
     require_bases(recipe)
     clips = [clip for fold in recipe.data.folds for clip in split_clips(recipe, fold).judged]
-    if recipe.judge.calibrate is not None:
+    if recipe.evaluation.calibration is not None:
         labels = split_clips(recipe, recipe.runs[-1]).labels
-        require_parts(labels, targets(clips, labels), parts_of(clips))
+        require_classes_in_folds(labels, targets(clips, labels), calibration_folds(clips))
     scores: list[Scores] = []
     for fold in recipe.runs:
         report({"fold": fold})
@@ -94,7 +95,7 @@ def cross_validate(recipe: Recipe, folder: Path, report: Report = lambda facts: 
         if fold is not None:
             scores.append(np.load(run_folder(folder, fold) / "scores.npy", allow_pickle=False))
     last = recipe.runs[-1]
-    kept = "last" if last is None else recipe.judge.keep
+    kept = "last" if last is None else recipe.evaluation.keep
     network, info = load_checkpoint(run_folder(folder, last) / f"{kept}.safetensors")
     return _judgement(recipe, network, info, clips, scores, quiet_clips)
 
@@ -112,29 +113,29 @@ def _judgement(
     answered = np.concatenate(scores) if scores else truth
     words = {"description": recipe.description, "license": recipe.license, "source": recipe.source}
     info = info.changed(**words)  # the recipe's, as it is now
-    evidence = Evidence.of_clips(info.labels, recipe.task, answered, truth)
-    if recipe.judge.calibrate is not None:
-        info = info.changed(calibration=fit(recipe.judge.calibrate, evidence))
+    evidence = CalibrationData.from_clip_scores(info.labels, recipe.task, answered, truth)
+    if recipe.evaluation.calibration is not None:
+        info = info.changed(calibration=fit(recipe.evaluation.calibration, evidence))
     quiet = quiet_scores(recipe, network, quiet_clips, info.calibration)
-    lowest = quiet_threshold(recipe, quiet)
+    lowest = negative_threshold(recipe, quiet)
     info = info.changed(threshold=lowest)
     if info.calibration is None:
         info = info.changed(metrics=summary(info, clips, truth, answered))
         return Judgement(network, info, tuple(clips), truth, answered, quiet)
     found = _calibrated(recipe, evidence, clips, lowest or 0.0)
-    info = found.applied_to(info)
-    answered = found.measured.scores
+    info = found.apply_to(info)
+    answered = found.metrics.scores
     info = info.changed(metrics=summary(info, clips, truth, answered) | {"calibration": found.summary})
     return Judgement(network, info, tuple(clips), truth, answered, quiet, found)
 
 
-def _calibrated(recipe: Recipe, evidence: Evidence, clips: Sequence[Clip], lowest: float) -> Calibrated:
+def _calibrated(recipe: Recipe, evidence: CalibrationData, clips: Sequence[Clip], lowest: float) -> CalibrationResult:
     """The calibration and thresholds of a recipe; no threshold lies below the one that keeps quiet."""
-    target = None if recipe.judge.target is None else Target.parse(recipe.judge.target)
-    parts = parts_of(clips)
-    found = calibrate(evidence, recipe.judge.calibrate, target, parts=parts, lowest=lowest)
+    target = None if recipe.evaluation.threshold_target is None else ThresholdTarget.parse(recipe.evaluation.threshold_target)
+    folds_of_clips = calibration_folds(clips)
+    found = calibrate(evidence, recipe.evaluation.calibration, target, folds=folds_of_clips, min_threshold=lowest)
     folds = ", ".join(map(str, recipe.data.folds))
-    return found.said_of({"clips": len(clips), "folds": folds})
+    return found.with_source({"clips": len(clips), "folds": folds})
 
 
 def score_clips(recipe: Recipe, network: Network, clips: Sequence[Clip]) -> Scores:
@@ -144,33 +145,33 @@ def score_clips(recipe: Recipe, network: Network, clips: Sequence[Clip]) -> Scor
 
 
 def _quiet_clips(recipe: Recipe) -> list[Clip]:
-    clips = [clip for path in recipe.judge.quiet_manifests for clip in read_manifest(path)]
+    clips = [clip for path in recipe.evaluation.negative_manifests for clip in read_manifest(path)]
     named = [clip.path for clip in clips if clip.labels]
     if named:
-        raise RecipeError(f"{named[0]}: judge.quiet_manifests must list clips without labels only")
-    return select(clips, recipe.judge.quiet_on)
+        raise RecipeError(f"{named[0]}: evaluation.negative_manifests must list clips without labels only")
+    return select(clips, recipe.evaluation.negative_filter)
 
 
 def quiet_scores(
     recipe: Recipe, network: Network, clips: Sequence[Clip], calibration: Calibration | None = None
 ) -> dict[str, Scores]:
-    """Highest score of each clip without labels, by the column that the recipe's ``judge.quiet_by`` names."""
+    """Highest score of each clip without labels, by the column that the recipe's ``evaluation.negative_group`` names."""
     if not clips:
         return {}
     scores = score_clips(recipe, network, clips)
     if calibration is not None:
-        scores = Evidence.of_clips((), recipe.task, scores, scores).scores(calibration)
+        scores = CalibrationData.from_clip_scores((), recipe.task, scores, scores).scores(calibration)
     highest = scores.max(1)
-    groups = np.array([clip.extra.get(recipe.judge.quiet_by, "") for clip in clips])
+    groups = np.array([clip.extra.get(recipe.evaluation.negative_group, "") for clip in clips])
     return {str(group): highest[groups == group] for group in np.unique(groups)}
 
 
-def quiet_threshold(recipe: Recipe, quiet: Mapping[str, Scores]) -> float | None:
+def negative_threshold(recipe: Recipe, quiet: Mapping[str, Scores]) -> float | None:
     """The lowest threshold, in steps of 0.01 and not below the recipe's, that keeps every group quiet."""
     if not quiet:
         return None
-    needed = [metrics.quiet_threshold(scores[:, None], recipe.judge.quiet_share) for scores in quiet.values()]
-    return max(recipe.judge.lowest_threshold, min(1.0, float(np.ceil(max(needed) * 100) / 100)))
+    needed = [metrics.negative_threshold(scores[:, None], recipe.evaluation.max_false_positive_rate) for scores in quiet.values()]
+    return max(recipe.evaluation.min_threshold, min(1.0, float(np.ceil(max(needed) * 100) / 100)))
 
 
 def summary(info: ModelInfo, clips: Sequence[Clip], truth: Scores, scores: Scores) -> dict[str, Any]:

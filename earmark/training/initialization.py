@@ -17,13 +17,13 @@ from torch.optim.swa_utils import AveragedModel
 
 from earmark.errors import RecipeError
 from earmark.hub.pretrained import pretrained
+from earmark.models.activation_checkpointing import checkpoint_stages
 from earmark.models.checkpoint import load_checkpoint
-from earmark.models.dymn import DyMN, temperature_at
-from earmark.models.mobilenet import InvertedResidual
+from earmark.models.dymn import DyMN, annealed_temperature
 from earmark.models.network import Network
-from earmark.models.pretrained import head_tensors, with_classes
+from earmark.models.weights import head_tensor_names, replace_head
 from earmark.models.registry import create_model
-from earmark.models.waveform_network import with_front_end
+from earmark.models.waveform_network import attach_front_end
 from earmark.training.config.recipe import Recipe
 
 
@@ -39,21 +39,21 @@ def first_network(recipe: Recipe, labels: Sequence[str]) -> Network:
         ModelError: If the network cannot be built, or the base cannot be had.
     """
     fresh = create_model(recipe.model.architecture, num_classes=len(labels), **recipe.model.arguments)
-    fresh = with_front_end(fresh, recipe.front_end)
+    fresh = attach_front_end(fresh, recipe.front_end)
     if recipe.model.annealing is not None and not isinstance(fresh, DyMN):
         raise RecipeError(
             f"model.annealing: {recipe.model.architecture} has no temperature to lower: leave it out"
         )
-    if recipe.model.base is None:
+    if recipe.model.init_from is None:
         return fresh
-    base, info = _base(recipe.model.base)
+    base, info = _base(recipe.model.init_from)
     if not recipe.model.new_head and tuple(labels) != info.labels:
         raise RecipeError(
-            f"{recipe.model.base}: model.base knows {len(info.labels)} labels ({info.labels[0]}, ...), "
+            f"{recipe.model.init_from}: model.init_from knows {len(info.labels)} labels ({info.labels[0]}, ...), "
             f"the recipe's {len(labels)} ({labels[0]}, ...) are others: set model.new_head = true"
         )
     if recipe.model.new_head:
-        base = with_classes(base, len(labels), fresh=True)
+        base = replace_head(base, len(labels), fresh=True)
     # The temperature is no weight, and starts where the recipe says.
     if isinstance(base, DyMN) and isinstance(fresh, DyMN):
         base.set_temperature(fresh.config.temperature)
@@ -63,26 +63,21 @@ def first_network(recipe: Recipe, labels: Sequence[str]) -> Network:
     ):
         if own != other:
             raise RecipeError(
-                f"{recipe.model.base}: model.base has another {what} ({other}) than the recipe ({own})"
+                f"{recipe.model.init_from}: model.init_from has another {what} ({other}) than the recipe ({own})"
             )
     return base
 
 
-def recompute(recipe: Recipe, network: nn.Module) -> None:
-    """Lets the blocks of a network keep less for the backward pass, where the recipe says so.
+def apply_checkpointing(recipe: Recipe, network: nn.Module) -> None:
+    """Checkpoints the stages of a network if ``optimizer.checkpoint_stages`` is set.
 
     Raises:
-        RecipeError: If it has none that can.
+        RecipeError: If it has no stages.
     """
-    if not recipe.optimizer.recompute:
-        return
-    blocks = [module for module in network.modules() if isinstance(module, InvertedResidual)]
-    if not blocks:
+    if recipe.optimizer.checkpoint_stages and not checkpoint_stages(network):
         raise RecipeError(
-            f"optimizer.recompute: {recipe.model.architecture} has no inverted residual blocks: leave it out"
+            f"optimizer.checkpoint_stages: {recipe.model.architecture} has no stages: remove the key"
         )
-    for block in blocks:
-        block.recomputes = True
 
 
 def _base(name: str) -> tuple[Network, Any]:
@@ -96,9 +91,9 @@ def require_bases(recipe: Recipe) -> None:
         RecipeError: If a file is missing.
     """
     for fold in recipe.runs:
-        base = recipe.of_fold(fold).model.base
+        base = recipe.of_fold(fold).model.init_from
         if base is not None and Path(base).suffix == ".safetensors" and not Path(base).is_file():
-            raise RecipeError(f"{base}: there is no such model.base: train what it comes from first")
+            raise RecipeError(f"{base}: there is no such model.init_from: train what it comes from first")
 
 
 def anneal(recipe: Recipe, networks: Sequence[nn.Module], epoch: int) -> float | None:
@@ -107,7 +102,7 @@ def anneal(recipe: Recipe, networks: Sequence[nn.Module], epoch: int) -> float |
     if annealing is None:
         return None
     final = float(recipe.model.arguments.get("temperature", 1.0))
-    temperature = temperature_at(
+    temperature = annealed_temperature(
         epoch, start=annealing.start, slope=annealing.slope, late_slope=annealing.late_slope, final=final
     )
     for network in networks:
@@ -128,9 +123,9 @@ def parameter_groups(recipe: Recipe, trained: nn.Module, network: Network) -> li
         Groups for an optimizer of torch; ``factor`` multiplies the rate of the schedule.
     """
     settings = recipe.optimizer
-    new = set(head_tensors(network)) if recipe.model.base is not None else set()
+    new = set(head_tensor_names(network)) if recipe.model.init_from is not None else set()
     known = {id(weight) for name, weight in network.named_parameters() if name not in new}
-    slow = settings.base_factor if recipe.model.base is not None else 1.0
+    slow = settings.backbone_lr_scale if recipe.model.init_from is not None else 1.0
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for weight in trained.parameters():
         groups.setdefault((weight.ndim > 1 or settings.decay_all, id(weight) in known), []).append(weight)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from earmark.model_file.info import Task
-from earmark.training.config.sections import Loss
+from earmark.training.config.learning import Loss
 
 
 def label_loss(

@@ -12,9 +12,9 @@ import numpy as np
 
 from earmark.data.manifest import Clip
 from earmark.evaluation import metrics
-from earmark.evaluation.calibration_report import in_markdown
+from earmark.evaluation.calibration.report import markdown_section
 from earmark.training.config.recipe import Recipe
-from earmark.training.config.sections import Judge
+from earmark.training.config.evaluation import Evaluation
 from earmark.training.cross_validation import Judgement
 from earmark.training.splits import split_clips
 
@@ -33,10 +33,10 @@ def model_card(recipe: Recipe, judgement: Judgement) -> str:
     sections = [
         f"# {recipe.name}\n\n{recipe.description}\n",
         _facts(recipe, judgement, used),
-        _scores(judgement, recipe.judge) if len(judgement.clips) else "",
+        _scores(judgement, recipe.evaluation) if len(judgement.clips) else "",
         _confusion(judgement) if len(judgement.clips) else "",
-        in_markdown(judgement.calibrated) if judgement.calibrated else "",
-        _quiet(recipe.judge, judgement) if judgement.quiet else "",
+        markdown_section(judgement.calibrated) if judgement.calibrated else "",
+        _quiet(recipe.evaluation, judgement) if judgement.quiet else "",
         f"## Labels\n\n{', '.join(info.labels)}\n",
         _attributions(used),
     ]
@@ -59,7 +59,7 @@ def _facts(recipe: Recipe, judgement: Judgement, used: Sequence[Clip]) -> str:
     )
 
 
-def _scores(judgement: Judgement, judge: Judge) -> str:
+def _scores(judgement: Judgement, settings: Evaluation) -> str:
     info, truth, scores = judgement.info, judgement.targets, judgement.scores
     found = info.metrics
     precision = metrics.average_precision(truth, scores)
@@ -80,7 +80,7 @@ def _scores(judgement: Judgement, judge: Judge) -> str:
         if len(found["folds"]) > 1
         else f"Judged on the {found['clips']} clips of fold {folds}, which were not trained on."
     )
-    if judge.keep == "best":
+    if settings.keep == "best":
         method += " The epoch was chosen by the same clips, so the scores flatter."
     return (
         f"## Scores\n\n{method}\n\n"
@@ -103,7 +103,7 @@ def _confusion(judgement: Judgement) -> str:
     )
 
 
-def _quiet(judge: Judge, judgement: Judgement) -> str:
+def _quiet(settings: Evaluation, judgement: Judgement) -> str:
     threshold = min(judgement.info.thresholds or (0.0,))
     rows = [
         (
@@ -116,12 +116,12 @@ def _quiet(judge: Judge, judgement: Judgement) -> str:
         for group, scores in judgement.quiet.items()
     ]
     chosen = (
-        f"The default threshold is {threshold:g}. It is the lowest, from {judge.lowest_threshold:g} up, that"
+        f"The default threshold is {threshold:g}. It is the lowest, from {settings.min_threshold:g} up, that"
     )
     if isinstance(judgement.info.threshold, tuple):
         chosen = f"No label's threshold is below {threshold:g}, which"
     return (
-        f"## Threshold\n\n{chosen} at most {judge.quiet_share:.1%} of each kind of clip without "
+        f"## Threshold\n\n{chosen} at most {settings.max_false_positive_rate:.1%} of each kind of clip without "
         "any of the labels reach; these were not trained on:\n\n"
         + _table(("kind", "clips", "reach it", "highest score", "median"), rows)
     )

@@ -17,28 +17,28 @@ from earmark.data.corpora import load_corpus
 from earmark.data.dataset import ClipDataset, Draw, epoch_batches, sampling_weights
 from earmark.data.images import ImageDataset, image_features
 from earmark.data.manifest import Clip, label_set, read_manifest, select, targets
-from earmark.data.shards.layout import load_pack, read_heading, require_same_labels
+from earmark.data.shards.pack import load_pack, read_heading, require_same_labels
 from earmark.data.shards.sampler import shard_codes
-from earmark.data.splits import deal
+from earmark.data.splits import stratified_folds
 from earmark.errors import DataError
-from earmark.evaluation.predict import clip_windows
+from earmark.evaluation.network_predictions import clip_windows
 from earmark.features.front_end import FrontEnd
 from earmark.model_file.labels import label_set as named_labels
 from earmark.models.network import Network
-from earmark.models.waveform_network import apart
+from earmark.models.waveform_network import split_front_end
 from earmark.training.config.recipe import Recipe
-from earmark.training.config.sections import Source
+from earmark.training.config.data import ClipSource
 
 
-def source_clips(source: Source) -> list[Clip]:
+def source_clips(source: ClipSource) -> list[Clip]:
     """Reads all clips of a source, and puts them into folds as it says.
 
     Raises:
         DataError: If a manifest or a pack is damaged, or a corpus is not laid out as published.
         MissingExtraError: If reading it needs a package that is not installed.
     """
-    if source.pack is not None:
-        clips = load_pack(source.pack)[1]
+    if source.shards is not None:
+        clips = load_pack(source.shards)[1]
     elif source.corpus is None or source.folder is None:
         columns = {str(ours): theirs for ours, theirs in source.columns.items()}
         clips = [
@@ -54,8 +54,8 @@ def source_clips(source: Source) -> list[Clip]:
         ]
     if not source.labelled:
         clips = [replace(clip, labels=(), unknown=(), labelled=False) for clip in clips]
-    if source.deal_folds:
-        clips = deal(clips, source.deal_folds)
+    if source.num_folds:
+        clips = stratified_folds(clips, source.num_folds)
     if source.fold is not None:
         clips = [replace(clip, fold=source.fold) for clip in clips]
     return clips
@@ -87,7 +87,7 @@ def split_clips(recipe: Recipe, fold: int | None) -> Split:
     labels = _labels(recipe, everything)
     targets(everything, labels)
     groups = tuple(
-        tuple(clip for clip in select(clips, source.train_on) if fold is None or clip.fold != fold)
+        tuple(clip for clip in select(clips, source.train_filter) if fold is None or clip.fold != fold)
         for source, clips in sources
     )
     judged = tuple(clip for clip in everything if fold is not None and clip.fold == fold and clip.labelled)
@@ -100,7 +100,7 @@ def split_clips(recipe: Recipe, fold: int | None) -> Split:
 
 def _require_alike_packs(recipe: Recipe) -> None:
     """Packs have to agree on what the classes are, unless the recipe says it."""
-    packs = [source.pack for source in recipe.data.sources if source.pack is not None and source.labelled]
+    packs = [source.shards for source in recipe.data.sources if source.shards is not None and source.labelled]
     if recipe.data.labels is None:
         require_same_labels([(pack, read_heading(pack)) for pack in packs])
 
@@ -125,7 +125,7 @@ def draws(recipe: Recipe, split: Split) -> list[Draw]:
     found = []
     for source, group in zip(recipe.data.sources, split.groups, strict=True):
         weights = sampling_weights(targets(group, split.labels)) if source.balanced and group else None
-        within = recipe.data.mix_within
+        within = recipe.data.shuffle_shards
         shards = shard_codes(group) if within else None
         found.append(Draw(len(group), source.clips_per_epoch, weights, shards, within))
     return found
@@ -159,7 +159,7 @@ def clips_to_train(recipe: Recipe, split: Split) -> ClipDataset | ImageDataset:
 
 
 def clips_to_judge(recipe: Recipe, clips: Sequence[Clip]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Position and windows of clips, as :func:`earmark.evaluation.predict.predict` wants them."""
+    """Position and windows of clips, as :func:`earmark.evaluation.network_predictions.predict` wants them."""
     front_end = recipe.front_end
     if recipe.data.is_images and isinstance(front_end, FrontEnd):
         return image_features(clips, front_end, front_end.num_frames(recipe.window_length))
@@ -168,12 +168,12 @@ def clips_to_judge(recipe: Recipe, clips: Sequence[Clip]) -> Iterator[tuple[int,
         front_end.sample_rate,
         recipe.window_length,
         recipe.padding,
-        hear=recipe.judge.hear,
+        hear=recipe.evaluation.windows,
         shortest=front_end.min_samples,
     )
 
 
 def hearing(recipe: Recipe, network: Network) -> tuple[nn.Module, Network]:
     """What turns a clip into features, and the network behind it."""
-    front_end, behind = apart(network, recipe.front_end)
+    front_end, behind = split_front_end(network, recipe.front_end)
     return nn.Identity() if recipe.data.is_images else front_end, behind

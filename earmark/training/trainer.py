@@ -29,7 +29,7 @@ from earmark.data.dataset import epoch_batches
 from earmark.data.manifest import targets
 from earmark.errors import RecipeError
 from earmark.evaluation import metrics
-from earmark.evaluation.predict import predict
+from earmark.evaluation.network_predictions import predict
 from earmark.model_file.atomic import write_atomically
 from earmark.model_file.info import ModelInfo
 from earmark.models.checkpoint import save_checkpoint
@@ -38,10 +38,9 @@ from earmark.models.network import Network, Output
 from earmark.training.batch import Augmentation
 from earmark.training.config.recipe import Recipe
 from earmark.training.distill.teacher_targets import open_lessons
-from earmark.training.initialization import anneal, first_network, moving_average, parameter_groups, recompute
+from earmark.training.initialization import anneal, first_network, moving_average, parameter_groups, apply_checkpointing
 from earmark.training.losses import balanced_weights, label_loss
 from earmark.training.runtime.devices import Batch, Devices, Keys, open_devices
-from earmark.training.runtime.freed_memory import keep_freed_memory
 from earmark.training.runtime.interruptions import stops
 from earmark.training.runtime.run_folder import claim, resolve
 from earmark.training.runtime.run_state import STATE, Place, RunState, add_line, trim_log
@@ -85,8 +84,6 @@ def train(
     recipe = recipe.of_fold(fold)
     split = split_clips(recipe, fold)
     resolved = resolve(folder, recipe, fold)
-    if recipe.run.keep_memory:
-        keep_freed_memory()
     with open_devices(recipe.run.device) as devices, stops(folder):
         run = _Run(recipe, split, folder, fold, report, devices)
         run.resume()
@@ -111,7 +108,7 @@ class _Run:
         self.network = first_network(recipe, split.labels).to(devices.device)
         if recipe.optimizer.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        recompute(recipe, self.network)
+        apply_checkpointing(recipe, self.network)
         if recipe.optimizer.sync_batch_norm:
             devices.synchronized(self.network)
         self.front_end, self.behind = self._hearing(self.network)
@@ -128,7 +125,7 @@ class _Run:
             report=self.report,
         )
         self.lessons.to(devices.device)
-        self.average = moving_average(self.network, recipe.optimizer.average_decay)
+        self.average = moving_average(self.network, recipe.optimizer.ema_decay)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(recipe, self.trained, self.network),
             lr=recipe.optimizer.learning_rate,
@@ -136,7 +133,7 @@ class _Run:
         )
         self.scaler = devices.scaler(recipe.optimizer.precision)
         self.data = clips_to_train(recipe, split)
-        self.left_out = LeftOut(self.data, recipe.data.bad_share, report)
+        self.left_out = LeftOut(self.data, recipe.data.max_bad_fraction, report)
         self.draws = draws(recipe, split)
         self.class_weights = self._class_weights()
         self.steps = steps_per_epoch(recipe, split)
@@ -241,7 +238,7 @@ class _Run:
         self._train_epoch(epoch, began)
         facts: dict[str, Any] = {"epoch": epoch + 1, "loss": float(np.mean(self.place.losses))}
         last = epoch + 1 == self.recipe.optimizer.epochs
-        if self.split.judged and (last or (epoch + 1) % self.recipe.judge.every == 0):
+        if self.split.judged and (last or (epoch + 1) % self.recipe.evaluation.every_epochs == 0):
             facts |= self._judge()
         facts["seconds"] = round(time.monotonic() - began, 2)
         best = max(self.place.best, facts.get("map_macro", -math.inf))
@@ -300,7 +297,7 @@ class _Run:
 
     def _completes(self, step: int) -> bool:
         """Whether the gradients of this step and those before it are to be followed."""
-        return (step + 1) % self.recipe.optimizer.accumulate == 0 or step + 1 == self.steps
+        return (step + 1) % self.recipe.optimizer.grad_accum_steps == 0 or step + 1 == self.steps
 
     def _step(self, epoch: int, step: int, batch: Batch) -> Tensor:
         recipe, devices, completes = self.recipe, self.devices, self._completes(step)
@@ -315,16 +312,16 @@ class _Run:
             wanted, tables = devices.gather(wanted), devices.gather(tables)
             loss = label_loss(answer.logits, wanted, recipe.task, recipe.loss, self.class_weights)
             loss = self.lessons.label_weight * loss + self.lessons.loss(answer, tables)
-            self.scaler.scale(loss / recipe.optimizer.accumulate).backward()  # type: ignore[no-untyped-call]
+            self.scaler.scale(loss / recipe.optimizer.grad_accum_steps).backward()  # type: ignore[no-untyped-call]
         if completes:
             self._move()
         return loss.detach()
 
     def _move(self) -> None:
         """One step of the optimizer, along the gradients gathered so far."""
-        if self.recipe.optimizer.clip_norm:
+        if self.recipe.optimizer.max_grad_norm:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.trained.parameters(), self.recipe.optimizer.clip_norm)
+            nn.utils.clip_grad_norm_(self.trained.parameters(), self.recipe.optimizer.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -344,7 +341,7 @@ class _Run:
         scores = self.devices.together(own, len(self.split.judged))
         truth = targets(self.split.judged, self.split.labels)
         precision = metrics.macro(metrics.average_precision(truth, scores))
-        better = self.recipe.judge.keep == "last" or precision > self.place.best
+        better = self.recipe.evaluation.keep == "last" or precision > self.place.best
         if better and self.devices.writes:
             stored = io.BytesIO()
             np.save(stored, scores)

@@ -16,7 +16,8 @@ from earmark.models import create_model
 from earmark.models.checkpoint import load_checkpoint, save_checkpoint
 from earmark.training import initialization
 from earmark.training.config.recipe import Recipe, load_recipe
-from earmark.training.config.sections import Source, fold_name
+from earmark.training.config.data import ClipSource
+from earmark.training.config.section import fold_name
 from earmark.training.splits import split_clips
 from earmark.training.trainer import train
 
@@ -35,7 +36,7 @@ SLOW = {
     "fsdkaggle2018/vggish.toml",
 }
 """Networks of so many weights that two steps take long."""
-QUICK = ("optimizer.batch_size=2", "optimizer.accumulate=1", "data.workers=0")
+QUICK = ("optimizer.batch_size=2", "optimizer.grad_accum_steps=1", "data.workers=0")
 ESC18 = load_recipe(RECIPES["esc18/pretrain.toml"]).data.labels or ()
 
 
@@ -75,7 +76,7 @@ def place(tmp_path, monkeypatch, corpus) -> Callable[[Recipe], None]:
             elif source.folder is not None and not source.folder.exists():
                 source.folder.parent.mkdir(parents=True, exist_ok=True)
                 source.folder.symlink_to(corpus(source.corpus))
-        own = recipe.of_fold(recipe.runs[0]).model.base
+        own = recipe.of_fold(recipe.runs[0]).model.init_from
         if own and own.startswith("runs/"):
             base = Path(own)
             base.parent.mkdir(parents=True, exist_ok=True)
@@ -104,9 +105,9 @@ def random_weights(name: str):
     return network.eval(), info
 
 
-def write_esc18(source: Source) -> None:
+def write_esc18(source: ClipSource) -> None:
     """Manifests with a clip of each of the 18 labels, and of each kind that the source trains on."""
-    kinds = source.train_on.get("kind", ("",))
+    kinds = source.train_filter.get("kind", ("",))
     for path in source.manifests:
         rows = [("path", "labels", "fold", "license", "kind")]
         labels = ESC18 if path.name == "clips.csv" else [""] * len(kinds)

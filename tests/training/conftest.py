@@ -23,7 +23,7 @@ def judged_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
             "sources": [
                 {
                     "manifests": [str(folder / "clips" / "clips.csv")],
-                    "train_on": {"license": ["CC0", "CC-BY"]},
+                    "train_filter": {"license": ["CC0", "CC-BY"]},
                 }
             ]
         },
@@ -35,10 +35,10 @@ def judged_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
             "epochs": 30,
             "learning_rate": 1e-2,
             "batch_size": 19,
-            "average_decay": 0.8,
+            "ema_decay": 0.8,
         },
-        schedule={"last_factor": 0.01},
-        judge={"every": 100, "quiet_manifests": [str(toy.write_quiet(folder / "quiet"))], "quiet_share": 0.1},
+        schedule={"final_lr_scale": 0.01},
+        evaluation={"every_epochs": 100, "negative_manifests": [str(toy.write_quiet(folder / "quiet"))], "max_false_positive_rate": 0.1},
     )
 
 

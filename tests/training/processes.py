@@ -28,7 +28,7 @@ def training(
 
     from earmark.cli.program import complain
     from earmark.errors import EarmarkError
-    from earmark.training import loop
+    from earmark.training import trainer as loop
 
     torch.set_num_threads(1)
     died, progress = Path(f"{folder}.died"), loop._Run._progress

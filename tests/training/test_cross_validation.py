@@ -8,11 +8,12 @@ import toy
 from earmark.data.manifest import read_manifest, targets
 from earmark.errors import DataError, RecipeError
 from earmark.evaluation import metrics
-from earmark.evaluation.calibration import Evidence, fit
+from earmark.evaluation.calibration.data import CalibrationData
+from earmark.evaluation.calibration.fit import fit
 from earmark.models.checkpoint import load_checkpoint
 from earmark.training.cross_validation import (
     cross_validate,
-    quiet_threshold,
+    negative_threshold,
     run_folder,
     score_clips,
     summary,
@@ -67,7 +68,7 @@ def test_its_threshold_keeps_every_kind_quiet(judged_recipe, judgement):
     assert {group: len(scores) for group, scores in judgement.quiet.items()} == {"hum": 5, "silence": 5}
     for scores in judgement.quiet.values():
         assert np.mean(scores.astype(float) >= threshold) <= 0.1
-    clips = read_manifest(judged_recipe.judge.quiet_manifests[0])
+    clips = read_manifest(judged_recipe.evaluation.negative_manifests[0])
     hums = [clip for clip in clips if clip.extra["kind"] == "hum"]
     highest = score_clips(judged_recipe, judgement.network, hums).max(1)
     np.testing.assert_allclose(judgement.quiet["hum"], highest, rtol=0, atol=1e-6)
@@ -93,14 +94,14 @@ def test_complete_runs_are_not_repeated(judged_recipe, judged_folder, judgement)
 )
 def test_a_threshold_is_a_round_number_above_what_must_not_pass(clips, quiet, threshold):
     scores = {group: np.array(values, np.float32) for group, values in quiet.items()}
-    found = quiet_threshold(toy.toy_recipe(clips, judge={"quiet_share": 0.0}), scores)
+    found = negative_threshold(toy.toy_recipe(clips, evaluation={"max_false_positive_rate": 0.0}), scores)
     assert found == (None if threshold is None else pytest.approx(threshold, abs=1e-9))
 
 
 def test_a_threshold_lets_the_share_through_that_was_allowed(clips):
     scores = {"hum": np.linspace(0.4, 0.8, 101, dtype=np.float32)}
-    recipe = toy.toy_recipe(clips, judge={"quiet_share": 0.1})
-    threshold = quiet_threshold(recipe, scores)
+    recipe = toy.toy_recipe(clips, evaluation={"max_false_positive_rate": 0.1})
+    threshold = negative_threshold(recipe, scores)
     assert threshold == pytest.approx(0.76)
     assert (scores["hum"].astype(float) >= threshold).sum() == 10
 
@@ -121,9 +122,9 @@ def test_without_folds_nothing_is_judged(clips, tmp_path):
 @pytest.mark.parametrize("problem", ["labels", "missing", "fold"])
 def test_a_mistake_is_found_before_anything_is_trained(clips, tmp_path, problem):
     changes, error, said = {
-        "labels": ({"judge": {"quiet_manifests": [str(clips)]}}, RecipeError, "clips without labels only"),
+        "labels": ({"evaluation": {"negative_manifests": [str(clips)]}}, RecipeError, "clips without labels only"),
         "missing": (
-            {"judge": {"quiet_manifests": ["none.csv"]}},
+            {"evaluation": {"negative_manifests": ["none.csv"]}},
             DataError,
             "none.csv: the manifest cannot be read",
         ),
@@ -143,8 +144,8 @@ def test_a_summary_of_nothing_is_empty(judgement):
 
 
 def test_a_single_fold_is_a_fixed_split(clips, tmp_path):
-    options = {"optimizer": {"epochs": 6, "learning_rate": 2e-2, "average_decay": 0.0}}
-    recipe = toy.toy_recipe(clips, data={"folds": [1]}, judge={"every": 1, "keep": "best"}, **options)
+    options = {"optimizer": {"epochs": 6, "learning_rate": 2e-2, "ema_decay": 0.0}}
+    recipe = toy.toy_recipe(clips, data={"folds": [1]}, evaluation={"every_epochs": 1, "keep": "best"}, **options)
     judgement = cross_validate(recipe, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["fold1"]
     assert {clip.fold for clip in judgement.clips} == {1}
@@ -154,15 +155,15 @@ def test_a_single_fold_is_a_fixed_split(clips, tmp_path):
 
 @pytest.mark.parametrize("target", [None, "recall=0.9"])
 def test_a_recipe_may_calibrate_its_model(judged_recipe, judged_folder, judgement, target):
-    judge = judged_recipe.judge.model_copy(update={"calibrate": "shared", "target": target})
-    found = cross_validate(judged_recipe.model_copy(update={"judge": judge}), judged_folder)
-    evidence = Evidence.of_clips(judgement.info.labels, "multi_label", judgement.scores, judgement.targets)
+    judge = judged_recipe.evaluation.model_copy(update={"calibration": "shared", "threshold_target": target})
+    found = cross_validate(judged_recipe.model_copy(update={"evaluation": judge}), judged_folder)
+    evidence = CalibrationData.from_clip_scores(judgement.info.labels, "multi_label", judgement.scores, judgement.targets)
     calibration, info = found.info.calibration, found.info
     assert calibration.slope == fit("shared", evidence).slope, "of the pooled scores of all folds"
     assert calibration.fitted_on == {"sigmoids": "one for all labels", "clips": 96, "folds": "1, 2"}
     folds = np.array([clip.fold for clip in found.clips])
-    by_others = fit("shared", evidence.chosen(folds == 2))
-    np.testing.assert_array_equal(found.scores[folds == 1], evidence.chosen(folds == 1).scores(by_others))
+    by_others = fit("shared", evidence.select(folds == 2))
+    np.testing.assert_array_equal(found.scores[folds == 1], evidence.select(folds == 1).scores(by_others))
     assert info.metrics["accuracy"] == judgement.info.metrics["accuracy"]
     assert info.metrics["binary_log_loss"] == pytest.approx(
         metrics.binary_log_loss(found.targets, found.scores), abs=5.1e-5
@@ -188,7 +189,7 @@ def test_folds_that_cannot_calibrate_are_found_before_anything_is_trained(clips,
     table = clips.with_name("one.csv")
     lines = clips.read_text(encoding="utf-8").splitlines(keepends=True)
     table.write_text("".join(line for line in lines if ",noise,2" not in line), encoding="utf-8")
-    recipe = toy.toy_recipe(table, judge={"calibrate": "platt"})
+    recipe = toy.toy_recipe(table, evaluation={"calibration": "platt"})
     with pytest.raises(DataError, match=r"where part 1 is left out to be judged, no clip has .*'noise'"):
         cross_validate(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -12,10 +12,10 @@ from earmark.errors import RecipeError
 from earmark.models import create_model
 from earmark.models.checkpoint import load_checkpoint
 from earmark.models.mobilenet import InvertedResidual
-from earmark.models.pretrained import head_tensors
+from earmark.models.weights import head_tensor_names
 from earmark.training.config.recipe import Recipe
 from earmark.training.cross_validation import cross_validate
-from earmark.training.initialization import anneal, first_network, moving_average, parameter_groups, recompute
+from earmark.training.initialization import anneal, first_network, moving_average, parameter_groups, apply_checkpointing
 from earmark.training.trainer import train
 
 LABELS = ("noise", "tone")
@@ -30,7 +30,7 @@ def base(clips, tmp_path_factory) -> str:
 
 def recipe_from(base, clips, **tables) -> Recipe:
     values = toy.toy_values(clips, **tables)
-    values["model"] = {**values["model"], "base": base}
+    values["model"] = {**values["model"], "init_from": base}
     return Recipe.model_validate(values)
 
 
@@ -42,7 +42,7 @@ def recipe_from(base, clips, **tables) -> Recipe:
     ],
 )
 def test_weights_of_another_kind_are_refused(clips, base, change, what):
-    with pytest.raises(RecipeError, match=f"model.base has another {what}"):
+    with pytest.raises(RecipeError, match=f"model.init_from has another {what}"):
         first_network(recipe_from(base, clips, **change), LABELS)
 
 
@@ -52,9 +52,9 @@ def test_other_labels_need_a_new_head(clips, base):
         first_network(recipe_from(base, clips), others)
     network = first_network(recipe_from(base, clips, model={"new_head": True}), others)
     given, taken = load_checkpoint(base)[0].state_dict(), network.state_dict()
-    assert set(head_tensors(network)) == {"classifier.5.weight", "classifier.5.bias"}
+    assert set(head_tensor_names(network)) == {"classifier.5.weight", "classifier.5.bias"}
     for name, tensor in taken.items():
-        assert torch.equal(tensor, given[name]) == (name not in head_tensors(network)) or not tensor.any()
+        assert torch.equal(tensor, given[name]) == (name not in head_tensor_names(network)) or not tensor.any()
     assert network.config.num_classes == 3
 
 
@@ -88,7 +88,7 @@ def test_a_run_goes_on_from_the_network_of_its_own_fold(clips, base, tmp_path):
 
 
 def test_what_needs_a_base_is_refused_without_one(clips):
-    for tables in ({"model": {"new_head": True}}, {"optimizer": {"base_factor": 0.1}}):
+    for tables in ({"model": {"new_head": True}}, {"optimizer": {"backbone_lr_scale": 0.1}}):
         with pytest.raises(ValueError, match=r"need a model\.base"):
             toy.toy_recipe(clips, **tables)
 
@@ -105,13 +105,13 @@ def test_matrices_decay_and_nothing_else_unless_all_shall(clips):
 
 
 def test_what_comes_from_the_base_learns_more_slowly(clips, base):
-    recipe = recipe_from(base, clips, model={"new_head": True}, optimizer={"base_factor": 0.1})
+    recipe = recipe_from(base, clips, model={"new_head": True}, optimizer={"backbone_lr_scale": 0.1})
     network = first_network(recipe, LABELS)
     imitation = nn.Linear(3, 3)
     groups = parameter_groups(recipe, nn.ModuleDict({"a": network, "b": imitation}), network)
     factors = {id(weight): group["factor"] for group in groups for weight in group["params"]}
     for name, weight in network.named_parameters():
-        assert factors[id(weight)] == (1.0 if name in head_tensors(network) else 0.1)
+        assert factors[id(weight)] == (1.0 if name in head_tensor_names(network) else 0.1)
     assert {factors[id(weight)] for weight in imitation.parameters()} == {1.0}
 
 
@@ -150,7 +150,7 @@ def test_the_average_moves_by_its_decay_and_faster_at_first():
 
 
 def test_only_networks_with_such_blocks_keep_less(clips):
-    recipe = toy.toy_recipe(clips, optimizer={"recompute": True})
+    recipe = toy.toy_recipe(clips, optimizer={"checkpoint_stages": True})
     network = create_model("mn01", num_classes=2)
     recompute(recipe, network)
     blocks = [module for module in network.modules() if isinstance(module, InvertedResidual)]
@@ -159,4 +159,4 @@ def test_only_networks_with_such_blocks_keep_less(clips):
     with pytest.raises(RecipeError, match=r"optimizer\.recompute: .* has no inverted residual blocks"):
         recompute(recipe, create_model("cnn6_60k", num_classes=2))
     with pytest.raises(ValueError, match="recompute does not go with sync_batch_norm"):
-        toy.toy_recipe(clips, optimizer={"recompute": True, "sync_batch_norm": True})
+        toy.toy_recipe(clips, optimizer={"checkpoint_stages": True, "sync_batch_norm": True})

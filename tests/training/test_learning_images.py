@@ -44,6 +44,6 @@ def test_it_learns_them_and_its_network_starts_a_training_on_sound(folder, clips
     assert (scores.argmax(1) == np.repeat([0, 1], 8)).mean() > 0.9
     load_checkpoint(tmp_path / "images" / "last.safetensors")
 
-    base = {"base": str(tmp_path / "images" / "last.safetensors"), "new_head": True}
+    base = {"init_from": str(tmp_path / "images" / "last.safetensors"), "new_head": True}
     sound = toy.toy_recipe(clips, model=base, optimizer={"epochs": 1})
     assert train(sound, tmp_path / "sound", 1).labels == ("noise", "tone")

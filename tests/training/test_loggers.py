@@ -12,7 +12,7 @@ from earmark.training.cross_validation import run_folder
 from earmark.training.loggers import logging_to, open_loggers
 from earmark.training.trainer import train
 
-TABLES = {"optimizer": {"epochs": 2, "batch_size": 6}, "judge": {"every": 1}}
+TABLES = {"optimizer": {"epochs": 2, "batch_size": 6}, "evaluation": {"every_epochs": 1}}
 
 
 class Kept:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
-from earmark.training.config.sections import Loss
+from earmark.training.config.learning import Loss
 from earmark.training.losses import balanced_weights, label_loss, ranking_loss
 
 GOLDEN = Path(__file__).parents[1] / "golden"

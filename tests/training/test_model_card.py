@@ -7,7 +7,7 @@ import pytest
 
 from earmark.data.manifest import read_manifest
 from earmark.evaluation import metrics
-from earmark.training.config.sections import Source
+from earmark.training.config.data import ClipSource
 from earmark.training.model_card import model_card
 
 
@@ -68,7 +68,7 @@ def test_recordings_without_labels_are_credited_by_package(judged_recipe, judgem
         "d.flac,,0,recording,CC0-1.0,Bob,game 1.0: sounds/rain.ogg,rain\n"
         "e.flac,,0,texture,MIT,earmark,NumPy,random texture\n"
     )
-    sources = (*judged_recipe.data.sources, Source(manifests=(table,), labelled=False))
+    sources = (*judged_recipe.data.sources, ClipSource(manifests=(table,), labelled=False))
     data = judged_recipe.data.model_copy(update={"sources": sources})
     card = model_card(judged_recipe.model_copy(update={"data": data}), judgement)
     assert rows_after(card, "heard by a teacher, cut from") == [

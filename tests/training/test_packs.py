@@ -14,7 +14,7 @@ from earmark.data.manifest import clips_hash, read_manifest
 from earmark.data.shards.index import find_index
 from earmark.data.shards.writer import Packing, pack
 from earmark.errors import AudioError, DataError
-from earmark.training.config.sections import Source
+from earmark.training.config.data import ClipSource
 from earmark.training.runtime.skipped_clips import LeftOut
 from earmark.training.splits import draws, source_clips, split_clips
 from earmark.training.trainer import train
@@ -30,7 +30,7 @@ def packed(clips, tmp_path_factory) -> dict[str, Path]:
 
 
 def recipe_of(folder: Path, source=(), data=(), **tables):
-    sources = [{"pack": str(folder), **dict(source)}]
+    sources = [{"shards": str(folder), **dict(source)}]
     return toy.toy_recipe(
         Path("unused.csv"), data={"sources": sources, "cache": False, **dict(data)}, **tables
     )
@@ -38,21 +38,21 @@ def recipe_of(folder: Path, source=(), data=(), **tables):
 
 def test_clips_of_a_pack_are_taken_as_those_of_its_manifest(packed, clips):
     manifest = toy.toy_recipe(
-        clips, data={"sources": [{"manifests": [str(clips)], "train_on": {"license": ["CC0"]}}]}
+        clips, data={"sources": [{"manifests": [str(clips)], "train_filter": {"license": ["CC0"]}}]}
     )
     for form in packed:
-        split = split_clips(recipe_of(packed[form], {"train_on": {"license": ["CC0"]}}), 1)
+        split = split_clips(recipe_of(packed[form], {"train_filter": {"license": ["CC0"]}}), 1)
         wanted = split_clips(manifest, 1)
         assert split.labels == wanted.labels
         assert clips_hash(split.groups[0]) == clips_hash(wanted.groups[0])
         assert clips_hash(split.judged) == clips_hash(wanted.judged)
-    source = Source(pack=packed["shards"], labelled=False, fold=3)
+    source = ClipSource(shards=packed["shards"], labelled=False, fold=3)
     assert {(clip.labelled, clip.labels, clip.fold) for clip in source_clips(source)} == {(False, (), 3)}
 
 
 @pytest.mark.parametrize("form", ["shards", "memmap"])
 def test_a_network_learns_the_same_from_a_lossless_pack(packed, clips, tmp_path, form):
-    changes = {"optimizer": {"epochs": 1}, "judge": {"every": 1}}
+    changes = {"optimizer": {"epochs": 1}, "evaluation": {"every_epochs": 1}}
     train(toy.toy_recipe(clips, data={"cache": False}, **changes), tmp_path / "manifest", 1)
     train(recipe_of(packed[form], **changes), tmp_path / "pack", 1)
     lines = [json.loads((tmp_path / name / "log.jsonl").read_text()) for name in ("manifest", "pack")]
@@ -62,7 +62,7 @@ def test_a_network_learns_the_same_from_a_lossless_pack(packed, clips, tmp_path,
 
 
 def test_shards_come_one_after_the_other_where_that_is_asked_for(packed, tmp_path):
-    recipe = recipe_of(packed["shards"], data={"mix_within": 2})
+    recipe = recipe_of(packed["shards"], data={"shuffle_shards": 2})
     split = split_clips(recipe, None)
     [draw] = draws(recipe, split)
     assert (draw.within, len(set(draw.shards.tolist()))) == (2, 4)
@@ -78,7 +78,7 @@ def test_packs_of_other_labels_are_not_mixed(packed, clips, tmp_path):
     pack(quiet, tmp_path / "quiet", Packing(sample_rate=toy.SAMPLE_RATE))
 
     def both(folder, **more):
-        sources = [{"pack": str(packed["shards"])}, {"pack": str(folder), **more}]
+        sources = [{"shards": str(packed["shards"])}, {"shards": str(folder), **more}]
         return split_clips(toy.toy_recipe(Path("unused.csv"), data={"sources": sources}), None)
 
     with pytest.raises(
@@ -104,7 +104,7 @@ def damaged(packed, tmp_path) -> Path:
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
 def test_damaged_clips_are_named_once_and_left_out(damaged, tmp_path):
     told: list = []
-    data = {"bad_share": 0.25, "workers": 1}
+    data = {"max_bad_fraction": 0.25, "workers": 1}
     train(recipe_of(damaged, data=data, optimizer={"epochs": 2}), tmp_path / "run", 1, told.append)
     named = [facts for facts in told if "left_out" in facts]
     assert [facts["clips"] for facts in named] == [1, 2]
@@ -114,9 +114,9 @@ def test_damaged_clips_are_named_once_and_left_out(damaged, tmp_path):
 
 
 def test_too_many_of_them_end_the_run_with_one_line(damaged, tmp_path):
-    said = r"damaged: .*; 2 of the run's 12 clips cannot be read, more than data\.bad_share \(0\.1\) allows"
+    said = r"damaged: .*; 2 of the run's 12 clips cannot be read, more than data\.max_bad_fraction \(0\.1\) allows"
     with pytest.raises(AudioError, match=said) as raised:
-        train(recipe_of(damaged, data={"bad_share": 0.1}), tmp_path / "run", 1)
+        train(recipe_of(damaged, data={"max_bad_fraction": 0.1}), tmp_path / "run", 1)
     assert "\n" not in str(raised.value)
 
 

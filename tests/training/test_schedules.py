@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from earmark.training.config.sections import Schedule
+from earmark.training.config.learning import Schedule
 from earmark.training.schedules import cosine, rate_factor
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -44,7 +44,7 @@ def test_steps_are_torchs(optimizer):
 
 
 def test_steps_may_rise_first_and_stay_at_a_last_factor():
-    schedule = Schedule(kind="steps", step_epochs=4, step_factor=0.1, warm_up_epochs=2, last_factor=0.05)
+    schedule = Schedule(kind="steps", step_epochs=4, step_factor=0.1, warmup_epochs=2, final_lr_scale=0.05)
     found = [rate_factor(schedule, epoch, 12) for epoch in (0, 1, 2, 3, 4, 8, 11)]
     np.testing.assert_allclose(found, [0, 0.5, 1, 1, 0.1, 0.05, 0.05])
 
@@ -76,7 +76,7 @@ def test_a_training_of_nothing_but_warm_up_divides_by_no_zero(warm_up):
 def test_it_is_that_of_audax():
     golden = np.load(GOLDEN / "audax_toy.npz")
     for step, rate in zip(golden["lr/steps"], golden["lr/warmupcosine_8e-3_872spe_50ep_w10"], strict=True):
-        ours = 8e-3 * rate_factor(Schedule(warm_up_epochs=10), int(step) / 872, 50)
+        ours = 8e-3 * rate_factor(Schedule(warmup_epochs=10), int(step) / 872, 50)
         assert ours == pytest.approx(rate, abs=1e-8)
 
 
@@ -87,10 +87,10 @@ def test_ramps_are_those_of_efficientat(shared):
         schedule = Schedule(
             kind="ramp",
             per="epoch",
-            warm_up_epochs=case["warm_up_len"],
-            hold_epochs=case["ramp_down_start"],
-            fall_epochs=case["ramp_down_len"],
-            last_factor=case["last_lr_value"],
+            warmup_epochs=case["warm_up_len"],
+            ramp_down_start_epoch=case["ramp_down_start"],
+            ramp_down_epochs=case["ramp_down_len"],
+            final_lr_scale=case["last_lr_value"],
         )
         found = [rate_factor(schedule, epoch + 0.7, case["n_epochs"]) for epoch in range(case["n_epochs"])]
         np.testing.assert_allclose(found, case["factor_per_epoch"], rtol=0, atol=1e-12, err_msg=name)

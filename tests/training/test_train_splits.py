@@ -15,7 +15,7 @@ from earmark.data.manifest import read_manifest
 from earmark.errors import DataError
 from earmark.model_file.labels import label_set
 from earmark.training.config.recipe import Recipe
-from earmark.training.config.sections import Data, Source
+from earmark.training.config.data import ClipSource, Data
 from earmark.training.splits import source_clips, split_clips
 from earmark.training.trainer import train
 
@@ -34,7 +34,7 @@ def kaggle(tmp_path_factory):
     return folder
 
 
-def source(**values) -> Source:
+def source(**values) -> ClipSource:
     return Source.model_validate(values)
 
 
@@ -71,7 +71,7 @@ def test_a_corpus_may_serve_without_its_labels(tau):
 
 
 def test_clips_are_dealt_into_folds(kaggle):
-    clips = source_clips(source(corpus="fsdkaggle2018", folder=kaggle, split="train", deal_folds=5))
+    clips = source_clips(source(corpus="fsdkaggle2018", folder=kaggle, split="train", num_folds=5))
     assert sorted((clip.fold, *clip.labels) for clip in clips) == sorted(
         (fold, name) for fold in range(1, 6) for name in ("Acoustic_guitar", "Bark", "Hi-hat")
     )
@@ -82,7 +82,7 @@ def test_a_network_trains_on_one_split_and_is_judged_on_another(tau, tmp_path):
         {"corpus": "tau2020", "folder": str(tau), "split": "train"},
         {"corpus": "tau2020", "folder": str(tau), "split": "evaluate", "fold": 1},
     ]
-    changes = {"augment": {}, "optimizer": {"epochs": 1}, "judge": {"every": 1}}
+    changes = {"augment": {}, "optimizer": {"epochs": 1}, "evaluation": {"every_epochs": 1}}
     recipe = toy.toy_recipe(
         tmp_path / "unused.csv", data={"sources": sources, "folds": [1], "labels": "tau_scenes"}, **changes
     )
@@ -117,13 +117,13 @@ def test_a_network_trains_on_rows_of_hdf5_files(tmp_path):
         ({"corpus": "esc50", "folder": "x", "audio": "y"}, "audio does not go with corpus"),
         ({"corpus": "esc50", "folder": "x", "columns": {"path": "y"}}, "columns does not go with corpus"),
         ({"corpus": "esc50"}, "a corpus needs its folder"),
-        ({"pack": "x", "manifests": ["a.csv"]}, "only one of them"),
-        ({"pack": "x", "audio": "y"}, "audio does not go with pack"),
+        ({"shards": "x", "manifests": ["a.csv"]}, "only one of them"),
+        ({"shards": "x", "audio": "y"}, "audio does not go with pack"),
         ({"corpus": "esc51", "folder": "x"}, "there is no corpus 'esc51': there are"),
         ({"corpus": "fsd50k", "folder": "x"}, "has several splits: name one of train, val, eval"),
         ({"corpus": "fsd50k", "folder": "x", "split": ["train", "dev"]}, "has no split 'dev'"),
-        ({"corpus": "esc50", "folder": "x", "fold": 1, "deal_folds": 5}, "exclude each other"),
-        ({"corpus": "esc50", "folder": "x", "deal_folds": 1}, "greater than or equal to 2"),
+        ({"corpus": "esc50", "folder": "x", "fold": 1, "num_folds": 5}, "exclude each other"),
+        ({"corpus": "esc50", "folder": "x", "num_folds": 1}, "greater than or equal to 2"),
         ({"manifests": ["a.csv"], "columns": {"paths": "y"}}, "'path'"),
     ],
 )
@@ -158,7 +158,7 @@ def test_the_documented_sources_are_valid():
         ({"augment": {"f_max_range": 100}}, "augment.f_max_range is for sound"),
         ({"front_end": {"floor": 0.0}}, "front_end must be one, with a floor"),
         ({"front_end": {"kind": "leaf"}}, "front_end must be one, with a floor"),
-        ({"teacher": {"path": "a.tflite", "sample_rate": 16000, "weight": 1}}, "a teacher hears sound"),
+        ({"teacher": {"path": "a.tflite", "sample_rate": 16000, "imitation_weight": 1}}, "a teacher hears sound"),
     ],
 )
 def test_what_is_for_sound_is_refused_for_images(changes, said):

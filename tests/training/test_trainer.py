@@ -22,7 +22,7 @@ from earmark.data.manifest import read_manifest
 from earmark.errors import AudioError, DataError, ModelError, RecipeError, RunError
 from earmark.models.checkpoint import load_checkpoint
 from earmark.models.log_mel import TorchLogMel
-from earmark.training import loop
+from earmark.training import trainer as loop
 from earmark.training.batch import Augmentation
 from earmark.training.cross_validation import score_clips
 from earmark.training.runtime.devices import Devices
@@ -36,33 +36,33 @@ VARIANTS = {
     "everything": {
         "augment": {
             "crop_s": 0.3,
-            "crop_share": 0.5,
+            "crop_epoch_fraction": 0.5,
             "speed": [0.8, 1.2],
-            "mix_probability": 0.5,
+            "waveform_mix_probability": 0.5,
             "equalize_db": 4,
-            "limit_probability": 0.5,
+            "low_pass_probability": 0.5,
             "mask_s": 0.1,
             "f_min_range": 5,
         },
         "loss": {"label_smoothing": 0.1, "focal_gamma": 1.0, "class_weights": "balanced"},
-        "schedule": {"warm_up_epochs": 0.7},
+        "schedule": {"warmup_epochs": 0.7},
         "optimizer": {
             "channels_last": True,
-            "recompute": True,
+            "checkpoint_stages": True,
             "weight_decay": 0.05,
             "decay_all": True,
-            "clip_norm": 1.0,
-            "accumulate": 2,
+            "max_grad_norm": 1.0,
+            "grad_accum_steps": 2,
         },
     },
     "no average": {
-        "optimizer": {"average_decay": 0.0},
+        "optimizer": {"ema_decay": 0.0},
         "loss": {"ranking_weight": 0.5},
         "data": {"cache": False},
     },
     "half precision": {
         "optimizer": {"precision": "fp16"},
-        "schedule": {"kind": "ramp", "fall_epochs": 1, "per": "epoch"},
+        "schedule": {"kind": "ramp", "ramp_down_epochs": 1, "interval": "epoch"},
     },
     "annealed": {
         "model": {"architecture": "dymn04", "arguments": {"temperature": 2.0}, "annealing": {"start": 6.0}}
@@ -150,7 +150,7 @@ def test_the_average_is_kept_where_there_is_one(clips, undisturbed, tmp_path):
     kept = tensors_of(undisturbed / "last.safetensors")
     assert all(torch.equal(value, stored[f"average.module.{name}"]) for name, value in kept.items())
     assert not all(torch.equal(value, stored[f"trained.network.{name}"]) for name, value in kept.items())
-    train(toy.toy_recipe(clips, optimizer={"average_decay": 0.0, "epochs": 1}), tmp_path, 1)
+    train(toy.toy_recipe(clips, optimizer={"ema_decay": 0.0, "epochs": 1}), tmp_path, 1)
     stored = tensors_of(tmp_path / "state.safetensors")
     kept = tensors_of(tmp_path / "last.safetensors")
     assert all(torch.equal(value, stored[f"trained.network.{name}"]) for name, value in kept.items())
@@ -205,7 +205,7 @@ def test_so_does_one_of_any_kind(clips, tmp_path, tables, save_every_s):
 
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_one_goes_on_within_an_epoch_where_its_gradients_are_all_used(clips, undisturbed, tmp_path, step):
-    tables = {"optimizer": {"accumulate": 2}, "run": {"save_every_s": 0}}
+    tables = {"optimizer": {"grad_accum_steps": 2}, "run": {"save_every_s": 0}}
     train(toy.toy_recipe(clips, **tables), tmp_path / "undisturbed", 1)
     with pytest.raises(InterruptionError):
         train(toy.toy_recipe(clips, **tables), tmp_path / "cut", 1, interrupt_at(epoch=2, step=step))
@@ -299,7 +299,7 @@ def test_a_complete_run_is_not_repeated(clips, undisturbed):
         ({"optimizer": {"epochs": 4}, "window_s": 0.4}, ["optimizer.epochs: 3 -> 4", "window_s: 0.5 -> 0.4"]),
         ({"front_end": {"n_mels": 40}}, ["front_end.n_mels: 32 -> 40"]),
         ({"loss": {"focal_gamma": 2.0}}, ["loss.focal_gamma: 0.0 -> 2.0"]),
-        ({"augment": {"impulses": "rooms"}}, ['augment.impulses: (nothing) -> "rooms"']),
+        ({"augment": {"impulse_responses": "rooms"}}, ['augment.impulse_responses: (nothing) -> "rooms"']),
         ({"model": {"arguments": {}}}, ["model.arguments.norm_momentum: 0.3 -> (nothing)"]),
     ],
     ids=str,
@@ -451,14 +451,14 @@ def test_blocks_that_keep_less_learn_the_same(clips, tmp_path):
         train(toy.toy_recipe(clips, optimizer={"epochs": 2, **options}), tmp_path / name, 1)
         return [epoch["loss"] for epoch in log_of(tmp_path / name)]
 
-    assert losses("lean", recompute=True) == pytest.approx(losses("plain"), rel=1e-3)
+    assert losses("lean", checkpoint_stages=True) == pytest.approx(losses("plain"), rel=1e-3)
 
 
 def test_freed_memory_is_kept_where_the_recipe_says_so(clips, tmp_path, monkeypatch):
     kept = []
     monkeypatch.setattr(loop, "keep_freed_memory", lambda: kept.append(True))
     for wanted in (False, True):
-        recipe = toy.toy_recipe(clips, run={"keep_memory": wanted}, optimizer={"epochs": 1})
+        recipe = toy.toy_recipe(clips, run={"save_every_s": 1}, optimizer={"epochs": 1})
         train(recipe, tmp_path / str(wanted), 1)
         assert kept == [True] * wanted
 
@@ -484,7 +484,7 @@ def test_the_rate_follows_its_schedule(clips, tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.optim.AdamW, "step", watched)
     options = {"epochs": 4, "learning_rate": 0.01}
-    schedule = {"warm_up_epochs": 1, "last_factor": 0.1}
+    schedule = {"warmup_epochs": 1, "final_lr_scale": 0.1}
     train(toy.toy_recipe(clips, optimizer=options, schedule=schedule), tmp_path, 1)
     wanted = [cosine(number, 12, 3, 0.1) for number in range(12)]
     np.testing.assert_allclose(rates, 0.01 * np.array(wanted)[:, None].repeat(2, 1))
@@ -509,22 +509,22 @@ def gradients(clips, folder, monkeypatch, **optimizer) -> list[float]:
 
 def test_gradients_of_several_batches_make_one_step(clips, tmp_path, monkeypatch):
     alone = gradients(clips, tmp_path / "1", monkeypatch)
-    together = gradients(clips, tmp_path / "2", monkeypatch, accumulate=2)
+    together = gradients(clips, tmp_path / "2", monkeypatch, grad_accum_steps=2)
     assert (len(alone), len(together)) == (3, 2)  # what is left at the end of an epoch is a step too
     assert together[0] < alone[0] + alone[1]
 
 
 def test_a_gradient_is_no_longer_than_allowed(clips, tmp_path, monkeypatch):
     free = gradients(clips, tmp_path / "1", monkeypatch)
-    held = gradients(clips, tmp_path / "2", monkeypatch, clip_norm=min(free) / 2)
+    held = gradients(clips, tmp_path / "2", monkeypatch, max_grad_norm=min(free) / 2)
     assert held == pytest.approx([min(free) / 2] * 3, rel=1e-4)
 
 
 def test_the_scores_kept_are_those_of_the_epoch_kept(clips, tmp_path):
     def kept_epoch(keep, seed):
         folder = tmp_path / f"{keep}{seed}"
-        options = {"epochs": 8, "learning_rate": 2e-2, "average_decay": 0.0}
-        recipe = toy.toy_recipe(clips, judge={"every": 1, "keep": keep}, optimizer=options, seed=seed)
+        options = {"epochs": 8, "learning_rate": 2e-2, "ema_decay": 0.0}
+        recipe = toy.toy_recipe(clips, evaluation={"every_epochs": 1, "keep": keep}, optimizer=options, seed=seed)
         train(recipe, folder, 1)
         network, _ = load_checkpoint(folder / f"{keep}.safetensors")
         scores = score_clips(recipe, network, split_clips(recipe, 1).judged)
@@ -546,7 +546,7 @@ class TestSplit:
         assert len(split_clips(toy.toy_recipe(clips), None).groups[0]) == 20
 
     def test_every_clip_of_a_fold_is_judged_whatever_is_trained_on(self, clips):
-        sources = [{"manifests": [str(clips)], "train_on": {"license": ["CC0"]}, "clips_per_epoch": 3}]
+        sources = [{"manifests": [str(clips)], "train_filter": {"license": ["CC0"]}, "clips_per_epoch": 3}]
         recipe = toy.toy_recipe(clips, data={"sources": sources})
         split = split_clips(recipe, 2)
         assert len(split.judged) == 8
@@ -582,7 +582,7 @@ class TestSplit:
         assert not (tmp_path / "run").exists()
 
     def test_nothing_to_train_on_is_refused(self, clips, tmp_path):
-        sources = [{"manifests": [str(clips)], "train_on": {"license": ["public domain"]}}]
+        sources = [{"manifests": [str(clips)], "train_filter": {"license": ["public domain"]}}]
         with pytest.raises(DataError, match="no clip is left to train on"):
             train(toy.toy_recipe(clips, data={"sources": sources}), tmp_path / "run", 1)
 
@@ -599,7 +599,7 @@ def test_a_clip_that_cannot_be_read_is_named(tmp_path):
 
 
 def test_it_starts_from_other_weights_where_the_recipe_names_them(clips, undisturbed, tmp_path):
-    base = {"base": str(undisturbed / "last.safetensors")}
+    base = {"init_from": str(undisturbed / "last.safetensors")}
     train(toy.toy_recipe(clips, model=base, optimizer={"epochs": 1, "learning_rate": 1e-9}), tmp_path, 1)
     weights = [tensors_of(folder / "last.safetensors") for folder in (undisturbed, tmp_path)]
     name = "classifier.5.weight"
@@ -613,7 +613,7 @@ def test_a_network_that_cannot_be_built_is_refused(clips, tmp_path, model):
 
 
 OFF = {
-    "limit_lowest_hz": 500,
+    "low_pass_min_hz": 500,
     "roll_s": 0,
     "gain_db": [0, 0],
     "mixup_alpha": 0,
@@ -623,17 +623,16 @@ OFF = {
 ON = {
     "crop_s": 0.3,
     "roll_s": 0.1,
-    "shift_s": 0.1,
-    "crop_area": [0.5, 0.8],
-    "style_probability": 1,
+    "resized_crop_scale": [0.5, 0.8],
+    "mixstyle_probability": 1,
     "speed": [0.5, 0.9],
     "gain_db": [-6, -3],
-    "mix_probability": 1,
+    "waveform_mix_probability": 1,
     "mixup_alpha": 1,
     "mask_mels": 8,
     "mask_s": 0.2,
     "equalize_db": 6,
-    "limit_probability": 1,
+    "low_pass_probability": 1,
     "f_min_range": 50,
     "f_max_range": 200,
 }
@@ -659,12 +658,12 @@ class TestAugmented:
         again, _ = self.batch(clips, {name: ON[name]})
         assert (found[0].shape == plain[0].shape) == (name != "crop_s")
         assert not torch.equal(found[0], plain[0])
-        assert torch.equal(found[1], plain[1]) == (name not in ("mix_probability", "mixup_alpha"))
+        assert torch.equal(found[1], plain[1]) == (name not in ("waveform_mix_probability", "mixup_alpha"))
         torch.testing.assert_close(found, again, rtol=0, atol=0)
 
     def test_pieces_are_seen_first_and_whole_windows_then(self, clips):
         recipe = toy.toy_recipe(
-            clips, augment={**OFF, "crop_s": 0.25, "crop_share": 0.5}, optimizer={"epochs": 4}
+            clips, augment={**OFF, "crop_s": 0.25, "crop_epoch_fraction": 0.5}, optimizer={"epochs": 4}
         )
         log_mel, waveforms = TorchLogMel(recipe.front_end), torch.randn(2, 4000)
         lengths = []
@@ -676,7 +675,7 @@ class TestAugmented:
         assert lengths == [log_mel(torch.zeros(1, 2000)).shape[2]] * 2 + [log_mel(waveforms).shape[2]] * 2
 
     def test_log_mels_are_mixed_first_and_pure_then(self, clips):
-        tables = {**OFF, "mixup_alpha": 0.3, "mixup_share": 0.75}
+        tables = {**OFF, "mixup_alpha": 0.3, "mixup_epoch_fraction": 0.75}
         recipe = toy.toy_recipe(clips, augment=tables, optimizer={"epochs": 4})
         augmentation, waveforms = Augmentation(recipe, TorchLogMel(recipe.front_end)), torch.randn(2, 4000)
         plain = augmentation.front_end(waveforms)

@@ -1,7 +1,7 @@
-"""A recipe: all that makes a training what it is, checked before anything runs.
+"""A recipe: the complete definition of a training, validated before anything runs.
 
-Conventions: TOML, one table per section; paths are relative to the folder that the command is run in; lengths
-end in their unit. What a recipe does not say has the default given here.
+Conventions: TOML, one table per model of this room; paths are relative to the working directory; names end in
+their unit.
 """
 
 from __future__ import annotations
@@ -17,23 +17,11 @@ from earmark.features.front_end import FrontEnd
 from earmark.features.learned import LEAF, SINCNET, LearnedFrontEnd, NetworkFrontEnd, front_end_from_dict
 from earmark.model_file.calibration import METHODS
 from earmark.model_file.info import Padding, Task
-from earmark.training.config.sections import (
-    OF_SOUND,
-    Augment,
-    Data,
-    Judge,
-    Logging,
-    Loss,
-    Model,
-    Natural,
-    Optimizer,
-    Positive,
-    Run,
-    Schedule,
-    Teaching,
-    fold_name,
-)
-from earmark.training.config.toml import Section, load
+from earmark.training.config.data import LOG_MEL_FILTERS, SOUND_AUGMENTATIONS, Augment, Data
+from earmark.training.config.evaluation import Evaluation, Logging, Run
+from earmark.training.config.learning import Loss, Model, Optimizer, Schedule, Teacher
+from earmark.training.config.section import Natural, Positive, Section, fold_name
+from earmark.training.config.toml import load
 
 _LEARNED = {"leaf": LEAF, "sincnet": SINCNET}
 
@@ -42,7 +30,7 @@ def _front_end(values: Any) -> Any:
     if not isinstance(values, dict):
         return values
     if values.get("kind", "leaf") not in list(_LEARNED):
-        raise ValueError(f"kind must be one of {', '.join(_LEARNED)}, or left out for a log-mel")
+        raise ValueError(f"kind must be {' or '.join(_LEARNED)}, or absent for a log-mel")
     defaults = (_LEARNED[values["kind"]] if "kind" in values else FrontEnd()).to_dict()
     unknown = sorted(set(values) - set(defaults))
     if unknown:
@@ -54,95 +42,101 @@ def _front_end(values: Any) -> Any:
 
 
 def _as_tables(values: Any) -> Any:
-    return [values] if isinstance(values, dict | Teaching) else values
+    return [values] if isinstance(values, dict | Teacher) else values
 
 
 class Recipe(Section):
-    """A training from clips to a checkpoint."""
+    """A training, from clips to a model file."""
 
     name: str
+    """Name of the model, and of its run folder."""
     description: str
+    """What the model does."""
     source: str
-    """Where the method comes from."""
+    """The method, with its publication."""
     command: str
+    """The command that runs the recipe."""
     cost: str
-    """What it takes: hardware and hours."""
+    """Hardware and hours."""
     expected: str
-    """The score it reached, and on what."""
+    """The score it reached, and on which clips."""
     license: str = ""
-    """Of the weights that come out."""
+    """Licence of the weights."""
     seed: Natural = 0
+    """Seed of everything random."""
     task: Task = "multi_label"
+    """multi_label (sigmoid) or single_label (softmax)."""
     window_s: Positive
+    """Length of the network's input."""
     padding: Padding = "repeat"
+    """How shorter clips are filled up: repeat or zero."""
     model: Model
     front_end: Annotated[NetworkFrontEnd, BeforeValidator(_front_end)] = FrontEnd()
-    """A log-mel, or with ``kind`` one that learns with the network."""
+    """A log-mel, or a learned front-end if ``kind`` is given."""
     data: Data
     augment: Augment = Augment()
     loss: Loss = Loss()
     schedule: Schedule = Schedule()
     optimizer: Optimizer
-    teacher: Annotated[tuple[Teaching, ...], BeforeValidator(_as_tables)] = ()
+    teacher: Annotated[tuple[Teacher, ...], BeforeValidator(_as_tables)] = ()
     """One table, or several."""
-    judge: Judge = Judge()
+    evaluation: Evaluation = Evaluation()
     logging: Logging = Logging()
     run: Run = Run()
 
     @model_validator(mode="after")
-    def _fits(self) -> Recipe:
-        for name in ("gain_db", "speed", "crop_area", "crop_aspect"):
+    def _check_augmentation(self) -> Recipe:
+        for name in ("gain_db", "speed", "resized_crop_scale", "resized_crop_ratio"):
             low, high = getattr(self.augment, name) or (0, 0)
             if low > high:
-                raise ValueError(f"augment.{name} must be [lowest, highest]")
-        if self.loss.ranking_weight and self.task == "single_label":
-            raise ValueError("loss.ranking_weight is for task multi_label: cross-entropy ranks already")
-        if self.model.base is None and (self.model.new_head or self.optimizer.base_factor != 1):
-            raise ValueError("model.new_head and optimizer.base_factor need a model.base")
+                raise ValueError(f"augment.{name} must be [lowest, highest], got [{low}, {high}]")
         if isinstance(self.front_end, LearnedFrontEnd):
-            for name in ("equalize_db", "limit_probability", "f_min_range", "f_max_range"):
+            for name in LOG_MEL_FILTERS:
                 if getattr(self.augment, name):
-                    raise ValueError(f"augment.{name} is for log-mels, the front-end learns: leave it out")
-        if self.augment.limit_probability and getattr(self.front_end, "floor", 1) == 0:
-            raise ValueError("augment.limit_probability needs a front-end with a floor")
+                    raise ValueError(f"augment.{name} needs a log-mel, the front-end is learned: remove it")
+        if self.augment.low_pass_probability and getattr(self.front_end, "floor", 1) == 0:
+            raise ValueError("augment.low_pass_probability needs a front-end with a floor above 0")
         return self
 
     @model_validator(mode="after")
-    def _can_be_calibrated(self) -> Recipe:
-        method = self.judge.calibrate
-        if method is not None and method not in METHODS[self.task]:
-            raise ValueError(f"judge.calibrate for task {self.task} is {' or '.join(METHODS[self.task])}")
-        if method is not None and not self.data.folds:
-            raise ValueError("judge.calibrate needs clips that are judged: give data.folds")
-        return self
-
-    @model_validator(mode="after")
-    def _is_taught(self) -> Recipe:
+    def _check_learning(self) -> Recipe:
+        if self.loss.ranking_weight and self.task == "single_label":
+            raise ValueError("loss.ranking_weight is for task multi_label only: remove it")
+        if self.model.init_from is None and (self.model.new_head or self.optimizer.backbone_lr_scale != 1):
+            raise ValueError("model.new_head and optimizer.backbone_lr_scale need model.init_from")
         if not self.teacher and not all(source.labelled for source in self.data.sources):
-            raise ValueError(
-                "data.sources with labelled = false need a [teacher]: nothing else learns from them"
-            )
+            raise ValueError("data.sources with labelled = false need a [teacher] to learn from")
         if sum(teacher.label_weight != 1 for teacher in self.teacher) > 1:
-            raise ValueError("teacher.label_weight stands for the whole run: give it with one teacher only")
+            raise ValueError("teacher.label_weight applies to the whole run: set it for one teacher only")
         return self
 
     @model_validator(mode="after")
-    def _suits_images(self) -> Recipe:
+    def _check_calibration(self) -> Recipe:
+        method = self.evaluation.calibration
+        if method is not None and method not in METHODS[self.task]:
+            allowed = " or ".join(METHODS[self.task])
+            raise ValueError(f"evaluation.calibration for task {self.task} must be {allowed}, got {method}")
+        if method is not None and not self.data.folds:
+            raise ValueError("evaluation.calibration needs evaluation clips: set data.folds")
+        return self
+
+    @model_validator(mode="after")
+    def _check_images(self) -> Recipe:
         if not self.data.is_images:
             return self
         if isinstance(self.front_end, LearnedFrontEnd) or not self.front_end.floor:
-            raise ValueError("images take the place of log-mels: front_end must be one, with a floor")
+            raise ValueError("images replace log-mels: front_end must be a log-mel with a floor above 0")
         if self.teacher:
-            raise ValueError("a teacher hears sound, and the clips are images: leave [teacher] out")
-        for name in OF_SOUND:
+            raise ValueError("teachers process sound, and the clips are images: remove [teacher]")
+        for name in SOUND_AUGMENTATIONS:
             if getattr(self.augment, name) != Augment.model_fields[name].default:
-                raise ValueError(f"augment.{name} is for sound, and the clips are images: leave it out")
+                raise ValueError(f"augment.{name} is for sound, and the clips are images: remove it")
         return self
 
     @model_validator(mode="after")
-    def _is_long_enough(self) -> Recipe:
+    def _check_lengths(self) -> Recipe:
         if self.augment.crop_s > self.window_s:
-            raise ValueError("augment.crop_s is longer than window_s")
+            raise ValueError(f"augment.crop_s must be at most window_s ({self.window_s:g})")
         for name, length_s in (("window_s", self.window_s), ("augment.crop_s", self.augment.crop_s)):
             samples = round(length_s * self.front_end.sample_rate)
             if samples < self.front_end.min_samples and (length_s or name == "window_s"):
@@ -151,33 +145,33 @@ class Recipe(Section):
 
     @property
     def runs(self) -> tuple[int | None, ...]:
-        """The folds that are judged, one run each, and None for a run on all clips; the last one is kept.
+        """The evaluated folds, one run each, then None for a run on all clips. The last run is the result.
 
-        A single fold is a published split, whose clips to judge by are never trained on.
+        A single fold is a published split: its clips are never trained on, and its run is the result.
         """
         return self.data.folds if len(self.data.folds) == 1 else (*self.data.folds, None)
 
     def of_fold(self, fold: int | None) -> Recipe:
-        """The recipe of one run of :attr:`runs`, which starts from its own fold's network."""
-        if self.model.base is None:
+        """The recipe of one run of :attr:`runs`, with ``{fold}`` in ``model.init_from`` filled in."""
+        if self.model.init_from is None:
             return self
-        base = self.model.base.replace("{fold}", fold_name(fold))
-        return self.model_copy(update={"model": self.model.model_copy(update={"base": base})})
+        path = self.model.init_from.replace("{fold}", fold_name(fold))
+        return self.model_copy(update={"model": self.model.model_copy(update={"init_from": path})})
 
     @property
     def window_length(self) -> int:
-        """Samples of a window."""
+        """Length of a window in samples."""
         return round(self.window_s * self.front_end.sample_rate)
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads and checks a recipe.
+    """Loads and validates a recipe.
 
     Args:
         path: A TOML file.
         overrides: ``"optimizer.epochs=5"`` and the like.
 
     Raises:
-        RecipeError: If a key is unknown or a value does not fit; the message names what is allowed.
+        RecipeError: If a key is unknown or a value not allowed; the message lists what is.
     """
     return load(Recipe, path, overrides)

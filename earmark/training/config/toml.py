@@ -1,54 +1,47 @@
-"""A strict loader: TOML files, one extending another, and ``a.b=value`` overrides -> frozen pydantic models.
+"""Loads TOML files into pydantic models: files that extend one another, and ``a.b=value`` overrides.
 
-Conventions: a key that the model does not know is an error that names the allowed ones; nothing is ever
-ignored.
+Conventions: an unknown key is an error that lists the allowed ones, an old key one that names its new name;
+nothing is ignored. TOML is written by ``tomli-w``.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import tomli_w
+from pydantic import ValidationError
 
 from earmark.errors import RecipeError
+from earmark.training.config.renamed_keys import advice, old_keys
+from earmark.training.config.section import Section
 
 EXTENDS = "extends"
-"""The key by which a file names another that it builds on."""
+"""Key that names the recipe a file extends."""
 WITHOUT = "without"
-"""The key by which such a file lists what it does not take over."""
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-
-
-class Section(BaseModel):
-    """A table of a recipe: frozen, strict about keys, with a default for all that need not be said."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
+"""Key that lists what such a file does not inherit."""
 
 SectionT = TypeVar("SectionT", bound=Section)
 
 
 def load(model: type[SectionT], path: str | Path, overrides: Sequence[str] = ()) -> SectionT:
-    """Reads a TOML file into a model.
+    """Loads and validates a TOML file.
 
-    A file may say ``extends = "other.toml"``, relative to itself: it then takes over what that file says,
-    key by key, except for what it says itself and what ``without = ["table.key"]`` lists. Lists, and arrays
-    of tables, are replaced whole.
+    A file with ``extends = "other.toml"``, a path relative to its own folder, inherits that file's values key
+    by key, except for those it sets itself and those listed by ``without = ["table.key"]``. Lists and arrays
+    of tables are replaced whole.
 
     Args:
-        model: What the file must fit.
+        model: The model to validate.
         path: The TOML file.
-        overrides: ``"table.key=value"``, the value in TOML (a bare word is taken as text).
+        overrides: ``"table.key=value"``, the value in TOML (a bare word is a string).
 
     Raises:
-        RecipeError: If the file, or one that it extends, is missing, is not TOML, or does not fit; the
-            message names the file, the key and what is allowed.
+        RecipeError: If the file, or one it extends, is missing, is not TOML, or does not validate; the message
+            names the file, the key and the allowed values.
     """
     layers = _layers(Path(path))
     values: dict[str, Any] = {}
@@ -56,47 +49,23 @@ def load(model: type[SectionT], path: str | Path, overrides: Sequence[str] = ())
         values = _merged(values, layer.values)
     for override in overrides:
         _apply(values, override)
+    if outdated := list(old_keys(values)):
+        messages = "; ".join(message for _, message in outdated)
+        raise RecipeError(f"{_file_of(layers, outdated[0][0])}: {messages}")
     try:
         return model.model_validate(values)
     except ValidationError as error:
         location = error.errors(include_url=False)[0]["loc"]
-        raise RecipeError(f"{_named_by(layers, location)}: {_explain(model, error)}") from None
+        raise RecipeError(f"{_file_of(layers, location)}: {_explain(model, error)}") from None
 
 
-def to_toml(values: Mapping[str, Any], within: str = "") -> str:
-    """Values as a TOML file that reads back as the same; None is left out, since TOML has no word for it.
-
-    Args:
-        values: Texts, numbers, truth, lists and tables of these.
-        within: Name of the table that they are in; the file itself has none.
-    """
-    lines, tables = [], []
-    for key, value in values.items():
-        name = f"{within}.{_key(key)}" if within else _key(key)
-        if isinstance(value, Mapping) and not within:
-            tables.append(f"\n[{name}]\n{to_toml(value, name)}")
-        elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
-            tables += [f"\n[[{name}]]\n{to_toml(entry, name)}" for entry in value]
-        elif value is not None:
-            lines.append(f"{_key(key)} = {_inline(value)}\n")
-    return "".join(lines + tables)
-
-
-def _key(name: str) -> str:
-    return name if _BARE_KEY.fullmatch(name) else json.dumps(name)
-
-
-def _inline(value: Any) -> str:
-    if isinstance(value, Mapping):
-        inside = [f"{_key(key)} = {_inline(entry)}" for key, entry in value.items() if entry is not None]
-        return "{ " + ", ".join(inside) + " }" if inside else "{}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_inline, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)  # texts, numbers and truth are written alike in TOML
+def to_toml(section: Section) -> str:
+    """A model as a TOML file that loads as the same model; fields that are None are left out."""
+    return tomli_w.dumps(section.model_dump(mode="json", exclude_none=True))
 
 
 class _Layer(NamedTuple):
-    """What one file of a chain says itself."""
+    """The values of one file of a chain."""
 
     path: Path
     values: dict[str, Any]
@@ -104,7 +73,7 @@ class _Layer(NamedTuple):
 
 
 def _layers(path: Path) -> list[_Layer]:
-    """The file and those that it extends, the file itself first, less what others leave out of them."""
+    """The file and those it extends, nearest first, without the keys that nearer files exclude."""
     layers: list[_Layer] = []
     seen: list[Path] = []
     named_by = ""
@@ -116,23 +85,24 @@ def _layers(path: Path) -> list[_Layer]:
         if base is None:
             break
         if not isinstance(base, str) or not base:
-            raise RecipeError(f"{path}: {EXTENDS} must be the path of another recipe (got {base!r})")
-        named_by = f" ({path} extends it)"
+            raise RecipeError(f"{path}: {EXTENDS} must be the path of another recipe, got {base!r}")
+        named_by = f" (extended by {path})"
         path = path.parent / base
         if path.resolve() in seen:
-            raise RecipeError(f"{layers[-1].path}: {EXTENDS} = {base!r} leads round in a circle")
+            raise RecipeError(f"{layers[-1].path}: {EXTENDS} = {base!r} is circular")
     for number, layer in enumerate(layers):
         _leave_out(layer, layers[number + 1 :])
     return layers
 
 
 def _leave_out(layer: _Layer, below: Sequence[_Layer]) -> None:
-    """Removes what a file does not take over from those that it extends."""
+    """Removes the keys that a file excludes from the files it extends."""
     if not isinstance(layer.without, list) or not all(isinstance(name, str) for name in layer.without):
-        raise RecipeError(f"{layer.path}: {WITHOUT} must be a list of keys (got {layer.without!r})")
+        raise RecipeError(f"{layer.path}: {WITHOUT} must be a list of keys, got {layer.without!r}")
     for name in layer.without:
         if not sum(_remove(other.values, name.split(".")) for other in below):
-            raise RecipeError(f"{layer.path}: {WITHOUT} lists {name!r}, which is in no file that it extends")
+            reason = advice(name) or "no file that it extends has this key"
+            raise RecipeError(f"{layer.path}: {WITHOUT} lists {name!r}: {reason}")
 
 
 def _remove(values: dict[str, Any], keys: Sequence[str]) -> bool:
@@ -147,8 +117,8 @@ def _read(path: Path, named_by: str) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        said = f"{path}: cannot be read ({error.strerror}){named_by}: give the path of a recipe"
-        raise RecipeError(said) from None
+        message = f"{path}: cannot be read ({error.strerror}){named_by}: give the path of a recipe"
+        raise RecipeError(message) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: is not valid TOML ({error})") from None
 
@@ -164,11 +134,11 @@ def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _named_by(layers: Sequence[_Layer], location: Sequence[int | str]) -> Path:
-    """The file of the chain that the value at a location comes from; the first where none says it."""
+def _file_of(layers: Sequence[_Layer], location: Sequence[int | str]) -> Path:
+    """The file of the chain that sets the value at a location; the first if none does."""
     holding: list[tuple[Path, Any]] = [(layer.path, layer.values) for layer in layers]
     for key in location:
-        if not isinstance(holding[0][1], dict):  # a list hides what the files below it say
+        if not isinstance(holding[0][1], dict):  # a list replaces those of the files below it
             break
         deeper = [(path, table[key]) for path, table in holding if isinstance(table, dict) and key in table]
         if not deeper:

@@ -22,7 +22,8 @@ from earmark.hub import registry
 from earmark.model_file.atomic import write_atomically
 from earmark.model_file.info import Task
 from earmark.models.network import Output
-from earmark.training.config.sections import Teaching, fold_name
+from earmark.training.config.learning import Teacher
+from earmark.training.config.section import fold_name
 from earmark.training.distill.losses import (
     answers_of,
     as_logits,
@@ -35,7 +36,7 @@ from earmark.training.distill.stored_predictions import Heading, StoredAnswers, 
 from earmark.training.distill.teacher_model import HUGGING_FACE, Listener, open_listener
 from earmark.training.losses import label_loss
 
-Teacher = Callable[[Tensor], Tensor]
+WaveformTargets = Callable[[Tensor], Tensor]
 """Gives what is to be learned of waveforms (batch, time): (batch, column), as :meth:`Lessons.heard` does."""
 
 _STORED = (".npz", ".npy")
@@ -127,13 +128,13 @@ class _Lesson:
     """
 
     def __init__(
-        self, settings: Teaching, heading: Heading, labels: Sequence[str], task: Task, embedding_size: int
+        self, settings: Teacher, heading: Heading, labels: Sequence[str], task: Task, embedding_size: int
     ) -> None:
         self.settings, self.heading, self.task = settings, heading, task
         self.outputs, self.classes = len(heading.labels), len(labels)
         self.order = _order(heading, labels, task) if settings.distill_weight else []
-        self.imitated = self.outputs if settings.weight or settings.probe_weight else 0
-        self.layer = nn.Linear(embedding_size, self.outputs) if settings.weight else None
+        self.imitated = self.outputs if settings.imitation_weight or settings.probe_weight else 0
+        self.layer = nn.Linear(embedding_size, self.outputs) if settings.imitation_weight else None
         self.probe: Probe | None = None
 
     @property
@@ -145,7 +146,7 @@ class _Lesson:
         """What is learned of answers (batch, output); NaN where the teacher was not asked."""
         blocks = []
         if self.imitated:
-            blocks.append((answers - self.settings.center) / self.settings.spread)
+            blocks.append((answers - self.settings.target_mean) / self.settings.target_std)
         if self.order:
             logits = as_logits(answers[:, self.order], self.heading.kind, self.task)
             blocks.append(as_scores(logits / self.settings.temperature, self.task))
@@ -157,7 +158,7 @@ class _Lesson:
         taught, soft = answers[:, : self.imitated], answers[:, self.imitated :]
         total = output.logits.new_zeros(())
         if self.layer is not None:
-            total = total + self.settings.weight * imitation_loss(
+            total = total + self.settings.imitation_weight * imitation_loss(
                 self.layer(output.embedding), taught, weight
             )
         if self.order:
@@ -262,7 +263,7 @@ class Lessons:
 
 
 def open_lessons(
-    teachers: Sequence[Teaching],
+    teachers: Sequence[Teacher],
     *,
     ids: Sequence[str],
     labels: Sequence[str],
@@ -309,12 +310,12 @@ def open_lessons(
     return Lessons(stored, heard, sample_rate, said[0] if said else 1.0)
 
 
-def paths_of(settings: Teaching, fold: int | None) -> list[str]:
+def paths_of(settings: Teacher, fold: int | None) -> list[str]:
     """Where a teacher of a fold is found; None: of the network that is trained on all clips."""
     return [path.replace("{fold}", fold_name(fold)) for path in settings.path]
 
 
-def require_teachers(teachers: Sequence[Teaching], folds: Iterable[int | None]) -> None:
+def require_teachers(teachers: Sequence[Teacher], folds: Iterable[int | None]) -> None:
     """Refuses a recipe of which a teacher is missing, before the first of several folds is trained.
 
     Raises:
@@ -332,7 +333,7 @@ def _is_stored(paths: Sequence[str]) -> bool:
     return any(Path(path).suffix in _STORED or Path(path).is_dir() for path in paths)
 
 
-def _stored_answers(settings: Teaching, paths: Sequence[str]) -> StoredAnswers:
+def _stored_answers(settings: Teacher, paths: Sequence[str]) -> StoredAnswers:
     if len(paths) > 1:
         raise RecipeError(f"{paths[0]}: stored answers stand alone; several networks make an ensemble")
     for name in ("sample_rate", "output"):
@@ -345,14 +346,14 @@ def _look_up(answers: StoredAnswers, rows: Tensor) -> Callable[[Sequence[int]], 
     return lambda clips: torch.from_numpy(answers.read(rows[list(clips)].numpy()))
 
 
-def _listener(settings: Teaching, paths: Sequence[str]) -> Listener:
+def _listener(settings: Teacher, paths: Sequence[str]) -> Listener:
     if settings.index is not None:
         raise RecipeError(f"{paths[0]}: is a network: leave teacher.index out")
     with torch.random.fork_rng(devices=[]):  # opening a network must change no one's chance
         listener = open_listener(
             paths,
             sample_rate=settings.sample_rate,
-            tensor=settings.output,
+            tensor=settings.tensor,
             labels=settings.labels,
             kind=settings.kind,
         )

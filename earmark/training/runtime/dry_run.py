@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from earmark.evaluation.complexity import Cost, measure
+from earmark.evaluation.complexity.network_cost import Cost, measure
 from earmark.models.registry import create_model
 from earmark.training.config.recipe import Recipe
 from earmark.training.splits import Split, split_clips, steps_per_epoch
@@ -54,7 +54,7 @@ class Plan:
         cost, recipe = self.cost, self.recipe
         return (
             f"{recipe.model.architecture}: {cost.parameters / 1e6:.3f} M parameters; a window of "
-            f"{recipe.window_s:g} s takes {cost.macs / 1e6:.4g} M multiply-accumulate operations and up to "
+            f"{recipe.window_s:g} s takes {cost.macs / 1e6:.4g} M multiply-grad_accum_steps operations and up to "
             f"{cost.peak_memory_kb:g} kB of feature maps in 16 bits"
         )
 
@@ -109,10 +109,10 @@ def plan(recipe: Recipe, fold: int | None = None) -> Plan:
 
 def _seconds_per_step(recipe: Recipe, fold: int | None) -> float:
     augment = recipe.augment
-    if not augment.crop_s or augment.crop_share == 1:
+    if not augment.crop_s or augment.crop_epoch_fraction == 1:
         return _timed(recipe, fold)
     whole = recipe.model_copy(update={"augment": augment.model_copy(update={"crop_s": 0.0})})
-    return augment.crop_share * _timed(recipe, fold) + (1 - augment.crop_share) * _timed(whole, fold)
+    return augment.crop_epoch_fraction * _timed(recipe, fold) + (1 - augment.crop_epoch_fraction) * _timed(whole, fold)
 
 
 class _EnoughError(Exception):

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from earmark.data.manifest import Clip, clips_hash, file_hash
-from earmark.data.shards.layout import HEADING, TABLE
+from earmark.data.shards.pack import HEADING, TABLE
 from earmark.training.config.recipe import Recipe
 from earmark.version import __version__
 
@@ -64,11 +64,11 @@ def provenance(
 def _files(recipe: Recipe) -> Iterator[Path]:
     for source in recipe.data.sources:
         yield from source.manifests
-        if source.pack is not None:
-            yield from (source.pack / HEADING, source.pack / TABLE)
-    yield from recipe.judge.quiet_manifests
-    if recipe.model.base and Path(recipe.model.base).suffix == ".safetensors":  # else a published name
-        yield Path(recipe.model.base)
+        if source.shards is not None:
+            yield from (source.shards / HEADING, source.shards / TABLE)
+    yield from recipe.evaluation.negative_manifests
+    if recipe.model.init_from and Path(recipe.model.init_from).suffix == ".safetensors":  # else a published name
+        yield Path(recipe.model.init_from)
     for teacher in recipe.teacher:
         yield from filter(Path.is_file, map(Path, teacher.path))
 

@@ -21,7 +21,7 @@ from earmark.training.splits import Split
 WORDS = ("description", "source", "command", "cost", "expected", "license")
 """What a recipe says of itself; it changes no weight."""
 
-_FREE = {*WORDS, "judge", "logging", "run"}
+_FREE = {*WORDS, "evaluation", "logging", "run"}
 _ABSENT = "(nothing)"
 
 
@@ -31,7 +31,7 @@ def resolve(folder: Path, recipe: Recipe, fold: int | None) -> str:
     Raises:
         RecipeError: If the folder holds a run of another recipe; its notes say what differs, a line a key.
     """
-    own = {"fold": fold, "keep": recipe.judge.keep}
+    own = {"fold": fold, "keep": recipe.evaluation.keep}
     resolved = recipe.model_dump(mode="json", exclude_none=True, exclude=_FREE) | own
     stored = folder / "recipe.json"
     if stored.exists():

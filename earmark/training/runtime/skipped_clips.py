@@ -72,6 +72,6 @@ class LeftOut:
         if count > self.share * total:
             raise AudioError(
                 f"{self.data.reason(index)}; {count} of the run's {total} clips cannot be read, more than "
-                f"data.bad_share ({self.share:g}) allows"
+                f"data.max_bad_fraction ({self.share:g}) allows"
             )
         self.report({"left_out": self.data.reason(index), "clips": count})

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from earmark.errors import RecipeError
 from earmark.features.front_end import FrontEnd
 from earmark.models import architectures
-from earmark.models.registry import configure
+from earmark.models.registry import create_config
 from earmark.training.config.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).parents[3]
@@ -64,7 +64,7 @@ class TestEveryRecipe:
     def test_its_network_can_be_built(self, path):
         model = load_recipe(path).model
         assert model.architecture in architectures()
-        configure(model.architecture, num_classes=2, **model.arguments)
+        create_config(model.architecture, num_classes=2, **model.arguments)
 
     def test_its_command_names_it(self, path):
         assert str(path.relative_to(ROOT)) in load_recipe(path).command.split()
@@ -77,7 +77,7 @@ def test_what_is_not_said_has_a_default(least):
     assert recipe.window_length == 32000
     assert recipe.data.sources[0].manifests == (Path("clips.csv"),)
     settings = recipe.augment
-    assert {settings.roll_s, settings.mix_probability, settings.mixup_alpha, settings.mask_s} == {0}
+    assert {settings.roll_s, settings.waveform_mix_probability, settings.mixup_alpha, settings.mask_s} == {0}
     assert (settings.gain_db, settings.speed) == ((0, 0), (1, 1))
 
 
@@ -98,9 +98,9 @@ def test_a_recipe_can_be_stored_and_checked_again(least):
         ("optimizer.lr=1", "optimizer.lr", "learning_rate"),
         ("model.width=0.4", "model.width", "arguments"),
         ("data.source=1", "data.source", "sources"),
-        ("augment.mix=1", "augment.mix", "mix_probability"),
-        ("judge.threshold=1", "judge.threshold", "lowest_threshold"),
-        ('data.sources=[{ manifests = ["a.csv"], licence = "CC0" }]', "data.sources.0.licence", "train_on"),
+        ("augment.mix=1", "augment.mix", "waveform_mix_probability"),
+        ("evaluation.threshold=1", "evaluation.threshold", "min_threshold"),
+        ('data.sources=[{ manifests = ["a.csv"], licence = "CC0" }]', "data.sources.0.licence", "train_filter"),
     ],
 )
 def test_an_unknown_key_names_the_allowed_ones(least, override, key, allowed):
@@ -146,19 +146,19 @@ def test_a_front_end_that_is_no_table_is_refused(least):
         "optimizer.learning_rate=fast",
         "optimizer.epochs=0",
         "optimizer.epochs=1.5",
-        "schedule.last_factor=1.5",
-        "optimizer.average_decay=1",
+        "schedule.final_lr_scale=1.5",
+        "optimizer.ema_decay=1",
         "loss.ranking_weight=-1",
         "optimizer.precision=fp8",
         "augment.roll_s=-1",
         "augment.gain_db=6",
         "augment.gain_db=[1, 2, 3]",
         "augment.speed=[0, 1]",
-        "augment.mix_probability=1.1",
+        "augment.waveform_mix_probability=1.1",
         "augment.mask_mels=1.5",
-        "judge.every=0",
-        "judge.keep=first",
-        "judge.quiet_share=2",
+        "evaluation.every_epochs=0",
+        "evaluation.keep=first",
+        "evaluation.max_false_positive_rate=2",
     ],
 )
 def test_a_value_that_cannot_be_is_refused_by_its_key(least, override):
@@ -168,13 +168,13 @@ def test_a_value_that_cannot_be_is_refused_by_its_key(least, override):
 
 def test_a_calibration_fits_the_task_and_the_folds(least):
     folds = "data.folds=[1, 2]"
-    assert load_recipe(least, [folds, "judge.calibrate=platt", "judge.target=recall=0.8"]).judge.target
-    said = refusal(least, folds, "judge.calibrate=temperature")
-    assert "judge.calibrate for task multi_label is platt or shared or isotonic" in said
-    assert "needs clips that are judged" in refusal(least, "judge.calibrate=platt")
-    assert "give judge.calibrate too" in refusal(least, "judge.target=f1")
+    assert load_recipe(least, [folds, "evaluation.calibration=platt", "evaluation.threshold_target=recall=0.8"]).evaluation.threshold_target
+    said = refusal(least, folds, "evaluation.calibration=temperature")
+    assert "evaluation.calibration for task multi_label is platt or shared or isotonic" in said
+    assert "needs clips that are judged" in refusal(least, "evaluation.calibration=platt")
+    assert "give evaluation.calibration too" in refusal(least, "evaluation.threshold_target=f1")
     assert "give precision=0.9, recall=0.8 or f1" in refusal(
-        least, "judge.calibrate=platt", "judge.target=auc"
+        least, "evaluation.calibration=platt", "evaluation.threshold_target=auc"
     )
 
 
@@ -190,8 +190,8 @@ def test_a_piece_longer_than_the_window_or_shorter_than_a_frame_is_refused(least
 
 
 def test_bands_cannot_be_emptied_without_a_floor(least):
-    with pytest.raises(RecipeError, match=r"augment\.limit_probability needs a front-end with a floor"):
-        load_recipe(least, ["augment.limit_probability=0.5", "front_end.floor=0.0"])
+    with pytest.raises(RecipeError, match=r"augment\.low_pass_probability needs a front-end with a floor"):
+        load_recipe(least, ["augment.low_pass_probability=0.5", "front_end.floor=0.0"])
 
 
 def test_a_window_shorter_than_a_frame_is_refused(least):

@@ -8,10 +8,10 @@ import pytest
 import torch
 import toy
 
+import earmark
 from earmark.audio import load_audio
 from earmark.audio.resample import resample
 from earmark.errors import ModelError
-from earmark.inference.tagger import Tagger
 from earmark.models.checkpoint import save_checkpoint
 from earmark.training.distill.losses import as_scores
 from earmark.training.distill.teacher_model import EnsembleListener, even_windows, open_listener
@@ -47,7 +47,7 @@ class TestOwnNetworks:
 
     @pytest.mark.parametrize("time", [1000, 4000])
     def test_they_answer_as_the_tagger_does(self, checkpoint, toy_model, time):
-        tagger = Tagger(toy_model)
+        tagger = earmark.load(toy_model)
         for path in (checkpoint, toy_model):
             listener = open_listener([str(path)])
             assert (listener.name, listener.labels, listener.kind, listener.task) == (

@@ -13,9 +13,9 @@ from earmark.errors import DataError, ModelError, RecipeError
 from earmark.models.checkpoint import save_checkpoint
 from earmark.models.log_mel import TorchLogMel
 from earmark.models.network import Output
-from earmark.training import loop, teacher
+from earmark.training import trainer as loop, teacher
 from earmark.training.batch import Augmentation
-from earmark.training.config.sections import Teaching
+from earmark.training.config.learning import Teacher
 from earmark.training.cross_validation import cross_validate
 from earmark.training.distill.losses import answers_of
 from earmark.training.distill.stored_predictions import Heading, packed, sha256_of
@@ -24,7 +24,7 @@ from earmark.training.distill.teacher_targets import Probe, open_lessons
 from earmark.training.splits import split_clips
 from earmark.training.trainer import train
 
-TEACHER = {"path": "loud.tflite", "sample_rate": 8000, "weight": 1.0}
+TEACHER = {"path": "loud.tflite", "sample_rate": 8000, "imitation_weight": 1.0}
 
 
 class Loudness:
@@ -192,7 +192,7 @@ class TestStoredAnswers:
         path = write_answers(tmp_path / "a.npz", ids_of(clips), labels, level=20)
         section = {"path": path, "distill_weight": 1.0, "label_weight": 0.1}
         recipe = toy.toy_recipe(
-            clips, teacher=section, optimizer={"epochs": 1}, augment={"mix_probability": 0.5}
+            clips, teacher=section, optimizer={"epochs": 1}, augment={"waveform_mix_probability": 0.5}
         )
         info = train(recipe, tmp_path / "run", 1)
         soft, weight = answers_of(torch.cat(told))
@@ -210,7 +210,7 @@ class TestStoredAnswers:
                 "labels": ["noise", "tone"],
             },
             teacher={"path": path, "distill_weight": 1.0, "label_weight": 0.0},
-            optimizer={"epochs": 8, "learning_rate": 1e-2, "average_decay": 0},
+            optimizer={"epochs": 8, "learning_rate": 1e-2, "ema_decay": 0},
             augment=QUIET | {"mixup_alpha": 0},
         )
         losses = []
@@ -227,7 +227,7 @@ class TestStoredAnswers:
 
     def test_any_labels_serve_through_a_layer_that_is_left_behind(self, clips, tmp_path):
         path = write_answers(tmp_path / "a.npz", ids_of(clips), ("noise", "tone", "bell"))
-        recipe = toy.toy_recipe(clips, teacher={"path": path, "weight": 0.5}, optimizer={"epochs": 1})
+        recipe = toy.toy_recipe(clips, teacher={"path": path, "imitation_weight": 0.5}, optimizer={"epochs": 1})
         train(recipe, tmp_path / "run", 1)
         state = load_file(tmp_path / "run" / "state.safetensors")
         assert state["trained.imitation.0.weight"].shape[0] == 3
@@ -253,7 +253,7 @@ class TestStoredAnswers:
     def test_a_killed_run_goes_on_as_if_nothing_had_happened(self, clips, tmp_path):
         path = write_answers(tmp_path / "a.npz", ids_of(clips)[::2])
         changes = {"teacher": {"path": path, "distill_weight": 0.9}, "optimizer": {"epochs": 2}}
-        recipe = toy.toy_recipe(clips, **changes, augment={"mix_probability": 0.5})
+        recipe = toy.toy_recipe(clips, **changes, augment={"waveform_mix_probability": 0.5})
 
         def stop(facts):
             if "seconds" in facts:
@@ -274,7 +274,7 @@ class TestLessons:
         ids = ["tone 1", "noise 1", "stranger"]
         write_answers(tmp_path / "a.npz", ids[:2])
         return open_lessons(
-            [Teaching(**one) for one in teachers],
+            [Teacher(**one) for one in teachers],
             ids=ids,
             labels=("tone", "noise"),
             task="multi_label",
@@ -343,7 +343,7 @@ class TestNetworks:
         self, exported, checkpoint, toy_model, clips, tmp_path, info
     ):
         path = [str(tmp_path / "{fold}" / "last.safetensors"), str(toy_model)]
-        section = Teaching(path=path, distill_weight=1.0, temperature=2.0)
+        section = Teacher(path=path, distill_weight=1.0, temperature=2.0)
         lessons = open_lessons(
             [section],
             ids=["a", "b"],
@@ -385,7 +385,7 @@ class TestNetworks:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"weight": 0}, "nothing is learned from this teacher"),
+        ({"imitation_weight": 0}, "nothing is learned from this teacher"),
         ({"path": []}, "at least 1 item"),
         ({"temperature": 0}, "greater than 0"),
         ({"kind": "feelings"}, "'logits' or 'scores'"),

@@ -19,7 +19,7 @@ from torch import nn
 from earmark.data.batch_rng import RowsGenerator
 from earmark.errors import RecipeError
 from earmark.models.log_mel import TorchLogMel
-from earmark.training import loop
+from earmark.training import trainer as loop
 from earmark.training.batch import Augmentation
 from earmark.training.runtime.devices import Devices, open_devices
 from earmark.training.runtime.synchronized import SynchronizedNorm, synchronize_norms
@@ -28,12 +28,12 @@ from earmark.training.trainer import train
 
 LIKE_ONE = {
     "model": {"arguments": {"norm_momentum": 0.3, "dropout": 0.0}},
-    "augment": {"mix_probability": 0.5, "style_probability": 1.0, "equalize_db": 4},
+    "augment": {"waveform_mix_probability": 0.5, "mixstyle_probability": 1.0, "equalize_db": 4},
     "loss": {"class_weights": "balanced", "ranking_weight": 0.5},
     "optimizer": {
-        "epochs": 2, "sync_batch_norm": True, "accumulate": 2, "clip_norm": 1.0, "learning_rate": 1e-4
+        "epochs": 2, "sync_batch_norm": True, "grad_accum_steps": 2, "max_grad_norm": 1.0, "learning_rate": 1e-4
     },
-    "judge": {"every": 1},
+    "evaluation": {"every_epochs": 1},
 }  # fmt: skip
 """All that looks at more than one row, and no dropout, which each process draws for itself."""
 FRESH = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
@@ -131,9 +131,9 @@ def test_a_step_waits_for_no_device(clips, tmp_path, monkeypatch):
     """On the device "meta" nothing has a value: whatever asked for one, which waits for a GPU, would fail."""
     monkeypatch.setattr(torch.optim, "AdamW", lambda groups, **_: torch.optim.SGD(groups, 0.1))
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
-    augment = {**ON, "mix_alpha": 1, "crop_share": 1.0}
+    augment = {**ON, "waveform_mix_alpha": 1, "crop_epoch_fraction": 1.0}
     tables = {"loss": {"ranking_weight": 0.5, "class_weights": "balanced"}, "augment": augment}
-    recipe = toy.toy_recipe(clips, **tables, optimizer={"clip_norm": 1.0})
+    recipe = toy.toy_recipe(clips, **tables, optimizer={"max_grad_norm": 1.0})
     devices = Devices(torch.device("meta"))
     assert devices.read_every > 1
     run = loop._Run(recipe, split_clips(recipe, 1), tmp_path, 1, lambda facts: None, devices)
@@ -177,7 +177,7 @@ def test_two_processes_learn_as_one(odd, tmp_path, taught):
     if taught:
         train(toy.toy_recipe(odd, optimizer={"epochs": 1}), tmp_path / "teacher", 1)
         path = str(tmp_path / "teacher" / "last.safetensors")
-        lesson = {"path": path, "distill_weight": 0.5, "weight": 0.2, "probe_weight": 0.2, "probe_passes": 2}
+        lesson = {"path": path, "distill_weight": 0.5, "imitation_weight": 0.2, "probe_weight": 0.2, "probe_passes": 2}
         tables = {**LIKE_ONE, "teacher": lesson}
     train(toy.toy_recipe(odd, **tables), tmp_path / "one", 1)
     assert together(2, **given(odd, tmp_path / "two", tables)) == [(0, ""), (0, "")]

@@ -44,7 +44,7 @@ def test_only_a_few_steps_run(clips, monkeypatch):
         return train(recipe, folder, fold, count)
 
     monkeypatch.setattr(planning, "train", counted)
-    recipe = toy.toy_recipe(clips, augment={"crop_s": 0.3, "crop_share": 0.5}, optimizer={"epochs": 100})
+    recipe = toy.toy_recipe(clips, augment={"crop_s": 0.3, "crop_epoch_fraction": 0.5}, optimizer={"epochs": 100})
     plan(recipe)
     assert ran == [(crop_s, 1, step) for crop_s in (0.3, 0.0) for step in (1, 2, 3, 4)]
 

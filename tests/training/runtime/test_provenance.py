@@ -15,7 +15,7 @@ from earmark.training.splits import split_clips
 from earmark.training.trainer import train
 from earmark.version import __version__
 
-ONE_EPOCH = {"optimizer": {"epochs": 1, "average_decay": 0.0}}
+ONE_EPOCH = {"optimizer": {"epochs": 1, "ema_decay": 0.0}}
 
 
 def git(folder, *arguments):
@@ -37,7 +37,7 @@ def checkout(tmp_path):
 def test_it_is_noted_when_a_run_starts(clips, tmp_path, checkout, monkeypatch):
     monkeypatch.chdir(checkout)
     monkeypatch.setattr("sys.argv", ["earmark", "train", "toy.toml"])
-    recipe = toy.toy_recipe(clips, judge={"quiet_manifests": ["none.csv"]}, **ONE_EPOCH)
+    recipe = toy.toy_recipe(clips, evaluation={"negative_manifests": ["none.csv"]}, **ONE_EPOCH)
     train(recipe, tmp_path / "run", 1)
     noted = json.loads((tmp_path / "run" / "run.json").read_text())
     assert noted["command"] == ["earmark", "train", "toy.toml"]
@@ -58,7 +58,7 @@ def test_it_is_noted_once_and_decides_nothing(clips, tmp_path, monkeypatch):
     train(toy.toy_recipe(clips, **ONE_EPOCH), tmp_path, 1)
     noted = (tmp_path / "run.json").read_bytes()
     monkeypatch.setattr("sys.argv", ["another"])
-    train(toy.toy_recipe(clips, logging={"to": ["wandb"]}, **ONE_EPOCH), tmp_path, 1)
+    train(toy.toy_recipe(clips, logging={"loggers": ["wandb"]}, **ONE_EPOCH), tmp_path, 1)
     with pytest.raises(RecipeError, match="holds a run of another recipe"):
         train(toy.toy_recipe(clips, seed=3, **ONE_EPOCH), tmp_path, 1)
     assert (tmp_path / "run.json").read_bytes() == noted
@@ -76,11 +76,11 @@ def test_the_base_and_the_teacher_are_noted(clips, tmp_path):
         (tmp_path / name).write_text(name)
     recipe = toy.toy_recipe(
         clips,
-        model={"base": str(tmp_path / "base.safetensors")},
-        teacher={"path": str(tmp_path / "teacher"), "sample_rate": 8000, "weight": 1},
+        model={"init_from": str(tmp_path / "base.safetensors")},
+        teacher={"path": str(tmp_path / "teacher"), "sample_rate": 8000, "imitation_weight": 1},
     )
     files = provenance(recipe, [[]])["files"]
-    published = toy.toy_recipe(clips, model={"base": "mn01_as", "new_head": True})
+    published = toy.toy_recipe(clips, model={"init_from": "mn01_as", "new_head": True})
     assert list(provenance(published, [[]])["files"]) == [str(clips)]
     assert [files[str(tmp_path / name)] for name in ("base.safetensors", "teacher")] == [
         hashlib.sha256(name.encode()).hexdigest() for name in ("base.safetensors", "teacher")

@@ -1,0 +1,28 @@
+"""The base class of a recipe's tables, and the kinds of numbers that they hold.
+
+Conventions: a table is a frozen pydantic model that refuses unknown keys; the docstring below a field is what
+the generated key table of docs/train.md prints.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(gt=0)]
+Natural = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """One table of a recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def fold_name(fold: int | None) -> str:
+    """The value of ``{fold}`` in a path, and the name of a run's folder: ``fold1``, ...; None: ``all``."""
+    return "all" if fold is None else f"fold{fold}"
