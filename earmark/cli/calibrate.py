@@ -1,19 +1,19 @@
-"""``earmark calibrate``: a model whose scores are probabilities, by what it says of held-out clips.
+"""``earmark calibrate``: a model whose scores are probabilities, fitted on held-out clips.
 
-Conventions: numbers go to standard output; a clip that cannot be used is named on standard error.
+Conventions: the metrics go to standard output; a clip that cannot be used is named on standard error.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from earmark.cli.options import EngineOption, PrecisionOption
-from earmark.cli.program import TRAIN, command, complain, one_matrix_thread
+from earmark.cli.options import Audio, Dataset, Device, EngineName, Precision, Quiet, Threads
+from earmark.cli.program import TRAIN, command, complain, exit_code, one_matrix_thread, warn
 from earmark.cli.progress import download_bar, status_line
 from earmark.model_file.atomic import write_atomically
 
@@ -29,42 +29,45 @@ CHECKPOINT = ".safetensors"
 
 @command(TRAIN)
 def calibrate(
-    model: Annotated[str, typer.Argument(help="A model's name, file or checkpoint.", show_default=False)],
-    manifest: Annotated[
-        Path, typer.Argument(help="Clips that the model was not trained on.", show_default=False)
+    dataset: Dataset,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="The calibrated model, a file of the same kind."),
     ],
-    out: Annotated[Path, typer.Option(help="The calibrated model: a file of the same kind.")],
-    audio: Annotated[
-        Path | None, typer.Option(help="Folder of the recordings; by default the manifest's own.")
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="MODEL", help="Name or file (default: the model that ships)."),
     ] = None,
-    fold: Annotated[int | None, typer.Option(help="Fit to this fold only.")] = None,
+    audio: Audio = None,
+    fold: Annotated[int | None, typer.Option(metavar="N", help="Fit on the clips of this fold only.")] = None,
     method: Annotated[
         Literal["temperature", "platt", "shared", "isotonic"] | None,
+        typer.Option(help="Default: temperature for single-label models, else platt."),
+    ] = None,
+    threshold_target: Annotated[
+        str | None,
         typer.Option(
-            help="temperature where classes exclude each other; else platt (default), shared, isotonic."
+            metavar="TARGET", help="Choose each label's threshold: precision=0.9, recall=0.8 or f1."
         ),
     ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(help="Choose each label's threshold for it: precision=0.9, recall=0.8 or f1."),
+    test_dataset: Annotated[
+        Path | None,
+        typer.Option(metavar="DATASET", help="Measure on these clips (default: by cross-fitting)."),
     ] = None,
-    judge: Annotated[
-        Path | None, typer.Option(help="Measure by the clips of this manifest, not by cross-fitting.")
-    ] = None,
-    judge_fold: Annotated[
-        int | None, typer.Option(help="Measure by this fold, which is not fitted to then.")
+    test_fold: Annotated[
+        int | None, typer.Option(metavar="N", help="Measure on this fold, and do not fit on it.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="Folder for the numbers as JSON and a reliability diagram.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write the metrics and a reliability diagram there."),
     ] = None,
-    engine: EngineOption = "onnx",
-    precision: PrecisionOption = "fp32",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads to use; by default one per core.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no warnings.")] = False,
+    quiet: Quiet = False,
+    device: Device = "cpu",
+    engine: EngineName = "onnx",
+    precision: Precision = "fp32",
+    threads: Threads = None,
 ) -> None:
-    """Turns a model's scores into probabilities, by clips that it was not trained on."""
+    """Calibrate a model's scores to probabilities."""
     one_matrix_thread()
     from earmark.data.manifest import file_hash
     from earmark.evaluation.calibration import report as words
@@ -73,76 +76,67 @@ def calibrate(
     from earmark.evaluation.calibration.fit import require_method
     from earmark.evaluation.calibration.thresholds import ThresholdTarget
     from earmark.evaluation.report import traces
+    from earmark.hub import registry
+    from earmark.inference.load import load
     from earmark.model_file.calibration import METHODS
 
-    wanted = None if target is None else ThresholdTarget.parse(target)
-    clips, others = _clips(manifest, audio, fold, judge, judge_fold)
-    how: dict[str, Any] = {"threads": threads, "engine": engine, "precision": precision}
-    file, tagger = _open(model, out, how, quiet)
-    info = tagger.info
+    target = None if threshold_target is None else ThresholdTarget.parse(threshold_target)
+    clips, test_clips = _clips(dataset, audio, fold, test_dataset, test_fold)
+    with download_bar(quiet) as bar:
+        tagger = load(model, device=device, engine=engine, precision=precision, threads=threads, progress=bar)
+    file, info = registry.find(model), tagger.info
+    if (file.suffix == CHECKPOINT) != (output.suffix == CHECKPOINT):
+        raise typer.BadParameter(
+            f"must be of the same kind as {file.name}, got {output}", param_hint="--output"
+        )
     method = method or METHODS[info.task][0]
     require_method(method, info.task)
-    _require_clips(info, clips, others)
-    hear = _listener(tagger.uncalibrated(), quiet)
-    heard, evidence = hear(clips)
-    judged_heard, judged = hear(others) if others else (None, None)
-    folds = None if judged else calibration_folds(heard.clips)
-    found = fit_and_measure(evidence, method, wanted, folds=folds, validation=judged)
-    origin = {"clips": len(heard.clips), "manifest": manifest.name, "sha256": file_hash(manifest)}
-    found = found.with_source(origin if fold is None else {**origin, "fold": fold})
-    print(f"{info.name}: {method}, fitted to {len(heard.clips)} clips of {manifest}\n")
+    _require_clips(info, clips, test_clips)
+    plain = tagger.uncalibrated()
+    predictions, data = _predict(plain, clips, quiet)
+    tested, validation = _predict(plain, test_clips, quiet) if test_clips else (None, None)
+    folds = None if validation else calibration_folds(predictions.clips)
+    found = fit_and_measure(data, method, target, folds=folds, validation=validation)
+    source = {"clips": len(predictions.clips), "manifest": dataset.name, "sha256": file_hash(dataset)}
+    found = found.with_source(source if fold is None else {**source, "fold": fold})
+    print(f"{info.name}: {method}, fitted on {len(predictions.clips)} clips of {dataset}\n")
     print(words.summary(found))
-    if not quiet:
-        for warning in [*heard.warnings, *words.warnings(info, found)]:
-            complain(f"warning: {warning}")
+    warn([*predictions.warnings, *words.warnings(info, found)], quiet)
     if report is not None:
-        settings = {"fold": fold, "judge": judge and str(judge), "judge_fold": judge_fold}
-        settings |= {"engine": engine, "precision": precision}
-        words.write_calibration(found, traces(info, [file], manifest, settings), report)
-    _write(file, words.with_calibration(info, found), out)
-    print(f"\nwrote {out}, whose scores are probabilities")
-    if heard.failed or (judged_heard and judged_heard.failed):
-        raise typer.Exit(1)
+        settings = {"fold": fold, "test_fold": test_fold, "engine": engine, "precision": precision}
+        settings["test_dataset"] = test_dataset and str(test_dataset)
+        words.write_calibration(found, traces(info, [file], dataset, settings), report)
+    _write(file, words.with_calibration(info, found), output)
+    print(f"\nwrote {output}, whose scores are probabilities")
+    exit_code(len(predictions.clips), len(predictions.failed) + len(tested.failed if tested else ()))
 
 
 def _clips(
-    manifest: Path, audio: Path | None, fold: int | None, judge: Path | None, judge_fold: int | None
+    dataset: Path, audio: Path | None, fold: int | None, test_dataset: Path | None, test_fold: int | None
 ) -> tuple[list[Clip], list[Clip]]:
-    """The clips to fit to, and those to measure by, where they are others."""
+    """The clips to fit on, and those to measure on, if they are others."""
     from earmark.data.manifest import read_manifest
     from earmark.errors import DataError
     from earmark.evaluation.predictions import choose
 
-    clips, others = read_manifest(manifest, audio), []
-    if judge is not None or judge_fold is not None:
-        others = choose(clips if judge is None else read_manifest(judge, audio), judge_fold)
-    if judge is None and judge_fold is not None and fold is None:
-        clips = [clip for clip in clips if clip.fold != judge_fold]
+    clips: list[Clip] = read_manifest(dataset, audio)
+    others: list[Clip] = []
+    if test_dataset is not None or test_fold is not None:
+        others = choose(clips if test_dataset is None else read_manifest(test_dataset, audio), test_fold)
+    if test_dataset is None and test_fold is not None and fold is None:
+        clips = [clip for clip in clips if clip.fold != test_fold]
     clips = choose(clips, fold)
-    seen = {(clip.path, clip.member) for clip in clips}
+    fitted = {(clip.path, clip.member) for clip in clips}
     for clip in others:
-        if (clip.path, clip.member) in seen:
-            raise DataError(f"{clip.path}: would be fitted to and measured by: name other clips to judge by")
+        if (clip.path, clip.member) in fitted:
+            raise DataError(
+                f"{clip.path}: is among the clips to fit on and to measure on: choose other clips"
+            )
     return clips, others
 
 
-def _open(model: str, out: Path, how: dict[str, Any], quiet: bool) -> tuple[Path, Tagger]:
-    from earmark.errors import ModelError
-    from earmark.hub import registry
-    from earmark.inference.load import load
-
-    if len(registry.members(model)) > 1:
-        raise ModelError(f"{model}: an ensemble is calibrated as one file: make it with earmark join first")
-    with download_bar(quiet) as report:
-        tagger = load(model, progress=report, **how)
-    file = registry.find(model)
-    if (file.suffix == CHECKPOINT) != (out.suffix == CHECKPOINT):
-        raise typer.BadParameter(f"{out} must be of the same kind as {file.name}", param_hint="--out")
-    return file, tagger
-
-
 def _require_clips(info: ModelInfo, clips: Sequence[Clip], others: Sequence[Clip]) -> None:
-    """Finds out before anything is heard whether these clips can calibrate this model."""
+    """Checks, before the first clip is read, that these clips can calibrate this model."""
     from earmark.data.manifest import targets
     from earmark.evaluation.calibration.calibrate import calibration_folds, require_classes_in_folds
     from earmark.evaluation.calibration.data import require_classes
@@ -155,32 +149,29 @@ def _require_clips(info: ModelInfo, clips: Sequence[Clip], others: Sequence[Clip
         require_classes_in_folds(info.labels, truth, calibration_folds(clips))
 
 
-def _listener(tagger: Tagger, quiet: bool) -> Callable[[Sequence[Clip]], tuple[Answers, CalibrationData]]:
-    """What hears clips and says what is true of them."""
+def _predict(tagger: Tagger, clips: Sequence[Clip], quiet: bool) -> tuple[Answers, CalibrationData]:
+    """Predictions for clips, and the same with the targets."""
     from earmark.data.manifest import targets
     from earmark.errors import DataError
     from earmark.evaluation.calibration.data import CalibrationData
     from earmark.evaluation.predictions import answer
 
-    def hear(clips: Sequence[Clip]) -> tuple[Answers, CalibrationData]:
-        numbers = itertools.count(1)
-        with status_line(quiet) as show:
-            answers = answer(
-                tagger,
-                clips,
-                before=lambda clip: show(f"{next(numbers)} of {len(clips)}  {clip.path}"),
-                complain=complain,
-            )
-        if not answers.clips:
-            raise DataError("not one of the clips could be heard")
-        truth = targets(answers.clips, tagger.labels)
-        return answers, CalibrationData(tagger.labels, tagger.info.task, answers.windows, truth)
-
-    return hear
+    numbers = itertools.count(1)
+    with status_line(quiet) as show:
+        answers = answer(
+            tagger,
+            clips,
+            before=lambda clip: show(f"{next(numbers)} of {len(clips)}  {clip.path}"),
+            complain=complain,
+        )
+    if not answers.clips:
+        raise DataError(f"none of the {len(clips)} clips could be read")
+    truth = targets(answers.clips, tagger.labels)
+    return answers, CalibrationData(tagger.labels, tagger.info.task, answers.windows, truth)
 
 
 def _write(file: Path, info: ModelInfo, out: Path) -> None:
-    """The same weights with another record."""
+    """Writes the same weights with other model info."""
     if file.suffix == CHECKPOINT:
         from earmark.models.checkpoint import load_checkpoint, save_checkpoint
 

@@ -6,7 +6,7 @@ Conventions: the file is written when all is done, whole or not at all.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 

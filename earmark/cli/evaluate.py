@@ -193,7 +193,7 @@ def _challenge(
     require_exclusive(tagger.info)
     with extra("earmark evaluate --dcase", "train"):
         from earmark.evaluation.complexity.model_cost import complexity
-    cost = complexity(models[0], tagger.info.window_s)
+    cost = complexity(models, tagger.info.window_s)
 
     def write(found: Evaluation, passes: int | None, authors: Sequence[str], folder: Path) -> None:
         table = output_table(found.answers, found.labels)

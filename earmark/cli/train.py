@@ -68,7 +68,7 @@ def train(
     loggers = open_loggers([*loaded.logging.to, *(log or [])])
     if dry_run:
         planned = plan(loaded, fold).summary().splitlines()
-        print(to_toml(loaded.model_dump(mode="json")))
+        print(to_toml(loaded))
         print("\n".join(f"# {line}" for line in planned))
         return
     folder = output or Path("runs") / loaded.name
