@@ -20,7 +20,7 @@ from earmark.model_file.atomic import write_atomically
 if TYPE_CHECKING:
     from earmark.data.manifest import Clip
     from earmark.evaluation.calibration.data import CalibrationData
-    from earmark.evaluation.predictions import Answers
+    from earmark.evaluation.predictions import Predictions
     from earmark.inference.tagger import Tagger
     from earmark.model_file.info import ModelInfo
 
@@ -75,7 +75,7 @@ def calibrate(
     from earmark.evaluation.calibration.calibrate import calibration_folds
     from earmark.evaluation.calibration.fit import require_method
     from earmark.evaluation.calibration.thresholds import ThresholdTarget
-    from earmark.evaluation.report import traces
+    from earmark.evaluation.run import origin
     from earmark.hub import registry
     from earmark.inference.load import load
     from earmark.model_file.calibration import METHODS
@@ -105,7 +105,7 @@ def calibrate(
     if report is not None:
         settings = {"fold": fold, "test_fold": test_fold, "engine": engine, "precision": precision}
         settings["test_dataset"] = test_dataset and str(test_dataset)
-        words.write_calibration(found, traces(info, [file], dataset, settings), report)
+        words.write_calibration(found, origin(info, [file], dataset, settings), report)
     _write(file, words.with_calibration(info, found), output)
     print(f"\nwrote {output}, whose scores are probabilities")
     exit_code(len(predictions.clips), len(predictions.failed) + len(tested.failed if tested else ()))
@@ -117,15 +117,17 @@ def _clips(
     """The clips to fit on, and those to measure on, if they are others."""
     from earmark.data.manifest import read_manifest
     from earmark.errors import DataError
-    from earmark.evaluation.predictions import choose
+    from earmark.evaluation.predictions import select_clips
 
     clips: list[Clip] = read_manifest(dataset, audio)
     others: list[Clip] = []
     if test_dataset is not None or test_fold is not None:
-        others = choose(clips if test_dataset is None else read_manifest(test_dataset, audio), test_fold)
+        others = select_clips(
+            clips if test_dataset is None else read_manifest(test_dataset, audio), test_fold
+        )
     if test_dataset is None and test_fold is not None and fold is None:
         clips = [clip for clip in clips if clip.fold != test_fold]
-    clips = choose(clips, fold)
+    clips = select_clips(clips, fold)
     fitted = {(clip.path, clip.member) for clip in clips}
     for clip in others:
         if (clip.path, clip.member) in fitted:
@@ -149,25 +151,25 @@ def _require_clips(info: ModelInfo, clips: Sequence[Clip], others: Sequence[Clip
         require_classes_in_folds(info.labels, truth, calibration_folds(clips))
 
 
-def _predict(tagger: Tagger, clips: Sequence[Clip], quiet: bool) -> tuple[Answers, CalibrationData]:
+def _predict(tagger: Tagger, clips: Sequence[Clip], quiet: bool) -> tuple[Predictions, CalibrationData]:
     """Predictions for clips, and the same with the targets."""
     from earmark.data.manifest import targets
     from earmark.errors import DataError
     from earmark.evaluation.calibration.data import CalibrationData
-    from earmark.evaluation.predictions import answer
+    from earmark.evaluation.predictions import predict_clips
 
     numbers = itertools.count(1)
     with status_line(quiet) as show:
-        answers = answer(
+        predictions = predict_clips(
             tagger,
             clips,
             before=lambda clip: show(f"{next(numbers)} of {len(clips)}  {clip.path}"),
-            complain=complain,
+            on_error=complain,
         )
-    if not answers.clips:
+    if not predictions.clips:
         raise DataError(f"none of the {len(clips)} clips could be read")
-    truth = targets(answers.clips, tagger.labels)
-    return answers, CalibrationData(tagger.labels, tagger.info.task, answers.windows, truth)
+    truth = targets(predictions.clips, tagger.labels)
+    return predictions, CalibrationData(tagger.labels, tagger.info.task, predictions.windows, truth)
 
 
 def _write(file: Path, info: ModelInfo, out: Path) -> None:

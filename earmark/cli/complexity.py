@@ -1,50 +1,107 @@
-"""``earmark complexity``: what a network costs.
+"""``earmark complexity``: the cost of a network, and a recipe for one that fits a budget.
 
-Conventions: words for people, ``--json`` for programs.
+Conventions: text for people, ``--json`` for programs.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from earmark.cli.options import AsJson
 from earmark.cli.program import TRAIN, command
 from earmark.errors import extra
+from earmark.model_file.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from earmark.evaluation.complexity.budget import Budget
+    from earmark.model_file.info import Precision
+
+RECIPE = "Recipe of a smaller network"
 
 
 @command(TRAIN)
 def complexity(
     model: Annotated[
-        str,
-        typer.Argument(
-            help="A model's name or file, a checkpoint, or an architecture's name.", show_default=False
-        ),
+        str, typer.Argument(metavar="MODEL", help="Name or file of a model, or name of an architecture.")
     ],
     seconds: Annotated[
-        float | None, typer.Option(help="Length of the clip; 10, or that of the budget.", show_default=False)
+        float | None, typer.Option(metavar="SECONDS", help="Clip length (default: the budget's, or 10).")
     ] = None,
     budget: Annotated[
         str | None,
         typer.Option(
-            help="dcase2021 to dcase2025, or params=128kB,macs=30M,seconds=1; exit code 1 if exceeded."
+            metavar="BUDGET",
+            help="Exit with code 1 if the model exceeds it: dcase2021 to dcase2025, or "
+            "params=128kB,macs=30M,seconds=1.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: AsJson = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write a recipe (.toml) that distils MODEL into the largest network within --budget.",
+            rich_help_panel=RECIPE,
+        ),
+    ] = None,
+    dataset: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DATASET", help="Train on this CSV file; repeatable.", rich_help_panel=RECIPE),
+    ] = None,
+    audio: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where relative paths start (default: the dataset's folder).",
+            rich_help_panel=RECIPE,
+        ),
+    ] = None,
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16", "int8"],
+        typer.Option(help="Storage format that the budget is counted in.", rich_help_panel=RECIPE),
+    ] = "fp16",
 ) -> None:
-    """Counts parameters, operations, memory and receptive field of a network."""
+    """Count parameters, MACs and memory of a network."""
     with extra("earmark complexity", "train"):
         from earmark.evaluation.complexity.budget import budget_use, parse_budget
-        from earmark.evaluation.complexity.model_cost import complexity as measured
+        from earmark.evaluation.complexity.model_cost import complexity as cost_of
 
     limits = None if budget is None else parse_budget(budget)
-    answer = measured(model, seconds or (limits and limits.seconds) or 10.0)
-    used = limits and budget_use(limits, answer)
+    if output is not None:
+        if limits is None or not dataset:
+            raise typer.BadParameter("needs --budget and --dataset", param_hint="--output")
+        print(_write_recipe(model, limits, precision, (dataset, audio), output))
+        return
+    cost = cost_of(model, seconds or (limits and limits.seconds) or 10.0)
+    used = None if limits is None else budget_use(limits, cost)
     if as_json:
-        told = answer.to_dict() | ({"exceeded": list(used.exceeded)} if used else {})
-        print(json.dumps(told, indent=1, ensure_ascii=False))
+        exceeded = {"exceeded": list(used.exceeded)} if used else {}
+        print(json.dumps(cost.to_dict() | exceeded, indent=1, ensure_ascii=False))
     else:
-        print("\n".join([answer.summary(), *([used.summary()] if used else [])]))
+        print("\n".join([cost.summary(), *([used.summary()] if used else [])]))
     if used and used.exceeded:
         raise typer.Exit(1)
+
+
+def _write_recipe(
+    model: str, budget: Budget, precision: Precision, clips: tuple[list[Path], Path | None], output: Path
+) -> str:
+    from earmark.export.budget_recipe import propose, recipe, require_manifests
+    from earmark.export.calibration_set import find_clips
+    from earmark.export.source import open_source
+    from earmark.hub import registry
+
+    if output.suffix != ".toml":
+        raise typer.BadParameter(f"must end in .toml, got {output}", param_hint="--output")
+    file = registry.find(model)
+    info = open_source(str(file)).info
+    require_manifests(clips[0], find_clips(clips[0], info, clips[1]))
+    found = propose(info, budget, precision)
+    write_atomically(output, recipe(found, info, file, clips, output))
+    return f"{found.summary()}\nwrote {output}; train it with: earmark train {output}"

@@ -5,11 +5,8 @@ Conventions: numbers go to standard output; a clip that cannot be judged is name
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -29,13 +26,9 @@ from earmark.cli.options import (
 from earmark.cli.program import TRAIN, command, complain, exit_code, one_matrix_thread, warn
 from earmark.cli.progress import download_bar, status_line
 from earmark.errors import extra
-from earmark.model_file.atomic import write_atomically
 
 if TYPE_CHECKING:
-    from earmark.data.manifest import Clip
     from earmark.evaluation.evaluation import Evaluation
-    from earmark.evaluation.test_time_augmentation import MaskedPasses
-    from earmark.inference.tagger import Tagger
 
 
 TTA = "Test-time augmentation"
@@ -53,8 +46,11 @@ def evaluate(
         str | None, typer.Option(metavar="COLUMN", help="Scores by group too: a column such as device.")
     ] = None,
     windows: Annotated[
-        Literal["average", "whole", "center"] | None,
-        typer.Option(help="Average the windows, take the clip in one pass, or only its centre window."),
+        Literal["all", "whole", "center"],
+        typer.Option(help="All windows, the clip in one pass, or its centre window."),
+    ] = "all",
+    pooling: Annotated[
+        Literal["max", "mean"] | None, typer.Option(help="Pool the windows' scores (default: by task).")
     ] = None,
     output: ReportFolder = None,
     quiet: Quiet = False,
@@ -85,120 +81,59 @@ def evaluate(
 ) -> None:
     """Evaluate a model on a dataset."""
     one_matrix_thread()
-    from earmark.data.shards.pack import table_of
-    from earmark.evaluation.evaluation import evaluate as judge
-    from earmark.evaluation.report import summary, traces, write_report
+    from earmark.evaluation.report import summary, write_report
+    from earmark.evaluation.run import EvaluationOptions
+    from earmark.evaluation.run import evaluate as run
+    from earmark.evaluation.test_time_augmentation import Masking
     from earmark.hub import registry
 
+    if tta is None and (tta_frames or tta_mels):
+        raise typer.BadParameter("--tta-frames and --tta-mels need --tta")
+    if dcase is not None and (not dcase or Path(dcase).name != dcase):
+        raise typer.BadParameter(f"{dcase!r} cannot begin a file name", param_hint="--dcase")
     names = model or [registry.DEFAULT]
-    way: Any = {None: "tagger", "average": "windows"}.get(windows, windows)
-    manifest = table_of(dataset)
-    clips = _clips(manifest, audio, fold, limit, unlabelled=dcase is not None)
-    masks = _masks(tta, frames=tta_frames, mels=tta_mels)
-    how: dict[str, Any] = {"device": device, "threads": threads, "engine": engine, "precision": precision}
-    tagger, passes = _open(names, how, quiet, tta, masks, seed)
-    challenge = _challenge(dcase, names, tagger)
-    with status_line(quiet) as show:
-        before = _announcer(passes, show, len(clips))
-        found = judge(tagger, clips, way=way, by=group_by, before=before, complain=complain)
-    warn(found.answers.warnings, quiet)
-    if not found.answers.clips:
+    options = EvaluationOptions(
+        audio=audio,
+        fold=fold,
+        limit=limit,
+        group_by=group_by,
+        windows=windows,
+        pooling=pooling,
+        masking=None if tta is None else Masking(tta, tta_frames, tta_mels, seed),
+        engine=engine,
+        precision=precision,
+        threads=threads,
+        allow_unlabelled=dcase is not None,
+    )
+    with download_bar(quiet) as bar, status_line(quiet) as show:
+        found = run(
+            names,
+            dataset,
+            device=device,
+            options=options,
+            progress=lambda number, count, clip: show(f"{number} of {count}  {clip.path}"),
+            on_error=complain,
+            download_progress=bar,
+        )
+    warn(found.predictions.warnings, quiet)
+    if not found.predictions.clips:
         raise typer.Exit(2)
-    print(f"{tagger.info.name}, evaluated on {manifest}\n\n{summary(found)}")
+    print(f"{found.origin['model']['name']}, evaluated on {dataset}\n\n{summary(found)}")
     if output is not None:
-        settings: dict[str, Any] = {"way": way, "fold": fold, "limit": limit, "by": group_by, "tta": tta}
-        settings |= {"engine": engine, "precision": precision}
-        if passes:
-            settings |= {"seed": seed, "masks": [asdict(masked.masks) for masked in passes]}
-        files = [registry.find(name) for name in names]
-        written = write_report(found, traces(tagger.info, files, manifest, settings), output)
+        written = write_report(found, output)
         if not quiet and found.by_class and not any(path.suffix == ".png" for path in written):
             complain("plots need an optional part of earmark: pip install 'earmark[plot]'")
-    if challenge is not None:
-        challenge(found, tta, author or [], output or Path())
-    exit_code(len(found.answers.clips), len(found.answers.failed))
+    if dcase is not None:
+        _write_submission(found, names, dcase, output or Path(), author or [])
+    exit_code(len(found.predictions.clips), len(found.predictions.failed))
 
 
-def _clips(
-    manifest: Path, audio: Path | None, fold: int | None, limit: int | None, *, unlabelled: bool
-) -> list[Clip]:
-    from earmark.data.manifest import read_manifest
-    from earmark.errors import DataError
-    from earmark.evaluation.predictions import choose
+def _write_submission(
+    found: Evaluation, models: list[str], name: str, folder: Path, authors: list[str]
+) -> None:
+    from earmark.evaluation.dcase import write_submission
 
-    clips = choose(read_manifest(manifest, audio), fold, limit)
-    if not unlabelled and not any(clip.labels for clip in clips):
-        raise DataError(f"{manifest}: no clip to judge by has a label (--dcase writes answers without)")
-    return clips
-
-
-def _masks(tta: int | None, **widths: int | None) -> dict[str, int]:
-    """The limits that were given."""
-    given = {name: width for name, width in widths.items() if width is not None}
-    if given and tta is None:
-        raise typer.BadParameter(f"--tta-{next(iter(given))} says how --tta masks: give --tta too")
-    return given
-
-
-def _open(
-    names: list[str], how: dict[str, Any], quiet: bool, tta: int | None, masks: dict[str, int], seed: int
-) -> tuple[Tagger, list[MaskedPasses]]:
-    """The model, and what masks its members, where that was asked for."""
-    from earmark.hub import registry
-    from earmark.inference.ensemble import ensemble
-    from earmark.inference.load import load
-
-    with download_bar(quiet) as report:
-        members = [load(name, progress=report, **how) for name in names]
-    if how["threads"] is not None and any(Path(name).suffix == ".safetensors" for name in names):
-        import torch
-
-        torch.set_num_threads(how["threads"])
-    passes: list[MaskedPasses] = []
-    if tta is not None:
-        from earmark.evaluation.test_time_augmentation import augmented
-
-        for index, name in enumerate(names):
-            members[index], masked = augmented(members[index], registry.find(name), tta, masks, seed)
-            passes.append(masked)
-    return ensemble(members), passes
-
-
-def _announcer(
-    passes: Sequence[MaskedPasses], show: Callable[[str], object], count: int
-) -> Callable[[Clip], None]:
-    """What is done before each clip: draws of its own, and a word on how far the run is."""
-    numbers = itertools.count(1)
-
-    def before(clip: Clip) -> None:
-        show(f"{next(numbers)} of {count}  {clip.path}")
-        for masked in passes:
-            masked.restart(clip.id)
-
-    return before
-
-
-def _challenge(
-    name: str | None, models: list[str], tagger: Tagger
-) -> Callable[[Evaluation, int | None, Sequence[str], Path], None] | None:
-    """What writes the challenge's files, if they were asked for; what stands in the way is said here."""
-    if name is None:
-        return None
-    if not name or Path(name).name != name:
-        raise typer.BadParameter(
-            f"{name!r} is no name: it becomes the start of two files' names", param_hint="--dcase"
-        )
-    from earmark.evaluation.dcase import meta_yaml, output_table, require_exclusive
-
-    require_exclusive(tagger.info)
     with extra("earmark evaluate --dcase", "train"):
         from earmark.evaluation.complexity.model_cost import complexity
-    cost = complexity(models, tagger.info.window_s)
-
-    def write(found: Evaluation, passes: int | None, authors: Sequence[str], folder: Path) -> None:
-        table = output_table(found.answers, found.labels)
-        write_atomically(folder / f"{name}.output.csv", table)
-        meta = meta_yaml(name, tagger.info, cost, found, passes, authors)
-        write_atomically(folder / f"{name}.meta.yaml", meta)
-
-    return write
+    cost = complexity(models, found.origin["model"]["window_s"])
+    write_submission(found, cost, name, folder, authors)

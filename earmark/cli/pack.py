@@ -34,7 +34,7 @@ def pack(
         typer.Option("--format", help="WebDataset tar files, MP3 in HDF5, or memory-mapped arrays."),
     ] = "shards",
     codec: Annotated[
-        Literal["flac", "mp3"] | None, typer.Option(help="Codec of tar files (default: flac).")
+        Literal["flac", "mp3", "opus"] | None, typer.Option(help="Codec of tar files (default: flac).")
     ] = None,
     sample_rate: Annotated[
         int, typer.Option(min=1, metavar="HZ", help="Resample all clips to this rate.")

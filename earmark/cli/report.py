@@ -81,11 +81,11 @@ def _clips(dataset: Path | None, audio: Path | None, fold: int | None, limit: in
     from earmark.data.manifest import read_manifest
     from earmark.data.shards.pack import table_of
     from earmark.errors import DataError
-    from earmark.evaluation.predictions import choose
+    from earmark.evaluation.predictions import select_clips
 
     if dataset is None:
         return []
-    clips = choose(read_manifest(table_of(dataset), audio), fold, limit)
+    clips = select_clips(read_manifest(table_of(dataset), audio), fold, limit)
     if not any(clip.labels for clip in clips):
         raise DataError(f"{dataset}: no clip has a label to evaluate on")
     return clips

@@ -11,7 +11,7 @@ import pytest
 import refresh
 import soundfile
 import toy
-from earmark.training.config.sections import Teaching
+from earmark.training.config.learning import Teacher
 
 import earmark
 from earmark.data.manifest import Clip
@@ -57,7 +57,7 @@ def with_a_bad_clip(manifest: Path, folder: Path) -> Path:
 def test_what_the_model_says_of_each_clip_is_stored(
     teach: Run, clips: Path, toy_model: Path, tmp_path: Path, option: list[str]
 ) -> None:
-    code, out, said = teach("--out", tmp_path / "a.npz", *option)
+    code, out, said = teach("--output", tmp_path / "a.npz", *option)
     assert (code, out) == (0, "")
     assert said.endswith(f"wrote {tmp_path / 'a.npz'}: toy about 5 of 5 clips\n")
     answers = StoredAnswers(tmp_path / "a.npz")
@@ -81,9 +81,9 @@ def test_an_ensemble_in_any_spelling(
     checkpoint = tmp_path / "toy.safetensors"
     save_checkpoint(checkpoint, exported[0], info)
     paths = [tmp_path / f"{number}.npz" for number in range(3)]
-    assert teach("--out", paths[0], "--quiet") == (0, "", "")
-    assert teach("--out", paths[1], "--quiet", model=(checkpoint, toy_model))[0] == 0
-    assert teach("--out", paths[2], "--quiet", model=(f"{checkpoint}+{toy_model}",))[0] == 0
+    assert teach("--output", paths[0], "--quiet") == (0, "", "")
+    assert teach("--output", paths[1], "--quiet", model=(checkpoint, toy_model))[0] == 0
+    assert teach("--output", paths[2], "--quiet", model=(f"{checkpoint}+{toy_model}",))[0] == 0
     one, *both = (StoredAnswers(path) for path in paths)
     assert [answers.heading.teachers[0]["name"] for answers in both] == ["toy+toy", "toy+toy"]
     for answers in both:
@@ -92,7 +92,7 @@ def test_an_ensemble_in_any_spelling(
 
 def test_a_bad_clip_is_said_and_left_out(teach: Run, clips: Path, tmp_path: Path) -> None:
     manifest = with_a_bad_clip(clips, tmp_path / "bad")
-    code, _, said = teach("--out", tmp_path / "a.npz", manifest=manifest)
+    code, _, said = teach("--output", tmp_path / "a.npz", manifest=manifest)
     assert code == 1
     assert "earmark: " in said
     assert "fold1_1_noise.wav: " in said
@@ -104,7 +104,7 @@ def test_an_interrupted_run_over_shards_goes_on(
     teach: Run, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = with_a_bad_clip(clips, tmp_path / "bad")
-    folder, arguments = tmp_path / "teacher", ("--shard-clips", 2, "--quiet", "--out")
+    folder, arguments = tmp_path / "teacher", ("--shard-clips", 2, "--quiet", "--output")
     heard: list[str] = []
     read = teaching.read_clip
 
@@ -138,8 +138,8 @@ def test_rows_of_an_hdf5_file_are_heard_too(teach: Run, clips: Path, tmp_path: P
             rows[row] = np.frombuffer(sound.read_bytes(), np.uint8)
     manifest = tmp_path / "rows.csv"
     manifest.write_text("path,labels,member,id\nc.hdf,,0,first\nc.hdf,,1,second\n", encoding="utf-8")
-    assert teach("--out", tmp_path / "a.npz", "--quiet")[0] == 0
-    assert teach("--out", tmp_path / "b.npz", "--quiet", manifest=manifest)[0] == 0
+    assert teach("--output", tmp_path / "a.npz", "--quiet")[0] == 0
+    assert teach("--output", tmp_path / "b.npz", "--quiet", manifest=manifest)[0] == 0
     files, members = (StoredAnswers(tmp_path / name) for name in ("a.npz", "b.npz"))
     np.testing.assert_array_equal(
         members.read(members.find(["first", "second"])), files.read(files.find(ids_of(clips)[:2]))
@@ -147,9 +147,9 @@ def test_rows_of_an_hdf5_file_are_heard_too(teach: Run, clips: Path, tmp_path: P
 
 
 def test_answers_of_another_run_are_not_mixed_in(teach: Run, clips: Path, tmp_path: Path) -> None:
-    assert teach("--out", tmp_path / "t", "--quiet")[0] == 0
+    assert teach("--output", tmp_path / "t", "--quiet")[0] == 0
     for changes in (["--scores"], ["--shard-clips", 3]):
-        code, _, said = teach("--out", tmp_path / "t", *changes)
+        code, _, said = teach("--output", tmp_path / "t", *changes)
         assert code == 2
         assert "shard_00000.npz: holds answers of another teacher, kind or manifest" in said
 
@@ -171,9 +171,9 @@ def test_mistakes_are_one_line(
         ([], {"model": (toy_model, toy_single_label_model)}, "cannot answer together: task is"),
         (["--sample-rate", 16000], {}, "only a LiteRT file (.tflite) needs it said"),
         ([], {"model": ("x.tflite",)}, "does not say its sample rate"),
-        (["--out", a_file], {}, "is a file: name a folder"),
+        (["--output", a_file], {}, "is a file: name a folder"),
     ):
-        code, _, said = teach("--out", tmp_path / "a.npz", *arguments, **options)
+        code, _, said = teach("--output", tmp_path / "a.npz", *arguments, **options)
         assert code == 2, expected
         assert expected in said.splitlines()[-1]
         assert said.splitlines()[-1].startswith("earmark: ")
@@ -184,12 +184,12 @@ def test_a_litert_file_has_to_say_what_it_answers_with(teach: Run, shared: Path,
     pytest.importorskip("ai_edge_litert", reason="earmark[litert] is not installed")
     yamnet = shared / "teachers" / "yamnet_int8.tflite"
     arguments = ["--sample-rate", 16000, "--labels", shared / "teachers" / "yamnet_521_labels.txt"]
-    code, _, said = teach("--out", tmp_path / "a.npz", *arguments, model=(yamnet,))
+    code, _, said = teach("--output", tmp_path / "a.npz", *arguments, model=(yamnet,))
     assert (code, said.splitlines()[-1]) == (
         2,
         "earmark: yamnet_int8: a LiteRT file does not say what it answers with: give --scores or --logits",
     )
-    code, _, said = teach("--out", tmp_path / "a.npz", *arguments, "--scores", model=(yamnet,))
+    code, _, said = teach("--output", tmp_path / "a.npz", *arguments, "--scores", model=(yamnet,))
     assert code == 0
     answers = StoredAnswers(tmp_path / "a.npz")
     assert answers.heading.kind == "scores"
@@ -199,7 +199,7 @@ def test_a_litert_file_has_to_say_what_it_answers_with(teach: Run, shared: Path,
 
 def test_without_pytorch_the_extra_is_named(teach: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    code, _, said = teach("--out", "a.npz")
+    code, _, said = teach("--output", "a.npz")
     assert (code, said) == (
         2, "earmark: earmark teach needs an optional part of earmark: pip install 'earmark[train]'\n"
     )  # fmt: skip
@@ -210,4 +210,4 @@ def test_the_sections_of_the_page_are_valid() -> None:
     sections = [tomllib.loads(text)["teacher"] for text in refresh.fences(page, "toml")]
     assert len(sections) == 4
     for section in sections:
-        Teaching.model_validate(section)
+        Teacher.model_validate(section)

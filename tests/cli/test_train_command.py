@@ -31,9 +31,9 @@ def recipe(tmp_path):
     values = toy.toy_values(
         manifest,
         model={"arguments": {"norm_momentum": 0.3, "dropout": 0.0}},
-        optimizer={"epochs": 20, "learning_rate": 1e-2, "batch_size": 17, "average_decay": 0.8},
+        optimizer={"epochs": 20, "learning_rate": 1e-2, "batch_size": 17, "ema_decay": 0.8},
         augment={"roll_s": 0, "gain_db": [0, 0], "mask_mels": 0, "f_max_range": 0},
-        judge={"every": 50, "quiet_manifests": [str(quiet)]},
+        evaluation={"every_epochs": 50, "negative_manifests": [str(quiet)]},
     )
     path = tmp_path / "toy.toml"
     path.write_text("".join(f"{key} = {toml(value)}\n" for key, value in values.items()), encoding="utf-8")
@@ -63,7 +63,7 @@ def run(capsys):
 
 def test_a_recipe_becomes_a_model_file_that_tags(recipe, run, tmp_path):
     folder = tmp_path / "run"
-    code, said = run("train", recipe, "--out", folder, "--threads", 1)
+    code, said = run("train", recipe, "--output", folder, "--threads", 1)
     assert code == 0, said
     assert f"wrote {folder / 'toy.onnx'} (equal to the network within " in said
     assert said.count("accuracy") == 2
@@ -85,7 +85,7 @@ def test_a_single_fold_is_trained_and_nothing_else(recipe, run, tmp_path):
     arguments = (
         "train",
         recipe,
-        "--out",
+        "--output",
         tmp_path / "run",
         "--fold",
         2,
@@ -117,7 +117,7 @@ def test_a_dry_run_prints_the_whole_recipe_and_writes_nothing(recipe, tmp_path, 
     assert printed.err == ""
     resolved = load_recipe(recipe, ["optimizer.epochs=7"])
     assert Recipe.model_validate(tomllib.loads(printed.out)) == resolved
-    assert tomllib.loads(printed.out)["judge"]["lowest_threshold"] == 0.3
+    assert tomllib.loads(printed.out)["evaluation"]["min_threshold"] == 0.3
     assert "# 2 labels: noise, tone\n" in printed.out
     assert "# without fold 2: 28 clips to train on, 24 to judge by; 1 steps an epoch, 7 in 7" in printed.out
 
@@ -133,8 +133,8 @@ def test_a_dry_run_of_a_fold_is_about_that_fold(recipe, capsys):
 def test_numbers_go_where_the_recipe_and_the_command_say(recipe, run, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(loggers, "open_loggers", lambda names: asked.append(names) or [])
-    arguments = ("train", recipe, "--out", tmp_path / "run", "--fold", 1, "--quiet")
-    arguments += ("--set", "optimizer.epochs=1", "--set", 'logging.to=["wandb"]')
+    arguments = ("train", recipe, "--output", tmp_path / "run", "--fold", 1, "--quiet")
+    arguments += ("--set", "optimizer.epochs=1", "--set", 'logging.loggers=["wandb"]')
     assert run(*arguments, "--log", "tensorboard") == (0, "")
     assert asked == [["wandb", "tensorboard"]]
 
@@ -143,21 +143,21 @@ def test_numbers_go_where_the_recipe_and_the_command_say(recipe, run, tmp_path, 
     ("arguments", "said"),
     [
         (["--log", "tensorbord"], "there is no logger 'tensorbord': choose among tensorboard, wandb"),
-        (["--set", 'logging.to=["csv"]'], "logging.to.0: Input should be 'tensorboard' or 'wandb'"),
+        (["--set", 'logging.loggers=["csv"]'], "logging.loggers.0: Input should be 'tensorboard' or 'wandb'"),
         (["--dry-run", "--fold", "9"], "no clip has fold 9 to judge by"),
-        (["--dry-run", "--set", "model.architecture=mn00"], "there is no architecture 'mn00'"),
-        (["--set", "optimizer.epoch=3"], "unknown key 'optimizer.epoch'; allowed here: accumulate"),
+        (["--dry-run", "--set", "model.architecture=mn00"], "unknown architecture 'mn00'"),
+        (["--set", "optimizer.epoch=3"], "unknown key 'optimizer.epoch'; allowed here: grad_accum_steps"),
         (["--set", "epochs"], "is not of the form table.key=value"),
         (["--fold", "9"], "no clip has fold 9 to judge by"),
         (["--fold", "0"], "--fold"),
         (["--device", "cuda:77"], "there is no GPU number 77 here"),
         (["--device", "tpu"], "run.device: must be auto, cpu, cuda, or one GPU such as cuda:0"),
-        (["--set", "model.architecture=mn00"], "there is no architecture 'mn00'"),
-        (["--set", 'judge.quiet_manifests=["none.csv"]'], "none.csv: the manifest cannot be read"),
+        (["--set", "model.architecture=mn00"], "unknown architecture 'mn00'"),
+        (["--set", 'evaluation.negative_manifests=["none.csv"]'], "none.csv: the manifest cannot be read"),
     ],
 )
 def test_a_mistake_is_one_line(recipe, run, tmp_path, arguments, said):
-    code, error = run("train", recipe, "--out", tmp_path / "run", "--quiet", *arguments)
+    code, error = run("train", recipe, "--output", tmp_path / "run", "--quiet", *arguments)
     assert code == 2
     assert error.startswith("earmark: ")
     assert said in error
@@ -168,7 +168,7 @@ def test_another_recipe_in_the_folder_is_told_line_by_line(recipe, run, tmp_path
     arguments = (
         "train",
         recipe,
-        "--out",
+        "--output",
         tmp_path / "run",
         "--fold",
         1,
