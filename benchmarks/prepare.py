@@ -152,7 +152,7 @@ def quantized(path: Path, log_mels: list[NDArray[np.float32]]) -> bytes:
 
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             found = next(self._left, None)
-            return None if found is None else {info.graph_inputs[0]: found}
+            return None if found is None else {info.graph_input: found}
 
     with tempfile.TemporaryDirectory() as name:
         plain, shaped, done = (Path(name) / f"{step}.onnx" for step in ("plain", "shaped", "done"))

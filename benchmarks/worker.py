@@ -76,9 +76,8 @@ def _engine_job(kind: str, folder: Path, model: str, options: list[str], threads
         tagger = earmark.load(path, threads=threads, engine=engine, precision=precision)  # type: ignore[arg-type]
         return lambda: tagger.tag(folder / "clip.wav").scores
     session, info = open_session(path, threads, engine, precision)
-    [name] = info.graph_inputs
     log_mel = LogMel(FRONT_END)(CLIP)[None]
-    return lambda: session.run(["logits", "embedding"], {name: log_mel})[0]
+    return lambda: session.run(["logits", "embedding"], {info.graph_input: log_mel})[0]
 
 
 def reference_job(job: str, folder: Path, threads: int) -> Job:

@@ -130,18 +130,15 @@ def compare(
 
 def size_of(model: str) -> Size:
     """What a model is: its files, and what its network costs where PyTorch is there to say so."""
-    files = [registry.find(name) for name in registry.members(model)]
-    infos = [read_info(path) for path in files]
-    stored = "+".join(dict.fromkeys(info.precision for info in infos))
-    size = sum(path.stat().st_size for path in files)
-    hashes = tuple(file_hash(path) for path in files)
+    path = registry.find(model)
+    info, size, hashes = read_info(path), path.stat().st_size, (file_hash(path),)
     try:
         with extra("counting parameters", "train"):
             from earmark.evaluation.complexity.model_cost import complexity
     except MissingExtraError:
-        return Size(size, stored, sha256=hashes)
-    cost = complexity(model, infos[0].window_s).cost
-    return Size(size, stored, cost.parameters, cost.macs, cost.peak_memory_kb, hashes)
+        return Size(size, info.precision, sha256=hashes)
+    cost = complexity(model, info.window_s).cost
+    return Size(size, info.precision, cost.parameters, cost.macs, cost.peak_memory_kb, hashes)
 
 
 def to_ship(lines: Sequence[Line]) -> Line:
@@ -192,7 +189,7 @@ def _speed_cells(speed: Speed) -> list[str]:
 
 def name_of(model: str) -> str:
     """A model for people: the names of files without their folders."""
-    return "+".join(Path(name).stem if Path(name).suffix else name for name in registry.members(model))
+    return Path(model).stem if Path(model).suffix else model
 
 
 def summary(lines: Sequence[Line]) -> str:

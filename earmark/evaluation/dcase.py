@@ -1,10 +1,10 @@
-"""The two files that the DCASE challenge asks for: what a system answers, and what it is.
+"""The two files of a DCASE submission: a system's predictions, and its description.
 
 Source: DCASE 2021, task 1a (low-complexity acoustic scene classification with several devices), submission
 templates; SP4ASC's submission writes the same.
 
 Conventions: accuracies are in percent, log losses in nats, as the challenge has them; overall numbers are
-macro, means over classes. What only its author can know is left empty in the second file, to be filled in.
+macro, means over classes. Fields of the second file that only its author knows are left empty.
 """
 
 from __future__ import annotations
@@ -13,68 +13,69 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earmark.errors import DataError
 from earmark.evaluation.evaluation import Evaluation, Values
-from earmark.evaluation.predictions import Answers
+from earmark.evaluation.predictions import Predictions
+from earmark.model_file.atomic import write_atomically
 from earmark.model_file.info import ModelInfo
 
 if TYPE_CHECKING:
     from earmark.evaluation.complexity.model_cost import Complexity  # which needs PyTorch
 
 BITS = 16
-"""Of a parameter, in the size that is stated."""
+"""Bits of a parameter in the stated model size."""
 KILOBYTE = 1024
 NOT_PLAIN = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
-"""Words that YAML takes for something else than a text."""
+"""Words that YAML does not read as text."""
 
 
-def require_exclusive(info: ModelInfo) -> None:
-    """Refuses a model that the challenge has no use for.
+def write_submission(
+    found: Evaluation, cost: Complexity, name: str, folder: Path, authors: Sequence[str] = ()
+) -> list[Path]:
+    """Writes ``NAME.output.csv`` and ``NAME.meta.yaml``.
+
+    Args:
+        found: An evaluation of a single-label model; results are stated if clips have labels, groups as
+            devices.
+        cost: Of the model, for one clip.
+        name: Label of the submission.
+        folder: Created if it is missing.
+        authors: Given name, then last name.
 
     Raises:
-        DataError: If its classes do not exclude each other.
+        DataError: If the model's labels may co-occur.
     """
-    if info.task != "single_label":
-        raise DataError(
-            f"{info.name}: the challenge's files hold one scene a clip, this model's labels may co-occur: "
-            "take a model whose classes exclude each other"
-        )
+    if found.info is None or found.info.task != "single_label":
+        title = found.info.name if found.info else "the model"
+        raise DataError(f"{title}: DCASE submissions need a single-label model, this one is multi-label")
+    paths = [folder / f"{name}.output.csv", folder / f"{name}.meta.yaml"]
+    write_atomically(paths[0], output_table(found.predictions, found.labels))
+    write_atomically(paths[1], meta_yaml(name, found.info, cost, found, authors))
+    return paths
 
 
-def output_table(answers: Answers, labels: Sequence[str]) -> str:
+def output_table(predictions: Predictions, labels: Sequence[str]) -> str:
     """The content of ``NAME.output.csv``: file name, scene, and the probability of each class, by tabs."""
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerow(("filename", "scene_label", *labels))
-    for clip, scores in zip(answers.clips, answers.scores, strict=True):
+    for clip, scores in zip(predictions.clips, predictions.scores, strict=True):
         shares = (f"{score:.8g}" for score in scores)
         writer.writerow((clip.path.name, labels[int(scores.argmax())], *shares))
     return text.getvalue()
 
 
 def meta_yaml(
-    name: str,
-    info: ModelInfo,
-    cost: Complexity,
-    found: Evaluation,
-    passes: int | None,
-    authors: Sequence[str],
+    name: str, info: ModelInfo, cost: Complexity, found: Evaluation, authors: Sequence[str]
 ) -> str:
-    """The content of ``NAME.meta.yaml``.
-
-    Args:
-        name: The submission's label.
-        info: Of the model.
-        cost: What it costs for one clip.
-        found: What was found; results are stated where clips had labels, groups as devices.
-        passes: Of test-time augmentation; None: there was none.
-        authors: Given name, then last name.
-    """
+    """The content of ``NAME.meta.yaml``; arguments as for :func:`write_submission`."""
+    passes = found.origin.get("settings", {}).get("passes")
     parameters = cost.cost.parameters
     size_kb = round(parameters * BITS / 8 / KILOBYTE, 2)
-    rates = " and ".join(f"{one.sample_rate / 1000:g}kHz" for one in info.front_ends)
+    rates = f"{info.front_end.sample_rate / 1000:g}kHz"
     members = info.arguments.get("members", ())
     values = {
         "submission": {
@@ -156,5 +157,5 @@ def _emitted(values: Mapping[str, Any], depth: int = 0) -> list[str]:
 
 
 def _scalar(value: Any) -> str:
-    """A float without an exponent: many readers take 1e-06 for a text."""
+    """A float without an exponent: many readers take 1e-06 for text."""
     return f"{value:.6f}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)

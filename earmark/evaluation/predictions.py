@@ -1,7 +1,7 @@
-"""Clips of a manifest through a tagger: the scores that a model is judged by.
+"""Predictions of a tagger for the clips of a manifest.
 
-Conventions: a clip that cannot be read ends nothing; it is named, and has no scores. What is asked for is
-checked before the first clip is read.
+Conventions: a clip that cannot be read does not end a run; it is listed with the reason, and has no scores.
+Options and labels are checked before the first clip is read.
 """
 
 from __future__ import annotations
@@ -17,26 +17,27 @@ from numpy.typing import NDArray
 from earmark.data.manifest import Clip
 from earmark.data.read_clip import read_clip
 from earmark.errors import DataError, EarmarkError
+from earmark.inference.pooling import Pooling
 from earmark.inference.result import Result
 from earmark.inference.tagger import Tagger
 
 Scores = NDArray[np.float32]
-Way = Literal["tagger", "windows", "whole", "center"]
+WindowMode = Literal["all", "whole", "center"]
+"""Windows of a clip: all, one after the other; one that is the whole clip; or one from its center."""
 
-FEW = 3
-"""How many of what is wrong an error names."""
+_MAX_LISTED = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """What a model said of clips.
+class Predictions:
+    """Predictions of a model for clips.
 
     Args:
-        clips: Those that were heard, in the manifest's order.
+        clips: Those that were processed, in the manifest's order.
         scores: Shape (clip, class).
-        failed: Those that could not be heard, and why.
-        warnings: What was odd about those that were heard, one line each.
-        windows: The scores of each one's windows, (window, class).
+        failed: Those that could not be processed, and why.
+        warnings: Faults of those that were processed, one line each.
+        windows: The scores of each clip's windows, (window, class).
     """
 
     clips: tuple[Clip, ...]
@@ -46,13 +47,13 @@ class Answers:
     windows: tuple[Scores, ...] = ()
 
 
-def choose(clips: Sequence[Clip], fold: int | None = None, limit: int | None = None) -> list[Clip]:
-    """The clips to judge by.
+def select_clips(clips: Sequence[Clip], fold: int | None = None, limit: int | None = None) -> list[Clip]:
+    """Selects clips of a manifest.
 
     Args:
         clips: Of the manifest.
         fold: Only those of this fold.
-        limit: At most so many, evenly spread over the manifest.
+        limit: At most this many, evenly spread over the manifest.
 
     Raises:
         DataError: If none is left.
@@ -60,93 +61,89 @@ def choose(clips: Sequence[Clip], fold: int | None = None, limit: int | None = N
     kept = [clip for clip in clips if fold is None or clip.fold == fold]
     if not kept:
         folds = ", ".join(map(str, sorted({clip.fold for clip in clips})))
-        raise DataError(f"no clip of the manifest has fold {fold}: it has {folds}")
+        raise DataError(f"no clip of the manifest has fold {fold}: its folds are {folds}")
     if limit is None or limit >= len(kept):
         return kept
     return [kept[index * len(kept) // limit] for index in range(limit)]
 
 
 def require_labels(clips: Sequence[Clip], labels: Sequence[str]) -> None:
-    """Refuses clips with labels that a model does not know.
+    """Checks that a model has all labels of some clips.
 
     Raises:
-        DataError: Naming the labels, or saying that none fits.
+        DataError: Naming the labels that it lacks.
     """
     known = set(labels)
-    named = list(dict.fromkeys(label for clip in clips for label in clip.labels + clip.unknown))
-    strange = [label for label in named if label not in known]
-    if strange and len(strange) == len(named):
+    used = list(dict.fromkeys(label for clip in clips for label in clip.labels + clip.unknown))
+    missing = [label for label in used if label not in known]
+    if missing and len(missing) == len(used):
         raise DataError(
-            f"the manifest's labels ({_listed(named)}) are not the model's ({_listed(list(labels))}): "
-            "none of them fits"
+            f"none of the manifest's labels ({listed(used)}) is a label of the model ({listed(labels)})"
         )
-    if strange:
-        near = get_close_matches(strange[0], labels, n=1)
+    if missing:
+        near = get_close_matches(missing[0], labels, n=1)
         guess = f"; did you mean {near[0]!r}?" if near else ""
-        count = "a label" if len(strange) == 1 else f"{len(strange)} labels"
-        raise DataError(f"the manifest has {count} that the model does not know: {_listed(strange)}{guess}")
+        count = "a label" if len(missing) == 1 else f"{len(missing)} labels"
+        raise DataError(f"the manifest has {count} that the model does not have: {listed(missing)}{guess}")
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:FEW])) + (", ..." if len(names) > FEW else "")
+def listed(names: Sequence[str]) -> str:
+    """The first names of a list, for a message."""
+    return ", ".join(map(repr, names[:_MAX_LISTED])) + (", ..." if len(names) > _MAX_LISTED else "")
 
 
-def answer(
+def predict_clips(
     tagger: Tagger,
     clips: Sequence[Clip],
-    way: Way = "tagger",
     *,
+    windows: WindowMode = "all",
+    pooling: Pooling | None = None,
     before: Callable[[Clip], object] = lambda clip: None,
-    complain: Callable[[str], object] = lambda reason: None,
-) -> Answers:
-    """Hears clips one by one.
+    on_error: Callable[[str], object] = lambda reason: None,
+) -> Predictions:
+    """Tags clips, one after the other.
 
     Args:
-        tagger: Around the model.
-        clips: Which.
-        way: "tagger": windows as the tagger puts them together, the maximum of the scores where labels may
-            co-occur and the mean where classes exclude each other. "windows": their mean, for every model.
-            "whole": one pass over the whole clip. "center": one window from its middle.
-        before: Called with each clip before it is heard.
-        complain: Called, at once, with what was wrong with a clip.
-
-    Raises:
-        ModelError: If the way cannot be gone with this model.
+        tagger: Of the model.
+        clips: Of a manifest, a corpus or a pack.
+        windows: "all": one window after the other; "whole": one window as long as the clip; "center": one
+            window from the clip's center.
+        pooling: Of the windows' scores, "max" or "mean"; default: that of the model's task.
+        before: Called with each clip before it is read.
+        on_error: Called with the reason when a clip cannot be processed.
     """
-    if way in ("whole", "center"):
-        _ = tagger.sample_rate  # an ensemble that hears at several rates is refused here, not at every clip
-    heard: list[tuple[Clip, Scores]] = []
-    windows: list[Scores] = []
+    done: list[tuple[Clip, Result]] = []
     failed: list[tuple[Clip, str]] = []
-    warnings: list[str] = []
     for clip in clips:
         before(clip)
         try:
-            result = _hear(tagger, clip, way)
+            result = _tag(tagger, clip, windows, pooling)
             if not np.isfinite(result.scores).all():
-                raise DataError(f"{clip.path}: the model's answer is not a number")
+                raise DataError(f"{clip.path}: the model's output is NaN or infinite")
         except (EarmarkError, OSError) as error:
             failed.append((clip, str(error)))
-            complain(str(error))
+            on_error(str(error))
             continue
-        heard.append((clip, result.scores))
-        windows.append(np.stack([window.scores for window in result.windows]))
-        warnings += result.warnings
-    scores = np.array([own for _, own in heard], np.float32).reshape(len(heard), len(tagger.labels))
-    clips_heard = tuple(clip for clip, _ in heard)
-    return Answers(clips_heard, scores, tuple(failed), tuple(warnings), tuple(windows))
+        done.append((clip, result))
+    scores = np.array([result.scores for _, result in done], np.float32)
+    return Predictions(
+        clips=tuple(clip for clip, _ in done),
+        scores=scores.reshape(len(done), len(tagger.labels)),
+        failed=tuple(failed),
+        warnings=tuple(warning for _, result in done for warning in result.warnings),
+        windows=tuple(np.stack([window.scores for window in result.windows]) for _, result in done),
+    )
 
 
-def _hear(tagger: Tagger, clip: Clip, way: Way) -> Result:
-    pooling: Literal["mean"] | None = "mean" if way == "windows" else None
-    if way in ("tagger", "windows") and clip.member is None:
+def _tag(tagger: Tagger, clip: Clip, windows: WindowMode, pooling: Pooling | None) -> Result:
+    if windows == "all" and clip.member is None:
         return tagger.tag(clip.path, pooling=pooling)
     rate = tagger.sample_rate
     waveform = read_clip(clip, rate)
-    if way in ("tagger", "windows"):
+    if windows == "all":
         return tagger.tag(waveform, rate, pooling=pooling)
-    if way == "center":
+    if windows == "center":
         length = round(tagger.info.window_s * rate)
         return tagger.tag(waveform[max(0, (len(waveform) - length) // 2) :][:length], rate)
-    shortest = tagger.info.front_end.min_samples
-    return tagger.tag(waveform, rate, window_s=max(len(waveform), shortest) / rate)
+    min_samples = tagger.info.front_end.min_samples
+    return tagger.tag(waveform, rate, window_s=max(len(waveform), min_samples) / rate)

@@ -1,11 +1,11 @@
-"""Test-time augmentation: many passes over randomly masked copies of a log-mel, and the mean of their scores.
+"""Test-time augmentation: several passes over randomly masked copies of a log-mel, and the mean of their scores.
 
 Source: SP4ASC (DCASE 2021, task 1a), whose networks mask stripes behind their first norm at test time too;
 golden sp4asc/sp4asc.npz, ``tta30``.
 
-Conventions: NumPy only, so that model files are judged this way without PyTorch. A log-mel is
-(..., mel, frame), computed once; the pass without a mask is not among the passes. What is masked takes the
-value that the network's first norm turns into zero, which is the same as zeros behind that norm.
+Conventions: NumPy only, so that model files are evaluated without PyTorch. A log-mel is (..., mel, frame),
+computed once; the unmasked log-mel is not among the passes. Masked values are those that the network's first
+norm maps to zero, which is the same as zeros behind that norm.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from earmark.errors import ModelError
 from earmark.features.front_end import FrontEnd
+from earmark.inference.engines import Session
+from earmark.inference.ensemble import EnsembleSession, ensemble_info
 from earmark.inference.tagger import Tagger
 from earmark.model_file.info import ModelInfo
 from earmark.model_file.onnx_file import read_model_file, read_weights
@@ -29,12 +31,12 @@ Floats = NDArray[np.float32]
 MEL, FRAME = -2, -1
 """Axes of a log-mel."""
 FIRST_NORM = "bn0."
-"""How the names of a first norm's weights begin, where a network normalises each mel band by itself."""
+"""Prefix of the first norm's weights, in networks that normalise each mel band by itself."""
 _EPSILON = 1e-5
 
 
 class Stripe(NamedTuple):
-    """Neighbouring mel bands (axis MEL) or frames (axis FRAME): where they begin, and how many they are."""
+    """Neighbouring mel bands (axis MEL) or frames (axis FRAME): the first one, and their number."""
 
     axis: int
     begin: int
@@ -43,13 +45,13 @@ class Stripe(NamedTuple):
 
 @dataclass(frozen=True)
 class Masks:
-    """How much a pass masks; the defaults are those of SP4ASC's published networks.
+    """Widths and numbers of masked stripes; the defaults are those of SP4ASC's published networks.
 
     Args:
-        frames: Limit of the width of a stripe of frames, which it stays below.
-        frame_stripes: How many there are.
-        mels: The same for stripes of mel bands.
-        mel_stripes: How many there are.
+        frames: Exclusive upper limit of the width of a stripe of frames.
+        frame_stripes: Number of stripes of frames.
+        mels: Exclusive upper limit of the width of a stripe of mel bands.
+        mel_stripes: Number of stripes of mel bands.
     """
 
     frames: int = 128
@@ -59,9 +61,31 @@ class Masks:
 
     @classmethod
     def of(cls, info: ModelInfo) -> Masks:
-        """Those that a network was trained with, where its record says so; else the default."""
+        """The masks that a network was trained with, if its model info has them; else the default."""
         trained_with = info.arguments.get("spec_augment")
         return cls(*trained_with) if trained_with and any(trained_with) else cls()
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Options of test-time augmentation.
+
+    Args:
+        passes: Number of masked copies, at least 1.
+        frames: Replaces :attr:`Masks.frames`; None: as the model was trained.
+        mels: Replaces :attr:`Masks.mels`; None: as the model was trained.
+        seed: Of the masks.
+    """
+
+    passes: int
+    frames: int | None = None
+    mels: int | None = None
+    seed: int = 0
+
+    def masks_of(self, info: ModelInfo) -> Masks:
+        """The masks of a model with these options."""
+        widths = {"frames": self.frames, "mels": self.mels}
+        return replace(Masks.of(info), **{name: width for name, width in widths.items() if width is not None})
 
 
 def draw_stripes(shape: tuple[int, int], masks: Masks, generator: np.random.Generator) -> list[Stripe]:
@@ -73,8 +97,8 @@ def draw_stripes(shape: tuple[int, int], masks: Masks, generator: np.random.Gene
 
     Args:
         shape: Mel bands and frames of the log-mel.
-        masks: Limits and counts.
-        generator: Of all draws.
+        masks: Widths and numbers.
+        generator: Source of randomness.
     """
     stripes = []
     for axis, limit, count in (
@@ -89,11 +113,11 @@ def draw_stripes(shape: tuple[int, int], masks: Masks, generator: np.random.Gene
 
 
 def mask_stripes(log_mel: Floats, stripes: Sequence[Stripe], fill: float | Floats) -> Floats:
-    """Overwrites stripes of a log-mel.
+    """Masks stripes of a log-mel.
 
     Args:
         log_mel: Shape (..., mel, frame).
-        stripes: Which.
+        stripes: The stripes.
         fill: One value, or one for each mel band, shape (mel,).
 
     Returns:
@@ -107,65 +131,72 @@ def mask_stripes(log_mel: Floats, stripes: Sequence[Stripe], fill: float | Float
 
 
 def mask_value(info: ModelInfo, weights: Mapping[str, Floats]) -> float | Floats:
-    """What a network's log-mels are masked with.
+    """Value that masks the log-mels of a network.
 
     Args:
-        info: Of the model.
+        info: Model info.
         weights: Its weights by name, at least those of a first norm.
 
     Returns:
-        For a network that begins with a norm of each mel band, what that turns into zero, shape (mel,); for
-        others the front-end's neutral value, which earmark masks with in training.
+        For a network that begins with a norm of each mel band, what that maps to zero, shape (mel,); for
+        others the front-end's mask value, as in training.
 
     Raises:
-        ModelError: If the model takes something else than one log-mel, or its first norm is incomplete.
+        ModelError: If the model's front-end is no log-mel, or its first norm is incomplete.
     """
-    front_end, *others = info.front_ends
-    if others or not isinstance(front_end, FrontEnd):
+    front_end = info.front_end
+    if not isinstance(front_end, FrontEnd):
         raise ModelError(
-            f"{info.name}: only what hears through one log-mel can be masked: name the members of an "
-            "ensemble with + between them, and judge a front-end that learns without test-time augmentation"
+            f"{info.name}: test-time augmentation masks log-mels, and this model has a learned front-end"
         )
     names = [FIRST_NORM + name for name in ("running_mean", "bias", "running_var", "weight")]
     if not any(name in weights for name in names):
         return front_end.mask_value
     if info.arguments.get("fused", False):  # its statistics are in its weights
-        still = np.zeros(front_end.n_mels, np.float32)
-        weights = {names[0]: still, names[2]: still + np.float32(1 - _EPSILON), **weights}
+        zeros = np.zeros(front_end.n_mels, np.float32)
+        weights = {names[0]: zeros, names[2]: zeros + np.float32(1 - _EPSILON), **weights}
     if any(name not in weights or weights[name].size != front_end.n_mels for name in names):
-        raise ModelError(f"{info.name}: its first norm cannot be read whole: judge its checkpoint instead")
+        raise ModelError(f"{info.name}: its first norm is incomplete: evaluate its checkpoint instead")
     mean, bias, variance, gain = (weights[name].astype(np.float64).ravel() for name in names)
-    safe = np.where(np.abs(gain) > 1e-8, gain, np.inf)  # a band without gain is the same whatever it holds
+    safe = np.where(np.abs(gain) > 1e-8, gain, np.inf)  # the output of a band without gain does not depend on it
     return np.asarray(mean - bias * np.sqrt(variance + _EPSILON) / safe, np.float32)
 
 
-def augmented(
-    tagger: Tagger, file: Path, passes: int, widths: Mapping[str, int], seed: int = 0
-) -> tuple[Tagger, MaskedPasses]:
-    """The same model, each of whose windows is heard through several masks.
+class MaskedTagger(Tagger):
+    """A tagger whose windows are processed several times, with other masks each time.
 
     Args:
-        tagger: Around one model.
-        file: The model's file or checkpoint.
-        passes: How many, at least one.
-        widths: Fields of :class:`Masks` that are to be other than what the record says.
-        seed: Of all draws.
-
-    Returns:
-        The tagger, and what it runs: its ``restart`` gives the next clip draws of its own.
+        taggers: Members of an ensemble, or one tagger.
+        files: Model file or checkpoint of each.
+        masking: Options.
 
     Raises:
-        ModelError: As :func:`mask_value` does.
+        ModelError: As :func:`mask_value` does; or if the members do not fit together.
     """
-    info = tagger.info
-    fill, masks = mask_value(info, _first_norm(file)), replace(Masks.of(info), **widths)
-    wrapped: list[MaskedPasses] = []
 
-    def wrap(session: Any) -> MaskedPasses:
-        wrapped.append(MaskedPasses(session, info, passes, masks, fill, seed))
-        return wrapped[0]
+    def __init__(self, taggers: Sequence[Tagger], files: Sequence[Path], masking: Masking) -> None:
+        self.passes = tuple(
+            MaskedPasses(
+                tagger.session,
+                tagger.info,
+                masking.passes,
+                masking.masks_of(tagger.info),
+                mask_value(tagger.info, _first_norm(file)),
+                masking.seed,
+            )
+            for tagger, file in zip(taggers, files, strict=True)
+        )
+        session = self.passes[0] if len(self.passes) == 1 else EnsembleSession(self.passes)
+        super().__init__(session, ensemble_info([tagger.info for tagger in taggers]))
 
-    return tagger.with_session(wrap(tagger.session)), wrapped[0]
+    def restart(self, clip: str) -> None:
+        """Restarts the random masks for a clip, whatever clips came before.
+
+        Args:
+            clip: Its id.
+        """
+        for passes in self.passes:
+            passes.restart(clip)
 
 
 def _first_norm(file: Path) -> dict[str, Floats]:
@@ -179,30 +210,26 @@ def _first_norm(file: Path) -> dict[str, Floats]:
 
 
 class MaskedPasses:
-    """Runs a graph several times on masked copies of its log-mel, as if that were one pass.
+    """A session that runs another one several times on masked copies of its input.
 
     Args:
-        session: Has ``run(names, inputs)`` as an inference session of ONNX Runtime does.
-        info: Of what it runs.
-        passes: How many, at least one.
-        masks: How much each masks.
-        fill: What with; see :func:`mask_value`.
-        seed: Of all draws.
+        session: Of the network.
+        info: Model info.
+        passes: Number of masked copies, at least 1.
+        masks: Widths and numbers of the masks.
+        fill: Value of masked positions; see :func:`mask_value`.
+        seed: Of the masks.
     """
 
     def __init__(
-        self, session: Any, info: ModelInfo, passes: int, masks: Masks, fill: float | Floats, seed: int = 0
+        self, session: Session, info: ModelInfo, passes: int, masks: Masks, fill: float | Floats, seed: int = 0
     ) -> None:
         self._session, self._single_label = session, info.task == "single_label"
         self._passes, self.masks, self._fill, self._seed = passes, masks, fill, seed
         self.restart("")
 
     def restart(self, clip: str) -> None:
-        """Goes on with the draws of a clip, which are its own, whichever clips came before.
-
-        Args:
-            clip: Its name.
-        """
+        """As :meth:`MaskedTagger.restart`."""
         self._generator = np.random.default_rng([self._seed, crc32(clip.encode())])
 
     def run(self, names: Sequence[str], inputs: Mapping[str, Floats]) -> list[Floats]:
@@ -213,19 +240,19 @@ class MaskedPasses:
             inputs: One log-mel, shape (1, mel, frame).
 
         Returns:
-            Logits whose softmax (or sigmoid) is the mean over the passes of the scores; means of the rest.
+            Logits whose softmax (or sigmoid) is the mean of the passes' scores; means of other outputs.
         """
         [(graph_input, log_mel)] = inputs.items()
         shape = (log_mel.shape[MEL], log_mel.shape[FRAME])
         drawn = [draw_stripes(shape, self.masks, self._generator) for _ in range(self._passes)]
-        answers = [
+        outputs = [
             self._session.run(names, {graph_input: mask_stripes(log_mel, stripes, self._fill)})
             for stripes in drawn
         ]
-        together = zip(names, zip(*answers, strict=True), strict=True)
+        by_name = zip(names, zip(*outputs, strict=True), strict=True)
         return [
             mean_logits(np.stack(each), self._single_label) if name == "logits" else np.mean(each, 0)
-            for name, each in together
+            for name, each in by_name
         ]
 
 

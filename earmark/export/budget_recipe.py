@@ -68,12 +68,12 @@ def propose(info: ModelInfo, budget: Budget, precision: Precision = "fp16") -> P
     Raises:
         ModelError: If nothing fits, or the model hears by a front-end that learns or is several.
     """
-    if not isinstance(info.front_end, FrontEnd) or info.further_front_ends:
+    if not isinstance(info.front_end, FrontEnd):
         raise ModelError(f"{info.name}: a recipe takes one log-mel: name a model that hears through one")
     cost = _Costs(info, budget, precision)
     largest = _largest(info, cost)
 
-    def fits(found: Use) -> bool:
+    def fits(found: BudgetUse) -> bool:
         return not found.exceeded and found.parameters <= largest
 
     own = _family(info)
@@ -102,7 +102,7 @@ class _Costs:
         self._record, self._budget, self._precision = info, budget, precision
         self.seconds = budget.seconds or info.window_s
 
-    def __call__(self, architecture: str, arguments: Mapping[str, Any]) -> Use:
+    def __call__(self, architecture: str, arguments: Mapping[str, Any]) -> BudgetUse:
         front_end, classes = self._record.front_end, len(self._record.labels)
         with torch.device("meta"):
             network = create_model(architecture, **arguments, num_classes=classes, fused=True)

@@ -1,6 +1,6 @@
 """Writes what runs elsewhere: a model's graph with its record, in the form that a runtime takes.
 
-Conventions: a graph's inputs are those of the record (``graph_inputs``), its outputs ``logits``
+Conventions: a graph's input is that of the model info (``graph_input``), its outputs ``logits``
 (batch, class) and ``embedding`` (batch, channel); batch and length are free unless a length was asked for.
 What is written was compared with the model first.
 """
@@ -96,10 +96,9 @@ def export(
 
 def _takes(info: ModelInfo) -> str:
     """What goes into a graph, in words."""
-    rates = " and ".join(
-        f"{front_end.sample_rate} Hz" for front_end in info.front_ends if front_end.graph_input == "waveform"
-    )
-    return f"waveforms at {rates}, resampling not included" if rates else "log-mels"
+    if info.graph_input == "log_mel":
+        return "log-mels"
+    return f"waveforms at {info.front_end.sample_rate} Hz, resampling not included"
 
 
 def _noted(info: ModelInfo, target: Name, form: Form) -> ModelInfo:

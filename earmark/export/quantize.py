@@ -87,7 +87,7 @@ def quantize(
         MissingExtraError: If NNCF is needed and not installed.
     """
     require_fp32(info)
-    if not all(isinstance(front_end, FrontEnd) for front_end in info.front_ends):
+    if not isinstance(info.front_end, FrontEnd):
         raise ModelError(f"{info.name}: waveforms span more than 8 bits: give a model that takes log-mels")
     search = _Search(graph_of(content), evidence, engine, say)
     in_float, loss = search.fewest_in_float(bound)

@@ -1,8 +1,8 @@
-"""The runtimes that an export can be for: what each takes, and how it is run here to verify that.
+"""Export targets: how the files of each runtime are made, and run for verification.
 
-Conventions: what is made is a table of file endings and contents; the first is the file itself. Every target
-carries the record as JSON and the labels, one a line: within the file where its format has a place for them,
-else in files beside it.
+Conventions: the files of an export map suffix -> content; the first is the main file. Every target stores the
+model info as JSON and the labels, one per line: inside the file if its format allows it, else in files next
+to it.
 """
 
 from __future__ import annotations
@@ -14,24 +14,27 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from earmark.errors import ModelError, extra
-from earmark.export.source import Source, onnx_session
-from earmark.inference.engines import openvino_core
-from earmark.model_file.info import ModelInfo
+from earmark.export.options import TargetName
+from earmark.export.source import ExportSource, onnx_session
+from earmark.inference.engines import Session, openvino_core
+from earmark.inference.torch_session import NetworkSession
+from earmark.model_file.info import ModelInfo, Precision
 from earmark.model_file.onnx_file import attach_info
+from earmark.models.checkpoint import TENSOR_TYPES, load_checkpoint, save_checkpoint
 from earmark.models.onnx_graph import OUTPUT_NAMES, example_inputs
 
 Floats = NDArray[np.float32]
 Files = dict[str, bytes]
-Name = Literal["onnx", "openvino", "litert", "pt2"]
-RECORD, LABELS = "earmark.record", "earmark.labels"
-"""What record and labels are called within a file."""
+CHECKPOINT = ".safetensors"
+INFO_KEY, LABELS_KEY = "earmark.record", "earmark.labels"
+"""Names of the model info and the labels within a file."""
 
 
 @dataclass(frozen=True)
@@ -39,25 +42,27 @@ class Target:
     """A runtime.
 
     Args:
-        suffix: How its files end.
-        make: From a source and the record of what it is to become to files.
-        open: From files and the record to a session that runs them.
-        any_length: Whether its files can take any length, or one only.
-        narrow: Whether its files can hold weights in 16 bits.
+        suffix: Of its main file.
+        make: Makes the files from a source and the model info of the export.
+        open: Opens a session that runs the files.
+        any_length: Whether its files support any length, or a single one.
+        precisions: Precisions of weights that its files support.
+        has_graph: Whether its files hold a graph, not only weights.
     """
 
     suffix: str
-    make: Callable[[Source, ModelInfo], Files]
-    open: Callable[[Files, ModelInfo], Any]
+    make: Callable[[ExportSource, ModelInfo], Files]
+    open: Callable[[Files, ModelInfo], Session]
     any_length: bool = True
-    narrow: bool = False
+    precisions: tuple[str, ...] = get_args(Precision)
+    has_graph: bool = True
 
 
 def _labels(info: ModelInfo) -> str:
     return "".join(f"{label}\n" for label in info.labels)
 
 
-def _make_onnx(source: Source, info: ModelInfo) -> Files:
+def _make_onnx(source: ExportSource, info: ModelInfo) -> Files:
     return {".onnx": attach_info(source.graph(info).SerializeToString(), info)}
 
 
@@ -65,10 +70,10 @@ def _open_onnx(files: Files, info: ModelInfo) -> Any:
     return onnx_session(files[".onnx"])
 
 
-def _make_openvino(source: Source, info: ModelInfo) -> Files:
+def _make_openvino(source: ExportSource, info: ModelInfo) -> Files:
     model = openvino_core().read_model(source.graph(info).SerializeToString())
-    model.set_rt_info(info.to_json(), RECORD)
-    model.set_rt_info(_labels(info), LABELS)
+    model.set_rt_info(info.to_json(), INFO_KEY)
+    model.set_rt_info(_labels(info), LABELS_KEY)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.xml"
         import openvino
@@ -80,27 +85,27 @@ def _make_openvino(source: Source, info: ModelInfo) -> Files:
 def _open_openvino(files: Files, info: ModelInfo) -> Any:
     core = openvino_core()
     model = core.read_model(files[".xml"], files[".bin"])
-    # Left to itself it computes in bf16 where the processor can.
-    return _OpenVino(core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
+    # By default it computes in bf16 where the processor supports it.
+    return _OpenVinoSession(core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
 
 
-class _OpenVino:
+class _OpenVinoSession:
     def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
 
     def run(self, names: Sequence[str], inputs: Mapping[str, Floats]) -> list[Floats]:
-        answers = self._compiled(dict(inputs))
-        return [np.array(answers[name]) for name in names]
+        outputs = self._compiled(dict(inputs))
+        return [np.array(outputs[name]) for name in names]
 
 
-def _make_pt2(source: Source, info: ModelInfo) -> Files:
-    # The length is not left open: PyTorch takes sizes of 1, which short clips leave inside, for another case.
-    batch = tuple({0: torch.export.Dim("batch")} for _ in info.graph_inputs)
-    module = source.module(info, "a *.pt2 file")
+def _make_pt2(source: ExportSource, info: ModelInfo) -> Files:
+    # The length is fixed: PyTorch specialises sizes of 1, which short clips have inside the network.
+    module = source.module(info, "a .pt2 file")
     with torch.no_grad(), _silence():
-        program = torch.export.export(module, example_inputs(info), dynamic_shapes=(batch,))
+        shapes = ({0: torch.export.Dim("batch")},)
+        program = torch.export.export(module, example_inputs(info), dynamic_shapes=shapes)
         buffer = io.BytesIO()
-        beside = {RECORD: info.to_json(), LABELS: _labels(info)}
+        beside = {INFO_KEY: info.to_json(), LABELS_KEY: _labels(info)}
         torch.export.save(program, buffer, extra_files=beside)
     return {".pt2": buffer.getvalue()}
 
@@ -108,21 +113,21 @@ def _make_pt2(source: Source, info: ModelInfo) -> Files:
 def _open_pt2(files: Files, info: ModelInfo) -> Any:
     with _silence():
         module = torch.export.load(io.BytesIO(files[".pt2"])).module()
-    return _Program(module, info)
+    return _Pt2Session(module, info.front_end.graph_input)
 
 
-class _Program:
-    def __init__(self, module: Any, info: ModelInfo) -> None:
-        self._module, self._inputs = module, info.graph_inputs
+class _Pt2Session:
+    def __init__(self, module: Any, graph_input: str) -> None:
+        self._module, self._input = module, graph_input
 
     @torch.no_grad()
     def run(self, names: Sequence[str], inputs: Mapping[str, Floats]) -> list[Floats]:
-        answers = self._module(*(torch.from_numpy(inputs[name]) for name in self._inputs))
-        return [answers[OUTPUT_NAMES.index(name)].numpy() for name in names]
+        outputs = self._module(torch.from_numpy(inputs[self._input]))
+        return [outputs[OUTPUT_NAMES.index(name)].numpy() for name in names]
 
 
-def _make_litert(source: Source, info: ModelInfo) -> Files:
-    module = source.module(info, "a *.tflite file")
+def _make_litert(source: ExportSource, info: ModelInfo) -> Files:
+    module = source.module(info, "a .tflite file")
     with extra("an export for LiteRT", "litert_export"), _silence():
         import litert_torch
     with tempfile.TemporaryDirectory() as folder, _silence():
@@ -136,54 +141,71 @@ def _make_litert(source: Source, info: ModelInfo) -> Files:
 def _open_litert(files: Files, info: ModelInfo) -> Any:
     with extra("verifying an export for LiteRT", "litert"):
         from ai_edge_litert.interpreter import Interpreter
-    return _LiteRt(Interpreter(model_content=files[".tflite"]), info)
+    return _LiteRtSession(Interpreter(model_content=files[".tflite"]), info.front_end.graph_input)
 
 
-class _LiteRt:
-    """Its batch is 1: what comes together goes through one by one."""
+class _LiteRtSession:
+    """Runs a batch one by one, because the files have a batch size of 1."""
 
-    def __init__(self, interpreter: Any, info: ModelInfo) -> None:
-        self._run = interpreter.get_signature_runner()
-        self._inputs = dict(zip(info.graph_inputs, sorted(self._run.get_input_details()), strict=True))
+    def __init__(self, interpreter: Any, graph_input: str) -> None:
+        self._run, self._graph_input = interpreter.get_signature_runner(), graph_input
+        [self._input] = self._run.get_input_details()
         self._outputs = dict(zip(OUTPUT_NAMES, sorted(self._run.get_output_details()), strict=True))
 
     def run(self, names: Sequence[str], inputs: Mapping[str, Floats]) -> list[Floats]:
-        rows = range(len(next(iter(inputs.values()))))
-        given = [{self._inputs[name]: all_[row : row + 1] for name, all_ in inputs.items()} for row in rows]
-        answers = [self._run(**one) for one in given]
-        return [np.concatenate([answer[self._outputs[name]] for answer in answers]) for name in names]
+        outputs = [self._run(**{self._input: one[None]}) for one in inputs[self._graph_input]]
+        return [np.concatenate([output[self._outputs[name]] for output in outputs]) for name in names]
+
+
+def _make_checkpoint(source: ExportSource, info: ModelInfo) -> Files:
+    network = source.require_network("a checkpoint")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"model{CHECKPOINT}"
+        save_checkpoint(path, network, info)
+        return {CHECKPOINT: path.read_bytes()}
+
+
+def _open_checkpoint(files: Files, info: ModelInfo) -> Session:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"model{CHECKPOINT}"
+        path.write_bytes(files[CHECKPOINT])
+        return NetworkSession(load_checkpoint(path)[0])
 
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keeps from the caller what a converter prints and warns of."""
-    said = io.StringIO()
-    with warnings.catch_warnings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    """Suppresses the output and warnings of a converter."""
+    sink = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
         warnings.simplefilter("ignore")
         yield
 
 
-TARGETS: Mapping[Name, Target] = {
-    "onnx": Target(".onnx", _make_onnx, _open_onnx, narrow=True),
-    "openvino": Target(".xml", _make_openvino, _open_openvino, narrow=True),
-    "litert": Target(".tflite", _make_litert, _open_litert, any_length=False),
-    "pt2": Target(".pt2", _make_pt2, _open_pt2, any_length=False),
+TARGETS: Mapping[TargetName, Target] = {
+    "onnx": Target(".onnx", _make_onnx, _open_onnx),
+    "openvino": Target(".xml", _make_openvino, _open_openvino),
+    "litert": Target(".tflite", _make_litert, _open_litert, any_length=False, precisions=("fp32",)),
+    "pt2": Target(".pt2", _make_pt2, _open_pt2, any_length=False, precisions=("fp32",)),
+    "checkpoint": Target(
+        CHECKPOINT, _make_checkpoint, _open_checkpoint, precisions=tuple(TENSOR_TYPES), has_graph=False
+    ),
 }
-"""By name."""
 
 
-def target_of(path: Path, name: str | None = None) -> Name:
-    """The runtime that a file is for, by its ending.
+def find_target(path: Path, name: str | None = None) -> TargetName:
+    """Finds the target of a file by its suffix.
 
     Args:
-        path: Of the file.
-        name: Of the target, where it was said; the file's ending has to be the target's then.
+        path: The file to write.
+        name: Name of the target; None: the one of the suffix.
 
     Raises:
-        ModelError: If the ending is no target's, or not that of the named one.
+        ModelError: If no target, or not the named one, has the suffix.
     """
     for known, target in TARGETS.items():
         if target.suffix == path.suffix and name in (None, known):
             return known
-    wanted = [f"*{target.suffix} ({known})" for known, target in TARGETS.items() if name in (None, known)]
-    raise ModelError(f"{path}: an export is named {' or '.join(wanted) or f'otherwise: no target {name!r}'}")
+    suffixes = [f"{target.suffix} ({known})" for known, target in TARGETS.items() if name in (None, known)]
+    if not suffixes:
+        raise ModelError(f"there is no export target {name!r}: choose from {', '.join(TARGETS)}")
+    raise ModelError(f"{path}: the suffix must be {' or '.join(suffixes)}")

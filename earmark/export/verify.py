@@ -47,19 +47,16 @@ class Model(NamedTuple):
     session: Any
     info: ModelInfo
 
-    def answers(self, waveforms: Sequence[Floats], log_mel: _LogMels | None = None) -> list[Floats]:
-        """Logits and embedding, (batch, class) and (batch, channel), of what each front-end hears.
+    def answers(self, waveforms: Floats, log_mel: _LogMels | None = None) -> list[Floats]:
+        """Logits and embedding, (batch, class) and (batch, channel), of waveforms.
 
         Args:
-            waveforms: (batch, time) for each front-end.
+            waveforms: (batch, time).
             log_mel: What computes log-mels; by default earmark's own, in float32.
         """
-        heard = [
-            (log_mel or _log_mel)(front_end, waveform) if isinstance(front_end, FrontEnd) else waveform
-            for front_end, waveform in zip(self.info.front_ends, waveforms, strict=True)
-        ]
-        inputs = dict(zip(self.info.graph_inputs, heard, strict=True))
-        answers: list[Floats] = self.session.run(list(OUTPUT_NAMES), inputs)
+        front_end, log_mel = self.info.front_end, log_mel or _log_mel
+        features = log_mel(front_end, waveforms) if isinstance(front_end, FrontEnd) else waveforms
+        answers: list[Floats] = self.session.run(list(OUTPUT_NAMES), {self.info.graph_input: features})
         return answers
 
 
@@ -133,7 +130,7 @@ def verify(
     for trial in _trials(made.info, recordings):
         waveforms = trial.waveforms(made.info)
         wanted, got = model.answers(waveforms), made.answers(waveforms)
-        seconds = trial.samples[0] / made.info.front_end.sample_rate
+        seconds = trial.samples / made.info.front_end.sample_rate
         for row, name in enumerate(trial.sounds):
             difference, allowed = _difference(wanted, got, row), tolerance
             if (difference or 0) > tolerance:
@@ -144,12 +141,12 @@ def verify(
 
 
 def _exact_answers(
-    source: Source, model: Model, made: ModelInfo, waveforms: Sequence[Floats]
+    source: Source, model: Model, made: ModelInfo, waveforms: Floats
 ) -> list[Floats]:
     """What the source answers where float64 rounds off next to nothing of what the export computes."""
     exact = Model(source.exact_session() or model.session, source.info)
     return exact.answers(
-        waveforms, _log_mel if made.graph_inputs == source.info.graph_inputs else _exact_log_mel
+        waveforms, _log_mel if made.graph_input == source.info.graph_input else _exact_log_mel
     )
 
 
@@ -160,25 +157,22 @@ _HALF_LARGEST = float(np.finfo(np.float16).max)
 
 @dataclass(frozen=True)
 class _Trial:
-    """Sounds that go through together, and how many samples of them at the rate of each front-end."""
+    """Sounds that go through together, and how many samples of each."""
 
     sounds: Mapping[str, _Sound]
-    samples: tuple[int, ...]
+    samples: int
 
-    def waveforms(self, info: ModelInfo) -> list[Floats]:
-        """What each front-end hears, (batch, time)."""
-        return [
-            np.stack([sound(front_end, samples) for sound in self.sounds.values()])
-            for front_end, samples in zip(info.front_ends, self.samples, strict=True)
-        ]
+    def waveforms(self, info: ModelInfo) -> Floats:
+        """The sounds at the rate of the front-end, (batch, time)."""
+        return np.stack([sound(info.front_end, self.samples) for sound in self.sounds.values()])
 
 
 def _trials(info: ModelInfo, recordings: Sequence[Recording]) -> Iterator[_Trial]:
-    window = info.samples(info.window_s)
+    window = info.num_samples(info.window_s)
     short, long = window, window
     if not info.fixed_window:
-        short = info.samples(max(info.shortest_s, info.window_s / 3))
-        long = tuple(2 * samples + 7 for samples in window)
+        short = info.num_samples(max(info.min_window_s, info.window_s / 3))
+        long = 2 * window + 7
     hostile = {"silence": _silence, "full scale": _square, "more than fp16 holds": _overflowing}
     example = {EXAMPLE.name: _recorded(EXAMPLE)}
     yield _Trial(example, window)

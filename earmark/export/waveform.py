@@ -1,10 +1,10 @@
-"""A log-mel as part of a graph: matrix products that every runtime has, from waveforms on.
+"""Computes log-mels in a graph, as matrix products, which every runtime supports.
 
-Source: a Fourier transform of real numbers, split into the even and the odd half of its window, so that each
-is a product half as large; held by the golden log-mels of the tests.
+Source: a real Fourier transform split into the even and odd part of the windowed frame, each a matrix product
+of half the size; held by the golden log-mels of the tests.
 
-Conventions: waveforms are float32 in [-1, 1], shape (batch, time), at the front-end's sample rate and at
-least ``min_samples`` long. Resampling is left to whoever feeds the graph.
+Conventions: waveforms are float32 in [-1, 1], shape (batch, time), at the front-end's sample rate, at least
+``min_samples`` long. Graphs do not resample.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from earmark.models.onnx_graph import module_to_onnx
 
 
 class FoldedLogMel(nn.Module):
-    """Turns waveforms into the log-mels that the networks see, without a Fourier transform of the runtime's.
+    """Converts waveforms to log-mels without the runtime's Fourier transform.
 
-    Only the bins that the mel bank reaches are computed. The window is applied by itself, since as the
-    references round it, it is not quite symmetric.
+    Only the bins covered by the mel filter bank are computed. The window is applied separately, because as
+    the references round it, it is not exactly symmetric.
 
     Args:
-        front_end: Every constant of the transform.
+        front_end: The constants of the transform.
     """
 
     window: Tensor
@@ -44,7 +44,7 @@ class FoldedLogMel(nn.Module):
         bank = mel_filter_bank(front_end)
         reached = np.flatnonzero(bank.any(0))
         bins = np.arange(reached[0], reached[-1] + 1) if len(reached) else np.arange(1)
-        # Times count from the window's middle. That turns phases, which the power does not see.
+        # Times are relative to the window's middle; this shifts phases, which the power does not depend on.
         times = np.arange(front_end.win_length // 2) - (front_end.win_length - 1) / 2
         angles = 2 * np.pi / front_end.n_fft * np.outer(times, bins)
         constants = {
@@ -81,7 +81,7 @@ class FoldedLogMel(nn.Module):
         behind = length - front_end.n_fft // 2 + front_end.window_offset if centred else front_end.n_fft // 2
         padded = functional.pad(waveform, (before, behind), mode="reflect")
         num_frames = (padded.shape[1] - length) // hop + 1
-        # A frame is some blocks of hop_length, end to end: slices, where runtimes are slow to gather samples.
+        # A frame consists of consecutive blocks of hop_length: slices are faster than gathering samples.
         blocks = -(-length // hop)
         num_blocks = num_frames + blocks - 1
         padded = functional.pad(padded, (0, blocks * hop))[:, : num_blocks * hop]
@@ -110,33 +110,32 @@ class FoldedLogMel(nn.Module):
         return (logarithms + front_end.shift) / front_end.scale
 
 
-def hearing_waveforms(info: ModelInfo) -> ModelInfo:
-    """The record of the same model with its log-mels in the graph."""
-    first, *others = (GraphFrontEnd(one) if isinstance(one, FrontEnd) else one for one in info.front_ends)
-    return info.changed(front_end=first, further_front_ends=tuple(others))
+def waveform_info(info: ModelInfo) -> ModelInfo:
+    """The model info with the log-mel in the graph."""
+    front_end = info.front_end
+    return info.changed(front_end=GraphFrontEnd(front_end)) if isinstance(front_end, FrontEnd) else info
 
 
-def prepend_log_mels(model: ModelProto, info: ModelInfo) -> None:
-    """Puts log-mels before a graph, in place.
+def prepend_log_mel(model: ModelProto, info: ModelInfo) -> None:
+    """Puts the log-mel before a graph, in place.
 
     Args:
-        model: The graph; its log-mel inputs become waveforms.
-        info: Of the model as it is; see :func:`hearing_waveforms` for what it becomes.
+        model: The graph; its log-mel input becomes a waveform.
+        info: The model info before this; :func:`waveform_info` returns the one after it.
     """
+    front_end = info.front_end
+    assert isinstance(front_end, FrontEnd)
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    names = hearing_waveforms(info).graph_inputs
-    for front_end, old, new in zip(info.front_ends, info.graph_inputs, names, strict=True):
-        if not isinstance(front_end, FrontEnd):
-            continue
-        example = torch.zeros(2, front_end.sample_rate + front_end.n_fft)
-        time = torch.export.Dim(new.replace("waveform", "time"), min=front_end.min_samples)
-        axes = {0: torch.export.Dim("batch"), 1: time}
-        part = module_to_onnx(FoldedLogMel(front_end), (example,), (axes,), ([new], [old]), opset)
-        _connect(model, part, old)
+    example = torch.zeros(2, front_end.sample_rate + front_end.n_fft)
+    time = torch.export.Dim("time", min=front_end.min_samples)
+    axes = {0: torch.export.Dim("batch"), 1: time}
+    names = [GraphFrontEnd.graph_input], [front_end.graph_input]
+    part = module_to_onnx(FoldedLogMel(front_end), (example,), (axes,), names, opset)
+    _connect(model, part, front_end.graph_input)
 
 
 def _connect(model: ModelProto, part: ModelProto, name: str) -> None:
-    """Lets the output of a part take the place of the input of that name."""
+    """Connects the output of a part to the input of that name."""
     apart = {"rename_inputs": False, "rename_outputs": False}
     part = compose.add_prefix(part, f"{FRONT_END}{name}/", **apart)
     nodes, given = [*part.graph.node, *model.graph.node], list(model.graph.input)

@@ -1,10 +1,9 @@
-"""Weights in 16 bits: half the size, computed with as before.
+"""Stores weights in 16 bits: half the size, with arithmetic in float32.
 
-Source: SP4ASC's submissions to DCASE 2021, task 1a, whose weights are fp16 and whose arithmetic is fp32
-(golden sp4asc/sp4asc.npz, ``fp16``).
+Source: SP4ASC's submissions to DCASE 2021, task 1a (golden sp4asc/sp4asc.npz, ``fp16``).
 
-Conventions: a precision is one of PRECISIONS. The record names it; a checkpoint or model file holds its
-weights so and gives them back as float32, each the nearest to what it was. Arithmetic is in float32 always.
+Conventions: a precision is one of PRECISIONS and named in the model info. Checkpoints and model files store
+weights rounded to it; loading converts them to float32.
 """
 
 from __future__ import annotations
@@ -20,16 +19,15 @@ from torch import Tensor
 from earmark.errors import ModelError
 from earmark.features.learned import GraphFrontEnd, LearnedFrontEnd
 from earmark.model_file.info import ModelInfo
-from earmark.model_file.onnx_file import attach_info
 from earmark.models.checkpoint import TENSOR_TYPES
 from earmark.models.network import Network
 from earmark.models.onnx_graph import subgraphs
 
 PRECISIONS = tuple(TENSOR_TYPES)
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-1}
-"""What answers may differ by from those of the weights in 32 bits, relative to the largest where above 1."""
+"""Largest difference of outputs from those in fp32, relative to the largest output if that is above 1."""
 FRONT_END = "front_end/"
-"""How the names within a graph begin that belong to a log-mel."""
+"""Prefix of the names in a graph that belong to a log-mel."""
 _ONNX_TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
 
@@ -37,11 +35,11 @@ def rounded(network: Network, precision: str) -> Network:
     """Rounds the weights of a network to a precision.
 
     Args:
-        network: Of float32.
+        network: In float32.
         precision: One of PRECISIONS.
 
     Returns:
-        A copy, still of float32, in evaluation mode: what a checkpoint of that precision loads as.
+        A copy in evaluation mode, in float32: equal to loading a checkpoint of that precision.
 
     Raises:
         ModelError: If a weight is too large for the precision.
@@ -54,17 +52,17 @@ def rounded(network: Network, precision: str) -> Network:
 
 
 def narrow_graph(model: ModelProto, precision: str, keep: str | None = None) -> None:
-    """Has a graph hold its weights in a precision, in place; the runtime widens them when it loads the graph.
+    """Stores the weights of a graph in a precision, in place; the runtime converts them when it loads it.
 
     Args:
-        model: With weights of float32; single numbers, which are constants of the arithmetic, stay so.
-        precision: One of PRECISIONS.
-        keep: How the names of weights begin that are to stay in float32.
+        model: With float32 weights; scalars, which are constants of the arithmetic, stay float32.
+        precision: One of PRECISIONS; "int8" leaves the graph as it is.
+        keep: Prefix of the names of weights that stay float32.
 
     Raises:
         ModelError: If a weight is too large for the precision.
     """
-    if precision == "fp32":
+    if precision in ("fp32", "int8"):
         return
     widened = {}
     for tensor in model.graph.initializer:
@@ -85,46 +83,24 @@ def narrow_graph(model: ModelProto, precision: str, keep: str | None = None) -> 
     model.graph.node.extend(nodes)
 
 
-def narrowed(content: bytes, info: ModelInfo, precision: str) -> bytes:
-    """A model file with its weights in a precision.
-
-    Args:
-        content: Of a model file of float32, as :func:`earmark.model_file.onnx_file.read_model_file` gives it.
-        info: Its record.
-        precision: One of PRECISIONS.
-
-    Returns:
-        The content of a model file. A front-end within the graph stays as it is: its spectra span more than
-        16 bits.
-
-    Raises:
-        ModelError: If a weight is too large for the precision, or the model is not one of float32.
-    """
-    require_fp32(info)
-    model = graph_of(content)
-    narrow_graph(model, precision, kept_wide(info))
-    return attach_info(model.SerializeToString(), info.changed(precision=precision))
-
-
-def kept_wide(info: ModelInfo) -> str | None:
-    """How the names of weights begin that stay in float32: those of a front-end within the graph."""
-    if any(isinstance(one, LearnedFrontEnd) for one in info.front_ends):
+def fp32_prefix(info: ModelInfo) -> str | None:
+    """Prefix of the names of weights that stay float32: those of a front-end in the graph."""
+    if isinstance(info.front_end, LearnedFrontEnd):
         return "features."
-    within = any(isinstance(one, GraphFrontEnd) for one in info.front_ends)
-    return FRONT_END if within else None
+    return FRONT_END if isinstance(info.front_end, GraphFrontEnd) else None
 
 
 def graph_of(content: bytes) -> ModelProto:
-    """The graph of a model file, without its record and hash."""
+    """The graph of a model file, without the model info and hash."""
     model = onnx.load_model_from_string(content)
     del model.metadata_props[:]
     return model
 
 
 def require_fp32(info: ModelInfo) -> None:
-    """Refuses to compress weights that were compressed before, with a ModelError."""
+    """Raises a ModelError unless the weights of a model are in fp32."""
     if info.precision != "fp32":
-        raise ModelError(f"{info.name}: its weights are {info.precision} already: give the model in fp32")
+        raise ModelError(f"{info.name}: the weights are {info.precision} already: give the model in fp32")
 
 
 def _narrow(tensor: Tensor, precision: str, name: str) -> Tensor:

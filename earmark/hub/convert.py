@@ -68,7 +68,7 @@ def convert(
         name=model_file.stem,
         labels=names,
         front_end=_front_end(front_end, front_end_args or {}, similar),
-        task=task or _required(_task_of(labels), "a task (multi_label or single_label)"),
+        task=task or _required(_task_of(labels), "a task (multi_label or single_label)"),  # type: ignore[arg-type]
         architecture=architecture,
         arguments=given,
         window_s=window_s or _required(similar and similar.window_s, "a window length"),

@@ -172,31 +172,6 @@ def look(model: str | os.PathLike[str] | None = None) -> Path | None:
     return next((path for path in (*by_name, Path(wanted)) if path.is_file()), None)
 
 
-def members(model: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The models that a text names: one, or those of an ensemble, with "+" between them.
-
-    A file whose own name holds a "+" is found first.
-
-    Raises:
-        ModelError: If a name is empty.
-    """
-    wanted = os.fspath(model)
-    if "+" not in wanted or look(wanted):
-        return (wanted,)
-    pieces, found = wanted.split("+"), []
-    while pieces:
-        starts = {length: "+".join(pieces[:length]).strip() for length in range(len(pieces), 0, -1)}
-        length = next((length for length, start in starts.items() if look(start)), 1)
-        found.append(starts[length])
-        del pieces[:length]
-    if not all(found):
-        raise ModelError(
-            f"{wanted}: there is no such model file, and an ensemble is named like a+b: "
-            "models with one + between them"
-        )
-    return tuple(found)
-
-
 def find(model: str | os.PathLike[str] | None = None) -> Path:
     """The file of a model that is on this machine.
 

@@ -80,7 +80,7 @@ def open_session(
         device: As for :func:`load`.
 
     Returns:
-        A session from the input ``info.front_end.graph_input`` to the outputs "logits" and "embedding", and
+        A session from the input ``info.graph_input`` to the outputs "logits" and "embedding", and
         the model info.
 
     Raises:

@@ -235,7 +235,7 @@ class Tagger:
 
     def _run(self, features: Floats) -> tuple[Floats, Floats]:
         """Logits (class,) and embedding (channel,) of one window."""
-        inputs = {self.info.front_end.graph_input: features[None]}
+        inputs = {self.info.graph_input: features[None]}
         logits, embedding = self.session.run(["logits", "embedding"], inputs)
         return logits[0], embedding[0]
 

@@ -105,7 +105,7 @@ def of_tagger(tagger: Tagger, *, timestamp_window_s: float = TIMESTAMP_WINDOW_S)
             f"{info.name} hears at {rate} Hz, HEAR has {', '.join(map(str, SAMPLE_RATES))}: "
             "take another model"
         )
-    shortest = max(front_end.min_samples for front_end in info.front_ends)
+    shortest = info.front_end.min_samples
     return _as_module(
         Embedder(rate, size, size, tagger.embed_windows, shortest, info.window_s, timestamp_window_s)
     )

@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from math import ceil, gcd
 from types import UnionType
 from typing import Any, Literal, get_args
 
@@ -52,7 +51,6 @@ class ModelInfo:
         window_s: Window length that the model was trained for, in seconds.
         padding: How a clip shorter than the window is padded: "repeat" or "zero".
         embedding_size: Number of channels of the embedding.
-        further_front_ends: Of an ensemble whose members hear differently: those of the graph's other inputs.
         precision: Storage format of the weights: "fp32"; "fp16" or "bf16", with arithmetic in float32; or
             "int8", where most layers compute in 8 bits.
         fixed_window: Whether the graph accepts windows of ``window_s`` only.
@@ -76,7 +74,6 @@ class ModelInfo:
     window_s: float
     padding: Padding
     embedding_size: int
-    further_front_ends: tuple[AnyFrontEnd, ...] = ()
     precision: Precision = "fp32"
     fixed_window: bool = False
     threshold: Threshold | None = None
@@ -94,15 +91,9 @@ class ModelInfo:
             raise ModelError(f"invalid metadata of model {self.name!r}: {problem}")
 
     @property
-    def front_ends(self) -> tuple[AnyFrontEnd, ...]:
-        """All of them; one, but for ensembles."""
-        return self.front_end, *self.further_front_ends
-
-    @property
-    def graph_inputs(self) -> tuple[str, ...]:
-        """Names of what goes into the graph, one for each front-end; numbered where there are several."""
-        names = tuple(front_end.graph_input for front_end in self.front_ends)
-        return names if len(names) == 1 else tuple(f"{name}_{index}" for index, name in enumerate(names))
+    def graph_input(self) -> str:
+        """Name of the input of the graph: "log_mel" or "waveform"."""
+        return self.front_end.graph_input
 
     @property
     def thresholds(self) -> tuple[float, ...] | None:
@@ -112,28 +103,19 @@ class ModelInfo:
         return (self.threshold,) * len(self.labels)
 
     @property
-    def ticks_per_s(self) -> int:
-        """How finely a second divides into lengths that are whole samples at the rate of every front-end."""
-        return gcd(*(one.sample_rate for one in self.front_ends))
+    def min_window_s(self) -> float:
+        """Length of the shortest window that the front-end can take, in seconds."""
+        return self.front_end.min_samples / self.front_end.sample_rate
 
-    @property
-    def shortest_s(self) -> float:
-        """The shortest window that all front-ends can hear, in seconds."""
-        ticks = (ceil(one.min_samples * self.ticks_per_s / one.sample_rate) for one in self.front_ends)
-        return max(ticks) / self.ticks_per_s
-
-    def samples(self, seconds: float) -> tuple[int, ...]:
-        """Samples of some seconds at the rate of each front-end, of which all are equally long."""
-        ticks = round(seconds * self.ticks_per_s)
-        return tuple(ticks * (one.sample_rate // self.ticks_per_s) for one in self.front_ends)
+    def num_samples(self, seconds: float) -> int:
+        """Returns the samples of a duration at the sample rate of the front-end."""
+        return round(seconds * self.front_end.sample_rate)
 
     def _problem(self) -> str:
         for kind, wanted, names in _KINDS:
             wrong = [name for name in names if not isinstance(getattr(self, name), kind)]
             if wrong:
                 return f"{wrong[0]} must be {wanted}, got {getattr(self, wrong[0])!r}"
-        if not all(isinstance(one, AnyFrontEnd) for one in self.further_front_ends):
-            return f"further_front_ends must be a list of front-ends, not {self.further_front_ends!r}"
         return self._label_problem() or self._value_problem()
 
     def _label_problem(self) -> str:
@@ -171,7 +153,6 @@ class ModelInfo:
         """The model info as JSON with sorted keys, so that equal infos give equal strings."""
         values = asdict(self) | {
             "front_end": self.front_end.to_dict(),
-            "further_front_ends": [front_end.to_dict() for front_end in self.further_front_ends],
             "calibration": calibration_to_dict(self.calibration),
             "version": INFO_VERSION,
         }
@@ -189,6 +170,11 @@ class ModelInfo:
             ModelError: If the text is not a valid model info, or one of a newer version.
         """
         values = _parse(text)
+        if values.pop("further_front_ends", None):
+            raise ModelError(
+                "the model is an ensemble of models with different front-ends, which earmark no longer reads: "
+                "use its members one by one"
+            )
         known = {entry.name: entry for entry in fields(cls)}
         unknown = sorted(set(values) - set(known))
         missing = sorted(
@@ -202,8 +188,6 @@ class ModelInfo:
             )
         try:
             values["front_end"] = front_end_from_dict(values["front_end"])
-            further = values.get("further_front_ends", [])
-            values["further_front_ends"] = tuple(front_end_from_dict(front_end) for front_end in further)
             values["calibration"] = calibration_from_dict(values.get("calibration"))
             for name in ("labels", "threshold"):
                 if isinstance(values.get(name), list):

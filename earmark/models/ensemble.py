@@ -1,7 +1,6 @@
-"""An ensemble as one network: the mean of its members' logits, their embeddings end to end.
+"""An ensemble as one network: the mean of its members' logits, their embeddings concatenated.
 
-Conventions: members keep their own weights and choices. Those that hear alike take the same input; where
-they do not, there is an input for each front-end, in the order of the ensemble's record.
+Conventions: all members have the same front-end and the same classes; each keeps its weights and its config.
 """
 
 from __future__ import annotations
@@ -16,42 +15,36 @@ from earmark.models.network import Network, NetworkConfig, Output
 
 
 class Ensemble(Network):
-    """Several networks that answer as one.
+    """Mean of several networks.
 
     Source: EfficientAT's ensembles; golden efficientat/models/ensemble_mn04_dymn04_mn10.npz.
 
     Args:
         members: Networks for the same classes, at least one.
-        inputs: Which input each member takes; by default all take the first.
 
     Raises:
-        ModelError: If there are no members, they have other numbers of classes, or inputs do not fit them.
+        ModelError: If there are no members, or their numbers of classes differ.
     """
 
-    def __init__(self, members: Sequence[Network], inputs: Sequence[int] | None = None) -> None:
+    def __init__(self, members: Sequence[Network]) -> None:
         if not members:
-            raise ModelError("an ensemble of no networks answers nothing: give at least one")
+            raise ModelError("an ensemble needs at least one member, got none")
         classes = [member.config.num_classes for member in members]
         if len(set(classes)) > 1:
-            raise ModelError(f"the members have {classes} classes: give networks with the same labels")
+            raise ModelError(f"members of an ensemble need the same labels, got {classes} classes")
         super().__init__(NetworkConfig(num_classes=classes[0]))
-        self.inputs = tuple(inputs) if inputs is not None else (0,) * len(members)
-        if len(self.inputs) != len(members) or set(self.inputs) != set(range(max(self.inputs) + 1)):
-            raise ModelError(
-                f"inputs {self.inputs} do not fit {len(members)} members: give one number each, from 0 on"
-            )
         self.members = nn.ModuleList(members)
 
-    def forward(self, *given: Tensor) -> Output:
+    def forward(self, log_mel: Tensor) -> Output:
         """Computes the mean of the logits, and all embeddings.
 
         Args:
-            given: What the members take, one tensor for each front-end: log-mels (batch, mel, frame), or
-                waveforms (batch, time) where a front-end is part of the network.
+            log_mel: float32, shape (batch, mel, frame); or waveforms (batch, time) for members with a learned
+                front-end.
 
         Returns:
-            Logits (batch, class) and embedding (batch, channel of all members).
+            Logits (batch, class) and embedding (batch, channels of all members).
         """
-        answers = [member(given[index]) for member, index in zip(self.members, self.inputs, strict=True)]
-        logits = torch.stack([answer.logits for answer in answers]).mean(0)
-        return Output(logits, torch.cat([answer.embedding for answer in answers], 1))
+        outputs = [member(log_mel) for member in self.members]
+        logits = torch.stack([output.logits for output in outputs]).mean(0)
+        return Output(logits, torch.cat([output.embedding for output in outputs], 1))

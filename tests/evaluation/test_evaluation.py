@@ -10,8 +10,8 @@ from toy import FRONT_END
 from earmark.data.manifest import Clip
 from earmark.errors import DataError, ModelError
 from earmark.evaluation import metrics
-from earmark.evaluation.evaluation import evaluate, groups_of, judge
-from earmark.evaluation.predictions import Answers, answer, choose, require_labels
+from earmark.evaluation.evaluation import evaluate_predictions, groups_of
+from earmark.evaluation.predictions import Predictions, predict_clips, require_labels, select_clips
 from earmark.features.presets import EFFICIENTAT
 from earmark.inference.tagger import Tagger
 from earmark.model_file.info import ModelInfo
@@ -72,20 +72,20 @@ def read(clip: Clip) -> np.ndarray:
 @pytest.mark.parametrize("task", ["multi_label", "single_label"])
 def test_ways_to_hear_a_clip(ear, info, clips, task):
     tagger = Tagger(ear, info.changed(task=task))
-    as_tagged = answer(tagger, clips).scores
-    over_windows = answer(tagger, clips, "windows").scores
+    as_tagged = predict_clips(tagger, clips).scores
+    over_windows = predict_clips(tagger, clips, pooling="mean").scores
     for clip, tagged, mean in zip(clips, as_tagged, over_windows, strict=True):
         windows = np.stack([window.scores for window in tagger.tag(clip.path).windows])
         np.testing.assert_allclose(mean, windows.mean(0), rtol=0, atol=1e-6)
         wanted = windows.max(0) if task == "multi_label" else windows.mean(0)
         np.testing.assert_allclose(tagged, wanted, rtol=0, atol=1e-6)
     assert np.abs(as_tagged - over_windows).max() > 0.01 or task == "single_label"
-    for scores, clip in zip(answer(tagger, clips, "center").scores, clips, strict=True):
+    for scores, clip in zip(predict_clips(tagger, clips, windows="center").scores, clips, strict=True):
         wave, excess = read(clip), max(0, len(read(clip)) - 4000)
         wanted = tagger.tag(wave[excess // 2 :][:4000], RATE).scores
         np.testing.assert_allclose(scores, wanted, rtol=0, atol=1e-6)
     ear.frames.clear()
-    heard = answer(tagger, clips, "whole")
+    heard = predict_clips(tagger, clips, windows="whole")
     shortest = FRONT_END.min_samples
     assert ear.frames == [FRONT_END.num_frames(max(shortest, len(read(clip)))) for clip in clips]
     assert len(read(clips[3])) < shortest, "too short for the front-end, so it was filled up"
@@ -96,7 +96,7 @@ def test_a_bad_clip_is_named_and_the_others_are_judged(tagger, clips, tmp_path):
     (tmp_path / "bad.wav").write_text("no audio")
     bad, missing = Clip(tmp_path / "bad.wav", ("tone",)), Clip(tmp_path / "missing.wav", ("tone",))
     told, seen = [], []
-    found = answer(tagger, [bad, *clips, missing], before=seen.append, complain=told.append)
+    found = predict_clips(tagger, [bad, *clips, missing], before=seen.append, on_error=told.append)
     assert found.clips == tuple(clips)
     assert found.scores.shape == (4, 2)
     assert [clip for clip, _ in found.failed] == [bad, missing]
@@ -104,7 +104,7 @@ def test_a_bad_clip_is_named_and_the_others_are_judged(tagger, clips, tmp_path):
     assert "bad.wav" in told[0]
     assert "missing.wav" in told[1]
     assert seen == [bad, *clips, missing]
-    assert answer(tagger, [bad]).scores.shape == (0, 2)
+    assert predict_clips(tagger, [bad]).scores.shape == (0, 2)
 
 
 def test_an_answer_that_is_no_number_is_no_answer(info, clips):
@@ -112,26 +112,19 @@ def test_an_answer_that_is_no_number_is_no_answer(info, clips):
         def run(self, names, inputs):
             return [np.full((1, 2), np.nan, np.float32), np.zeros((1, 96), np.float32)]
 
-    found = answer(Tagger(Broken(), info), clips[:1])
+    found = predict_clips(Tagger(Broken(), info), clips[:1])
     assert not found.clips
     assert "0.wav: the model's answer is not a number" in found.failed[0][1]
 
 
-def test_what_no_single_waveform_can_be_cut_for_is_said_first(ear, info, clips):
-    info = info.changed(further_front_ends=(EFFICIENTAT,))
-    with pytest.raises(ModelError, match="hear at 8000 and 32000 Hz"):
-        answer(Tagger(ear, info), clips, "whole")
-    assert not ear.frames
-
-
 def test_clips_are_chosen_by_fold_and_number(clips):
-    assert choose(clips) == clips
-    assert choose(clips, fold=2) == clips[2:]
+    assert select_clips(clips) == clips
+    assert select_clips(clips, fold=2) == clips[2:]
     with pytest.raises(DataError, match="no clip of the manifest has fold 7: it has 0, 1, 2"):
-        choose(clips, fold=7)
+        select_clips(clips, fold=7)
     many = clips * 25
-    assert choose(many, limit=1000) == many
-    assert [many.index(clip, 33 * number) for number, clip in enumerate(choose(many, limit=3))] == [0, 33, 66]
+    assert select_clips(many, limit=1000) == many
+    assert [many.index(clip, 33 * number) for number, clip in enumerate(select_clips(many, limit=3))] == [0, 33, 66]
 
 
 def test_labels_that_do_not_fit_are_said_before_anything_is_heard(tagger, ear, clips):
@@ -143,7 +136,7 @@ def test_labels_that_do_not_fit_are_said_before_anything_is_heard(tagger, ear, c
     with pytest.raises(DataError, match="none of them fits"):
         require_labels(strange, ["dog", "cat"])
     with pytest.raises(DataError, match=r"no column 'city' to group by; it has fold, device"):
-        evaluate(tagger, clips, by="city")
+        evaluate(tagger, clips, group_by="city")
     assert not ear.frames
 
 
@@ -159,12 +152,12 @@ def scenes(rows=slice(None)) -> tuple[list[str], Answers]:
         Clip(Path(f"{number}.wav"), (labels[own],), 0, {"device": str(device)})
         for number, (own, device) in enumerate(zip(SP4ASC["y"], SP4ASC["devices"], strict=True))
     ]
-    return labels, Answers(tuple(clips[rows]), SP4ASC["probs"][rows])
+    return labels, Predictions(tuple(clips[rows]), SP4ASC["probs"][rows])
 
 
 def test_the_numbers_of_the_challenge_are_found():
     labels, answers = scenes()
-    found = judge(answers, labels, "single_label", by="device")
+    found = evaluate_predictions(answers, labels, "single_label", group_by="device")
     assert found.overall["clips"] == 173
     assert found.overall["log_loss_macro"] == pytest.approx(SP4ASC["overall"][0], abs=1e-6)
     assert 100 * found.overall["accuracy_macro"] == pytest.approx(SP4ASC["overall"][1], abs=1e-6)
@@ -185,7 +178,7 @@ def test_the_numbers_of_the_challenge_are_found():
 def test_metrics_are_those_of_the_functions():
     labels, answers = scenes()
     truth, scores = np.eye(10)[SP4ASC["y"]], SP4ASC["probs"]
-    found = judge(answers, labels, "single_label", threshold=0.3)
+    found = evaluate_predictions(answers, labels, "single_label", threshold=0.3)
     assert found.overall["map_macro"] == metrics.macro(metrics.average_precision(truth, scores))
     assert found.overall["auroc_macro"] == metrics.macro(metrics.auroc(truth, scores))
     assert found.overall["d_prime"] == metrics.d_prime(found.overall["auroc_macro"])
@@ -203,7 +196,7 @@ def test_clips_of_several_labels_have_no_accuracy():
     two = Clip(Path("two.wav"), ("scene1", "scene2"))
     none = Clip(Path("none.wav"), ())
     for odd in (two, none):
-        found = judge(Answers((*answers.clips[1:], odd), answers.scores), labels, "multi_label")
+        found = evaluate_predictions(Predictions((*answers.clips[1:], odd), answers.scores), labels, "multi_label")
         assert not EXCLUSIVE & set(found.overall)
         assert found.confusion is None
         assert found.reliability is None
@@ -213,15 +206,15 @@ def test_clips_of_several_labels_have_no_accuracy():
 
 def test_what_has_no_value_is_left_out():
     labels, answers = scenes(slice(1))
-    found = judge(answers, labels, "single_label", threshold=0.5)
+    found = evaluate_predictions(answers, labels, "single_label", threshold=0.5)
     assert not {"auroc_macro", "d_prime"} & set(found.overall)
     assert list(found.by_class) == [answers.clips[0].labels[0]]
     values = [value for own in (found.overall, *found.by_class.values()) for value in own.values()]
     assert np.isfinite(values).all()
-    nothing = judge(Answers((), np.zeros((0, 10), np.float32)), labels, "single_label", by="device")
+    nothing = evaluate_predictions(Predictions((), np.zeros((0, 10), np.float32)), labels, "single_label", group_by="device")
     assert nothing.overall == {"clips": 0}
-    unlabelled = Answers((Clip(Path("a.wav"), ()),), answers.scores)
-    assert judge(unlabelled, labels, "single_label").overall == {"clips": 1}
+    unlabelled = Predictions((Clip(Path("a.wav"), ()),), answers.scores)
+    assert evaluate_predictions(unlabelled, labels, "single_label").overall == {"clips": 1}
 
 
 def test_unknown_labels_count_nowhere():
@@ -230,14 +223,14 @@ def test_unknown_labels_count_nowhere():
         Clip(clip.path, (), 0, clip.extra, labelled=False) if number % 2 else clip
         for number, clip in enumerate(answers.clips)
     ]
-    found = judge(Answers(tuple(hidden), answers.scores), labels, "single_label")
-    known = judge(Answers(answers.clips[::2], answers.scores[::2]), labels, "single_label")
+    found = evaluate_predictions(Predictions(tuple(hidden), answers.scores), labels, "single_label")
+    known = evaluate_predictions(Predictions(answers.clips[::2], answers.scores[::2]), labels, "single_label")
     assert found.overall == {**known.overall, "clips": 173}
     assert found.by_class == known.by_class
 
 
 def test_a_record_of_both_halves_is_judged(tagger, clips):
-    found = evaluate(tagger, clips, by="device")
+    found = evaluate(tagger, clips, group_by="device")
     assert found.labels == ("tone", "noise")
     assert isinstance(tagger.info, ModelInfo)
     assert found.overall["clips"] == 4

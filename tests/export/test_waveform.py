@@ -51,8 +51,9 @@ def test_it_is_that_of_numpy_at_any_length(front_end: FrontEnd):
 
 
 def test_the_record_says_what_is_in_the_graph(info):
-    both = info.changed(further_front_ends=(LEAF,))
-    heard = hearing_waveforms(both)
-    assert heard.front_ends == (GraphFrontEnd(info.front_end), LEAF)
-    assert heard.graph_inputs == ("waveform_0", "waveform_1")
-    assert hearing_waveforms(heard) == heard
+    changed = hearing_waveforms(info)
+    assert changed == info.changed(front_end=GraphFrontEnd(info.front_end))
+    assert changed.graph_input == "waveform"
+    assert hearing_waveforms(changed) == changed
+    learned = info.changed(front_end=LEAF)
+    assert hearing_waveforms(learned) == learned

@@ -112,22 +112,21 @@ def complexity(model: str | os.PathLike[str] | Sequence[str], seconds: float = 1
         sizes = [one.file_bytes for one in members if one.file_bytes is not None]
         return _ensemble("+".join(model), members, sum(sizes) if len(sizes) == len(members) else None)
     name = os.fspath(model)
-    architecture, arguments, front_ends, file = _described(name)
+    architecture, arguments, front_end, file = _described(name)
     size = file.stat().st_size if file else None
     if architecture != ensemble.ARCHITECTURE:
-        return _measured(name, architecture, arguments, front_ends[0], seconds, size)
-    return _ensemble(name, _joined_members(arguments, front_ends, seconds), size)
+        return _measured(name, architecture, arguments, front_end, seconds, size)
+    return _ensemble(name, _joined_members(arguments, front_end, seconds), size)
 
 
 def _joined_members(
-    arguments: Mapping[str, Any], front_ends: Sequence[AnyFrontEnd], seconds: float
+    arguments: Mapping[str, Any], front_end: AnyFrontEnd, seconds: float
 ) -> list[Complexity]:
     """Of a model file that holds an ensemble."""
     found = []
     for member in arguments["members"]:
         own = member["arguments"] | {"num_classes": arguments["num_classes"]}
-        [index] = member.get("front_ends", [0])
-        found.append(_measured(member["name"], member["architecture"], own, front_ends[index], seconds))
+        found.append(_measured(member["name"], member["architecture"], own, front_end, seconds))
     return found
 
 
@@ -162,24 +161,24 @@ def _ensemble(name: str, members: Sequence[Complexity], size: int | None) -> Com
     return replace(first, members=tuple(members))
 
 
-def _described(model: str) -> tuple[str, dict[str, Any], tuple[AnyFrontEnd, ...], Path | None]:
-    """Architecture, arguments, front-ends and file of whatever a name stands for."""
+def _described(model: str) -> tuple[str, dict[str, Any], AnyFrontEnd, Path | None]:
+    """Architecture, arguments, front-end and file of whatever a name stands for."""
     path = registry.look(model)
     if path:
         info = load_checkpoint(path)[1] if path.suffix == ".safetensors" else read_info(path)
         arguments = {**info.arguments, "num_classes": len(info.labels)}
-        return info.architecture, arguments, info.front_ends, path
+        return info.architecture, arguments, info.front_end, path
     published = registry.published()
     if model in published:
         known = published[model]
         arguments = {**known.arguments, "num_classes": known.num_classes}
         file = known.checkpoint if known.on_this_machine else None
-        return known.architecture, arguments, (known.front_end,), file
+        return known.architecture, arguments, known.front_end, file
     if model in architectures():
         of_published = (known.front_end for known in published.values() if known.architecture == model)
         front_end = next(of_published, EFFICIENTAT)
         n_mels = getattr(create_config(model), "n_mels", front_end.n_mels)
-        return model, {}, (replace(front_end, n_mels=n_mels),), None
+        return model, {}, replace(front_end, n_mels=n_mels), None
     known_names = list(dict.fromkeys([*registry.names(), *published, *architectures()]))
     near = get_close_matches(model, known_names, n=3, cutoff=0.5)
     guess = f": did you mean {' or '.join(near)}?" if near else " (earmark models lists models)"
