@@ -95,7 +95,7 @@ def commands(example: str) -> list[str]:
     return [line.removeprefix("$ ") for line in example.splitlines() if line.startswith("$ ")]
 
 
-def record_table() -> str:
+def model_info_table() -> str:
     """The fields of a model's metadata."""
     meanings = _arguments(ModelInfo)
     return _table(
@@ -300,7 +300,7 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "record": record_table,
+    "model info": model_info_table,
     "front ends": front_end_table,
     "front end fields": field_table,
     "recipe": recipe_table,

@@ -1,8 +1,11 @@
-"""What README and docs say is true: examples run, links lead somewhere, commands and options exist."""
+"""Documentation is true: examples run, tables and links are right, what is cited exists."""
 
+import ast
 import importlib.util
+import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import make_siren_and_bell
@@ -19,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = refresh.documents()
 EXAMPLE = ROOT / "examples" / "siren_and_bell.ogg"
 NUMBER = re.compile(r"\d+\.\d+")
-SCORE_TOLERANCE = 0.02  # processors differ in the last digits, and a score may stand on an edge of rounding
+SCORE_TOLERANCE = 0.02  # processors differ in the last digits
 
 
 def name(path: Path) -> str:
@@ -47,19 +50,145 @@ def test_python_examples_run(path: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("path", examples("console"))
-def test_console_examples_print_what_they_say(path: Path) -> None:
+def test_console_examples_are_current(path: Path) -> None:
     for example in refresh.fences(read(path), "console"):
         printed = refresh.run(example)
-        assert NUMBER.sub("#", printed) == NUMBER.sub("#", example), "python docs/refresh.py mends this"
-        said = [float(number) for number in NUMBER.findall(example)]
+        assert NUMBER.sub("#", printed) == NUMBER.sub("#", example), "run python docs/refresh.py"
+        written = [float(number) for number in NUMBER.findall(example)]
         assert [float(number) for number in NUMBER.findall(printed)] == pytest.approx(
-            said, abs=SCORE_TOLERANCE
+            written, abs=SCORE_TOLERANCE
         )
 
 
 @every_document
 def test_generated_tables_are_current(path: Path) -> None:
-    assert refresh.with_tables(read(path)) == read(path), "python docs/refresh.py mends this"
+    assert refresh.with_tables(read(path)) == read(path), "run python docs/refresh.py"
+
+
+def table(title: str) -> list[list[str]]:
+    """The rows of a committed generated table, without its head."""
+    [text] = [
+        found[3]
+        for path in DOCUMENTS
+        for found in refresh.GENERATED.finditer(read(path))
+        if found[2] == title
+    ]
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines()]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def test_table_of_published_models_repeats_the_registry() -> None:
+    registry = tomllib.loads(read(ROOT / "earmark" / "hub" / "registry.toml"))
+    rows = {row[0].strip("`"): row for row in table("published")}
+    assert list(rows) == list(registry["models"])
+    assert sum(int(row[1]) for row in table("published summary")) == len(rows)
+    assert rows["mn10_as"][4:7] == ["4.88", "0.541", "mAP 0.471"]
+    for model, entry in registry["models"].items():
+        for metric, score in entry.get("scores", {}).items():
+            assert f"{metric} {score:g}" in rows[model][6]
+
+
+def test_table_of_front_ends_has_the_published_constants() -> None:
+    rows = {row[0].strip("`"): row[1:] for row in table("front ends")}
+    assert rows["sample_rate"] == ["32000", "44100", "44100", "16000"]
+    assert rows["n_mels"] == ["128", "256", "64", "64"]
+    assert rows["hop_length"][0] == "320"
+    assert set(rows) == {row[0].strip("`") for row in table("front end fields")}
+
+
+FREE_KEYS = ("extends", "without", "front_end.", "model.arguments.", "data.sources.columns.")
+FREE_KEYS += ("data.sources.train_filter.", "evaluation.negative_filter.")
+"""Keys of recipes that another table lists, or whose names are the user's."""
+
+
+def test_table_of_recipe_keys_has_every_key_in_use() -> None:
+    rows = {row[0].strip("`"): row[1].strip("`") for row in table("recipe")}
+    for path in refresh.recipes().values():
+        used = flat(tomllib.loads(read(path)))
+        free = (
+            "front_end.",
+            "model.arguments.",
+            "data.sources.columns.",
+            "data.sources.train_filter.",
+            "extends",
+            "without",
+        )
+        assert {key for key in used if not key.startswith(free)} <= set(rows), path.name
+    assert rows["optimizer.batch_size"] == "32"
+    assert rows["optimizer.learning_rate"] == "required"
+    assert rows["augment.mixup_alpha"] == "0.0"
+
+
+def flat(values: dict, prefix: str = "") -> set[str]:
+    """The dotted keys of a recipe, those of lists of tables without their position."""
+    keys = set()
+    for key, value in values.items():
+        inner = [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, dict)]
+        keys |= set().union(*(flat(part, f"{prefix}{key}.") for part in inner)) if inner else {prefix + key}
+    return keys
+
+
+def test_table_of_recipes_lists_each_recipe_once() -> None:
+    files = {path.relative_to(ROOT / "recipes").as_posix() for path in (ROOT / "recipes").rglob("*.toml")}
+    links = [re.search(r"\(\.\./recipes/(.*)\)", row[0])[1] for row in table("shipped recipes")]
+    assert sorted(links) == sorted(files - refresh.NOT_RECIPES)
+
+
+def test_table_of_corpora_has_every_corpus_in_use() -> None:
+    names = {row[0].strip("`") for row in table("corpora")}
+    used = set(re.findall(r'^corpus = "(\w+)"', "\n".join(map(read, refresh.recipes().values())), re.M))
+    assert used
+    assert used <= names
+
+
+def test_table_of_rooms_is_the_package() -> None:
+    rooms = [row[1].strip("`") for row in table("rooms")]
+    folders = {path.parent.name for path in (ROOT / "earmark").glob("*/__init__.py")}
+    files = {path.stem for path in (ROOT / "earmark").glob("*.py") if not path.stem.startswith("__")}
+    assert sorted(rooms) == sorted(folders | files)
+    assert all(row[2] for row in table("rooms"))
+
+
+def test_table_of_metadata_has_what_the_shipped_file_stores() -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(ROOT / "earmark" / "hub" / "shipped" / "mn04_esc18.onnx", load_external_data=False)
+    [stored] = [json.loads(entry.value) for entry in model.metadata_props if entry.key == "earmark.record"]
+    assert {row[0].strip("`") for row in table("model info")} == set(stored) - {
+        "version",
+        "further_front_ends",
+    }
+
+
+def messages() -> list[re.Pattern]:
+    """Patterns of the strings in the package, with any text in the place of a value."""
+    found = set()
+    for path in (ROOT / "earmark").rglob("*.py"):
+        for node in ast.walk(ast.parse(read(path))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [
+                    re.escape(str(p.value)) if isinstance(p, ast.Constant) else ".+" for p in node.values
+                ]
+                found.add("".join(parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" not in node.value:
+                found.add(re.escape(node.value))
+    return [re.compile(pattern) for pattern in found if len(pattern.replace(".+", "")) > 12]
+
+
+def test_quoted_errors_exist() -> None:
+    patterns = messages()
+    for path in DOCUMENTS:
+        for line in "".join(refresh.fences(read(path), "error")).splitlines():
+            assert any(pattern.search(line) for pattern in patterns), line
+
+
+@every_document
+def test_recipe_keys_exist(path: Path) -> None:
+    if path.name == "CHANGELOG.md":  # which names old keys too
+        return
+    known = {row[0].strip("`") for row in table("recipe")}
+    sections = {key.split(".")[0] for key in known if "." in key} - {"model"}
+    for key in re.findall(rf"`((?:{'|'.join(sections)})\.[a-z_.]+)\b(?![(/])", read(path)):
+        assert key in known or any(name.startswith(f"{key}.") for name in known), key
 
 
 def test_every_table_is_used() -> None:
@@ -67,11 +196,20 @@ def test_every_table_is_used() -> None:
     assert used == set(refresh.TABLES)
 
 
+def anchors(path: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", read(path), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @every_document
-def test_links_lead_somewhere(path: Path) -> None:
+def test_links_have_targets(path: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", read(path)):
         if not target.startswith(("https://", "http://")):
-            assert (path.parent / target.split("#")[0]).exists(), target
+            file, _, anchor = target.partition("#")
+            page = path.parent / file if file else path
+            assert page.exists(), target
+            assert not anchor or anchor in anchors(page), target
 
 
 def commands(text: str) -> list[list[str]]:
