@@ -1,4 +1,4 @@
-"""The programs of docs/deploy.md need nothing but the file, and say what earmark says."""
+"""The programs of examples/ need nothing but the model file, and print the tags of earmark."""
 
 import os
 import shutil
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import refresh
 import soundfile
 import toy
 
@@ -40,33 +39,27 @@ def files(exported, info, tmp_path_factory) -> dict[str, Path]:
     return paths
 
 
-def page(kind: str) -> str:
-    [program] = refresh.fences((ROOT / "docs" / "deploy.md").read_text(encoding="utf-8"), kind)
-    return program
-
-
 @pytest.fixture(scope="module")
 def javascript(tmp_path_factory) -> list[str]:
-    """The command that runs the page's program in Node."""
+    """The command that runs the program in Node."""
     node = shutil.which("node")
     modules = Path(os.environ.get("EARMARK_NODE_MODULES", ROOT / "node_modules"))
     if node is None or not (modules / "onnxruntime-web").is_dir():
         pytest.skip("needs Node, and onnxruntime-web in node_modules or $EARMARK_NODE_MODULES")
     folder = tmp_path_factory.mktemp("javascript")
     (folder / "node_modules").symlink_to(modules)
-    (folder / "tag.mjs").write_text(page("js"), encoding="utf-8")
+    shutil.copy(ROOT / "examples" / "tag.mjs", folder)
     return [node, str(folder / "tag.mjs")]
 
 
 @pytest.fixture(scope="module")
 def cpp(tmp_path_factory) -> list[str]:
-    """The command that runs the page's program, compiled."""
+    """The command that runs the program, compiled."""
     compiler, flags = shutil.which("g++"), os.environ.get("EARMARK_CPP_FLAGS")
     if compiler is None or flags is None:
         pytest.skip("needs g++, and in $EARMARK_CPP_FLAGS where the headers and ONNX Runtime are")
     folder = tmp_path_factory.mktemp("cpp")
-    (folder / "tag.cpp").write_text(page("cpp"), encoding="utf-8")
-    source, program = folder / "tag.cpp", folder / "tag"
+    source, program = ROOT / "examples" / "tag.cpp", folder / "tag"
     command = [compiler, "-std=c++17", source, "-o", program, *flags.split(), "-lonnxruntime"]
     subprocess.run(command, check=True)
     return [str(program)]
@@ -74,7 +67,7 @@ def cpp(tmp_path_factory) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("language", ["javascript", "cpp"])
-def test_a_program_says_what_earmark_says(request, files, tmp_path, language):
+def test_a_program_prints_the_tags_of_earmark(request, files, tmp_path, language):
     command = request.getfixturevalue(language)
     random = np.random.default_rng(0)
     for seconds, subtype, channels in ((0.3, "PCM_16", 1), (1.3, "FLOAT", 2)):
@@ -83,21 +76,21 @@ def test_a_program_says_what_earmark_says(request, files, tmp_path, language):
         soundfile.write(path, clip, toy.SAMPLE_RATE, subtype)
         for model in files.values():
             done = subprocess.run([*command, model, path], capture_output=True, text=True, check=True)
-            said = [line.split(" ") for line in done.stdout.splitlines()]
+            printed = [line.split(" ") for line in done.stdout.splitlines()]
             tags = earmark.load(model).tag(path).tags
-            assert [label for _, label in said] == [tag.label for tag in tags]
-            assert [float(score) for score, _ in said] == pytest.approx([t.score for t in tags], abs=2e-4)
+            assert [label for _, label in printed] == [tag.label for tag in tags]
+            assert [float(score) for score, _ in printed] == pytest.approx([t.score for t in tags], abs=2e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("language", ["javascript", "cpp"])
-def test_a_program_refuses_what_it_cannot_hear(request, files, toy_model, tmp_path, language):
+def test_a_program_refuses_other_models_and_rates(request, files, toy_model, tmp_path, language):
     command = request.getfixturevalue(language)
     soundfile.write(tmp_path / "a.wav", np.zeros(8000), 8000)
     soundfile.write(tmp_path / "b.wav", np.zeros(8000), 16000)
     for model, path, problem in (
         (toy_model, "a.wav", "export the model with --waveform"),
-        (files["plain"], "b.wav", "give samples at 8000 Hz"),
+        (files["plain"], "b.wav", "sample rate must be 8000 Hz"),
     ):
         done = subprocess.run([*command, model, tmp_path / path], capture_output=True, text=True, check=False)
         assert done.returncode != 0
