@@ -47,8 +47,9 @@ REFERENCES = {
 
 
 def documents() -> list[Path]:
-    """README, CONTRIBUTING, CHANGELOG and every page of docs/."""
-    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+    """README, CONTRIBUTING, CHANGELOG, the pages of docs/, and the README of other folders."""
+    pages = [ROOT.glob("*.md"), (ROOT / "docs").rglob("*.md"), ROOT.glob("*/README.md")]
+    return [path for found in pages for path in sorted(found)]
 
 
 def fences(text: str, kind: str) -> list[str]:
