@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from earmark.errors import MissingExtraError as MissingExtraError
     from earmark.errors import ModelError as ModelError
     from earmark.errors import RecipeError as RecipeError
+    from earmark.evaluation.evaluation import Evaluation as Evaluation
+    from earmark.evaluation.run import EvaluationOptions as EvaluationOptions
+    from earmark.evaluation.run import evaluate as evaluate
     from earmark.features.front_end import FrontEnd as FrontEnd
     from earmark.hub.pull import pull as pull
     from earmark.hub.registry import list_models as list_models
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "errors": ("AudioError", "DataError", "EarmarkError", "MissingExtraError", "ModelError", "RecipeError"),
+    "evaluation.evaluation": ("Evaluation",),
+    "evaluation.run": ("EvaluationOptions", "evaluate"),
     "features.front_end": ("FrontEnd",),
     "hub.pull": ("pull",),
     "hub.registry": ("list_models",),

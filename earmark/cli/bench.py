@@ -33,14 +33,14 @@ def bench(
     """Time a model on each engine, precision and thread count."""
     one_matrix_thread()
     from earmark.evaluation import speed
-    from earmark.evaluation.speed_report import summary, to_dict
+    from earmark.evaluation.speed import summary, to_dict
     from earmark.hub import registry
     from earmark.inference.load import load
 
     name = model or registry.DEFAULT
     with download_bar(quiet) as bar:
         load(name, progress=bar)  # downloaded, and found to be usable
-    settings = speed.settings_of([name], threads or speed.thread_counts())
+    settings = speed.all_settings([name], threads or speed.thread_counts())
     with timed_recording(recording) as clip, status_line(quiet) as show:
         found = speed.measure(settings, clip, rounds, show)
     what = str(recording) if recording else f"{speed.CLIP_S:g} s of noise"

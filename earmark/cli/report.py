@@ -60,7 +60,7 @@ def report(
     with download_bar(quiet) as bar:
         for name in models:
             load(name, progress=bar)  # downloaded, and found to be usable
-    settings = speed.settings_of(models, threads or speed.thread_counts())
+    settings = speed.all_settings(models, threads or speed.thread_counts())
     with timed_recording(recording) as clip, status_line(quiet) as show:
         lines = comparison.compare(settings, clip, clips, rounds, show, complain)
     traced = {

@@ -68,9 +68,7 @@ def output_table(predictions: Predictions, labels: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def meta_yaml(
-    name: str, info: ModelInfo, cost: Complexity, found: Evaluation, authors: Sequence[str]
-) -> str:
+def meta_yaml(name: str, info: ModelInfo, cost: Complexity, found: Evaluation, authors: Sequence[str]) -> str:
     """The content of ``NAME.meta.yaml``; arguments as for :func:`write_submission`."""
     passes = found.origin.get("settings", {}).get("passes")
     parameters = cost.cost.parameters

@@ -1,15 +1,16 @@
-"""Judges a model: every metric that its task and the clips have, over all, by class and by group.
+"""All metrics of predictions: overall, by class and by group.
 
 Conventions: a metric without a value is left out, never NaN. Where each clip has exactly one label, the
-metrics of one class a clip are there too (accuracy, log loss, MAP@3, calibration, confusion), whatever the
-model's task is. Names say macro (mean over classes) or micro (over clips, or pairs of clip and class).
+single-label metrics are there too (accuracy, log loss, MAP@3, calibration, confusion), whatever the model's
+task is. Names say macro (mean over classes) or micro (over clips, or pairs of clip and class).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,115 +18,89 @@ from numpy.typing import NDArray
 from earmark.data.manifest import Clip, targets
 from earmark.errors import DataError
 from earmark.evaluation import metrics
-from earmark.evaluation.predictions import Answers, Way, answer, require_labels
-from earmark.inference.tagger import Tagger
-from earmark.model_file.info import Task, Threshold
+from earmark.evaluation.predictions import Predictions
+from earmark.model_file.info import ModelInfo, Task, Threshold
 
 Floats = NDArray[np.float32]
 Values = Mapping[str, float]
-"""Metrics by name; "clips" is how many there are."""
+"""Metrics by name; "clips" is the number of clips."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """How well a model does.
+    """The metrics of a model on a dataset.
 
     Args:
         labels: One per class.
-        answers: What the model said.
-        targets: What is true, shape (clip, class); NaN where nobody knows.
+        predictions: Of the model.
+        targets: Shape (clip, class); NaN where unknown.
         overall: Metrics over all clips.
-        by_class: Label -> metrics, of classes that a clip has.
+        by_class: Label -> metrics, of classes that have a clip.
         by_group: Value of a column -> metrics over its clips.
-        confusion: Rows are the truth, columns the highest score, shape (class, class); None where clips have
-            not one label each.
-        reliability: How right the model was where it was so sure; None likewise.
+        confusion: Rows are the true class, columns the predicted one, shape (class, class); None where clips
+            do not have one label each.
+        reliability: Reliability curve of the highest scores; None likewise.
+        info: Of the model, where it is known.
+        origin: Files, settings and versions that the numbers can be traced to.
     """
 
     labels: tuple[str, ...]
-    answers: Answers
+    predictions: Predictions
     targets: Floats
     overall: Values
     by_class: Mapping[str, Values]
     by_group: Mapping[str, Values]
     confusion: NDArray[np.int64] | None
     reliability: metrics.Reliability | None
+    info: ModelInfo | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
-def evaluate(
-    tagger: Tagger,
-    clips: Sequence[Clip],
-    *,
-    way: Way = "tagger",
-    by: str | None = None,
-    before: Callable[[Clip], object] = lambda clip: None,
-    complain: Callable[[str], object] = lambda reason: None,
-) -> Evaluation:
-    """Hears clips and judges what was said of them.
-
-    Args:
-        tagger: Around the model.
-        clips: Of a manifest.
-        way: As for :func:`~earmark.evaluation.predictions.answer`.
-        by: Also by group: a column of the manifest, or "fold".
-        before: As for ``answer``.
-        complain: As for ``answer``.
-
-    Raises:
-        DataError: If a label is not the model's, or there is no such column; before anything is heard.
-        ModelError: If the way cannot be gone with this model.
-    """
-    require_labels(clips, tagger.labels)
-    groups_of(clips, by)
-    heard = answer(tagger, clips, way, before=before, complain=complain)
-    return judge(heard, tagger.labels, tagger.info.task, by=by, threshold=tagger.info.threshold)
-
-
-def judge(
-    answers: Answers,
+def evaluate_predictions(
+    predictions: Predictions,
     labels: Sequence[str],
     task: Task,
     *,
-    by: str | None = None,
+    group_by: str | None = None,
     threshold: Threshold | None = None,
 ) -> Evaluation:
-    """Judges scores that are there already.
+    """Computes all metrics of predictions.
 
     Args:
-        answers: Of the model; of no clip, there is nothing to say.
+        predictions: Of the model.
         labels: One per class.
-        task: The model's; says what its scores are.
-        by: Also by group: a column of the manifest, or "fold".
-        threshold: Score from which a tag counts as heard, or one for each label; None: there is none.
+        task: Of the model; decides which metrics its scores have.
+        group_by: Also by group: a column of the manifest, or "fold".
+        threshold: Lowest score of a tag, for all labels or for each; None: there is none.
 
     Raises:
         DataError: If a clip has a label that is none of these, or there is no such column.
     """
-    truth, scores = targets(answers.clips, labels), answers.scores
-    exclusive = one_class_a_clip(truth)
+    truth, scores = targets(predictions.clips, labels), predictions.scores
+    single = is_single_label(truth)
 
     def measured(rows: NDArray[np.bool_]) -> Values:
-        return _overall(truth[rows], scores[rows], task, exclusive, threshold)
+        return _overall(truth[rows], scores[rows], task, single, threshold)
 
-    groups = np.array(groups_of(answers.clips, by))
+    groups = np.array(groups_of(predictions.clips, group_by))
     return Evaluation(
         labels=tuple(labels),
-        answers=answers,
+        predictions=predictions,
         targets=truth,
         overall=measured(np.ones(len(truth), bool)),
-        by_class=_by_class(truth, scores, labels, exclusive, threshold),
-        by_group={str(name): measured(groups == name) for name in np.unique(groups)} if by else {},
-        confusion=metrics.confusion(truth, scores) if exclusive else None,
-        reliability=metrics.reliability(truth, scores) if exclusive else None,
+        by_class=_by_class(truth, scores, labels, single, threshold),
+        by_group={str(name): measured(groups == name) for name in np.unique(groups)} if group_by else {},
+        confusion=metrics.confusion(truth, scores) if single else None,
+        reliability=metrics.reliability(truth, scores) if single else None,
     )
 
 
-def groups_of(clips: Iterable[Clip], by: str | None) -> list[str]:
+def groups_of(clips: Iterable[Clip], column: str | None) -> list[str]:
     """The group of each clip.
 
     Args:
         clips: Of a manifest.
-        by: A column of the manifest, or "fold"; None: all are of one group.
+        column: Of the manifest, or "fold"; None: all clips are one group.
 
     Raises:
         DataError: If there is no such column.
@@ -133,25 +108,25 @@ def groups_of(clips: Iterable[Clip], by: str | None) -> list[str]:
     found = []
     for clip in clips:
         columns = {"fold": str(clip.fold), **clip.extra}
-        if by is not None and by not in columns:
-            raise DataError(f"the manifest has no column {by!r} to group by; it has {', '.join(columns)}")
-        found.append(columns[by] if by is not None else "")
+        if column is not None and column not in columns:
+            raise DataError(
+                f"the manifest has no column {column!r} to group by: its columns are {', '.join(columns)}"
+            )
+        found.append(columns[column] if column is not None else "")
     return found
 
 
-def one_class_a_clip(truth: Floats) -> bool:
-    """Whether each clip of which something is known has exactly one class, and nothing unknown."""
+def is_single_label(truth: Floats) -> bool:
+    """Whether each clip with known targets has exactly one class, and no unknown target."""
     known = truth[~np.isnan(truth).all(1)]
     return bool(len(known)) and bool(((known > 0).sum(1) == 1).all() and not np.isnan(known).any())
 
 
-def _overall(
-    truth: Floats, scores: Floats, task: Task, exclusive: bool, threshold: Threshold | None
-) -> Values:
+def _overall(truth: Floats, scores: Floats, task: Task, single: bool, threshold: Threshold | None) -> Values:
     if not len(truth):
         return {"clips": 0}
     found: dict[str, float] = {"clips": len(truth)}
-    if exclusive:
+    if single:
         found["accuracy"] = metrics.accuracy(truth, scores)
         found["accuracy_macro"] = metrics.macro(metrics.class_accuracy(truth, scores))
         found["map_at_3"] = metrics.map_at_k(truth, scores, 3)
@@ -176,12 +151,12 @@ def _overall(
 
 
 def _by_class(
-    truth: Floats, scores: Floats, labels: Sequence[str], exclusive: bool, threshold: Threshold | None
+    truth: Floats, scores: Floats, labels: Sequence[str], single: bool, threshold: Threshold | None
 ) -> dict[str, Values]:
     if not len(truth):
         return {}
     columns: dict[str, NDArray[np.float64]] = {"clips": (truth > 0).sum(0).astype(np.float64)}
-    if exclusive:
+    if single:
         columns["accuracy"] = metrics.class_accuracy(truth, scores)
         columns["log_loss"] = metrics.class_log_loss(truth, scores)
     columns["average_precision"] = metrics.average_precision(truth, scores)
@@ -197,6 +172,6 @@ def _by_class(
 
 
 def _finite(values: Values) -> dict[str, float]:
-    """Those that have a value; the number of clips as a whole number."""
+    """The metrics that have a value; the number of clips as an integer."""
     kept = {name: value for name, value in values.items() if math.isfinite(value)}
     return kept | {"clips": int(kept["clips"])}

@@ -1,14 +1,12 @@
-"""What a network in PyTorch answers on many clips, the way the tagger would.
+"""Predictions of a PyTorch network for many clips, as a tagger would make them.
 
-Conventions: windows and padding follow the record's rules (:mod:`earmark.audio`); a clip's scores are the
-maximum over its windows where labels may co-occur, the mean where classes exclude each other. A clip may also
-be heard as a whole, or in its middle only: see :func:`cut`.
+Conventions: windows, padding and pooling follow the rules of the model info (:mod:`earmark.audio`,
+:mod:`earmark.inference.pooling`), but windows are batched and the network's device computes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,10 +16,12 @@ from torch import nn
 from earmark.audio import pad, plan_windows
 from earmark.data.manifest import Clip
 from earmark.data.read_clip import read_clip
+from earmark.evaluation.predictions import Scores, WindowMode
+from earmark.inference.pooling import default_pooling, pool_windows
 from earmark.model_file.info import Padding, Task
 
-Scores = NDArray[np.float32]
-Hearing = Literal["windows", "whole", "center"]
+IndexedWindow = tuple[int, NDArray[np.float32]]
+"""Position of a clip, and a window of it."""
 
 
 def clip_windows(
@@ -30,18 +30,18 @@ def clip_windows(
     length: int,
     padding: Padding,
     *,
-    hear: Hearing = "windows",
-    shortest: int = 1,
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Reads clips and cuts them into windows, one after the other.
+    windows: WindowMode = "all",
+    min_samples: int = 1,
+) -> Iterator[IndexedWindow]:
+    """Reads clips and cuts them into windows.
 
     Args:
-        clips: What to read.
+        clips: Clips to read.
         sample_rate: Of the windows, in Hz.
-        length: As for :func:`cut`.
-        padding: As for :func:`cut`.
-        hear: As for :func:`cut`.
-        shortest: As for :func:`cut`.
+        length: As for :func:`cut_windows`.
+        padding: As for :func:`cut_windows`.
+        windows: As for :func:`cut_windows`.
+        min_samples: As for :func:`cut_windows`.
 
     Yields:
         Position of the clip, and a window (time,).
@@ -51,30 +51,30 @@ def clip_windows(
     """
     for index, clip in enumerate(clips):
         waveform = read_clip(clip, sample_rate)
-        for window in cut(waveform, length, padding, hear, shortest):
+        for window in cut_windows(waveform, length, padding, windows, min_samples):
             yield index, window
 
 
-def cut(
-    waveform: Scores, length: int, padding: Padding, hear: Hearing = "windows", shortest: int = 1
+def cut_windows(
+    waveform: Scores, length: int, padding: Padding, windows: WindowMode = "all", min_samples: int = 1
 ) -> list[Scores]:
-    """What a network hears of a clip.
+    """Cuts a clip into windows.
 
     Args:
         waveform: Shape (time,), at least one sample.
         length: Of a window, in samples.
-        padding: How a clip shorter than a window is filled up.
-        hear: "windows": one after the other, what is left at the end is filled with silence, as the tagger
-            does. "whole": all of it as one window, however long it is. "center": one window from its middle.
-        shortest: "whole" fills a clip up to so many samples; the front-end's ``min_samples`` serves.
+        padding: Of a clip that is shorter than a window.
+        windows: "all": one after the other, the last one padded with zeros, as the tagger does. "whole": the
+            whole clip as one window. "center": one window from its center.
+        min_samples: "whole" pads a clip to this length; see the front-end's ``min_samples``.
 
     Returns:
-        Windows of ``length`` samples; "whole": one of its own length.
+        Windows of ``length`` samples; "whole": one of the clip's own length.
     """
-    if hear == "whole":
-        return [pad(waveform, shortest, padding)]
+    if windows == "whole":
+        return [pad(waveform, min_samples, padding)]
     excess = len(waveform) - length
-    if hear == "center" and excess > 0:
+    if windows == "center" and excess > 0:
         return [waveform[excess // 2 :][:length]]
     mode: Padding = padding if excess < 0 else "zero"
     starts = plan_windows(len(waveform), length, length)
@@ -82,21 +82,21 @@ def cut(
 
 
 @torch.no_grad()
-def predict(
+def predict_windows(
     network: nn.Module,
     front_end: nn.Module,
-    windows: Iterable[tuple[int, NDArray[np.float32]]],
+    windows: Iterable[IndexedWindow],
     task: Task,
     batch_size: int = 16,
 ) -> Scores:
-    """Scores of clips given as windows.
+    """Computes the scores of clips that are given as windows.
 
     Args:
-        network: Answers (logits, embedding) on a log-mel; put into evaluation mode. Its device computes.
-        front_end: Its front-end, from waveforms to such log-mels, on the same device.
+        network: Returns (logits, embedding) of a log-mel; is put into evaluation mode.
+        front_end: From waveforms to such log-mels, on the network's device.
         windows: Position of the clip, from 0 without gaps, and one of its windows.
-        task: How logits become scores, and windows a clip.
-        batch_size: Windows a forward pass; those of another length than the one before begin a new pass.
+        task: Decides between sigmoid and softmax, and how windows are pooled.
+        batch_size: Windows per forward pass; windows of another length begin a new pass.
 
     Returns:
         float32, shape (clip, class).
@@ -107,22 +107,16 @@ def predict(
     scores: list[Scores] = []
     for batch in _batches(windows, batch_size):
         owners += [index for index, _ in batch]
-        heard = torch.from_numpy(np.stack([window for _, window in batch])).to(device)
-        logits = network(front_end(heard)).logits
-        answered = torch.sigmoid(logits) if task == "multi_label" else torch.softmax(logits, -1)
-        scores.append(answered.float().cpu().numpy())
-    table, owner = np.concatenate(scores), np.array(owners)
-    return np.stack([_over_windows(table[owner == clip], task) for clip in range(owner[-1] + 1)])
+        waveforms = torch.from_numpy(np.stack([window for _, window in batch])).to(device)
+        logits = network(front_end(waveforms)).logits
+        outputs = torch.sigmoid(logits) if task == "multi_label" else torch.softmax(logits, -1)
+        scores.append(outputs.float().cpu().numpy())
+    table, owner, pooling = np.concatenate(scores), np.array(owners), default_pooling(task)
+    return np.stack([pool_windows(table[owner == clip], pooling) for clip in range(owner[-1] + 1)])
 
 
-def _over_windows(scores: Scores, task: Task) -> Scores:
-    return np.asarray(scores.max(0) if task == "multi_label" else scores.mean(0))
-
-
-def _batches(
-    windows: Iterable[tuple[int, NDArray[np.float32]]], size: int
-) -> Iterator[Sequence[tuple[int, NDArray[np.float32]]]]:
-    batch: list[tuple[int, NDArray[np.float32]]] = []
+def _batches(windows: Iterable[IndexedWindow], size: int) -> Iterator[Sequence[IndexedWindow]]:
+    batch: list[IndexedWindow] = []
     for window in windows:
         if len(batch) == size or (batch and len(batch[0][1]) != len(window[1])):
             yield batch

@@ -1,6 +1,6 @@
-"""Pictures: models by score, size and cost; an evaluation by class, confusion and reliability.
+"""Plots of models by score, size and cost, and of an evaluation by class, confusion and reliability.
 
-Conventions: matplotlib is the extra "plot"; nothing of it is touched but the figure that is drawn.
+Conventions: matplotlib is the extra "plot"; no global state of it changes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from earmark.hub.registry import Published
 
 SCORE = "mAP"
 MOST_NAMES = 100
-"""Of more classes the names are left out."""
+"""Names of more classes than these are left out."""
 FORMATS = (".png", ".svg", ".pdf")
 AXES = (("params", 1e6, "parameters (millions)"), ("macs", 1e9, "multiply-accumulates, 10 s (billions)"))
 
@@ -28,15 +28,15 @@ def plot_models(models: Iterable[Published], path: str | PathLike[str]) -> None:
     """Draws the published score of each model against its size and its cost, on logarithmic axes.
 
     Args:
-        models: Those without the score are left out.
-        path: Of the picture: png, svg or pdf.
+        models: Those without a published score are left out.
+        path: Of the plot: png, svg or pdf.
 
     Raises:
-        ModelError: If the file's name ends in none of these.
+        ModelError: If the suffix is another one.
         OSError: If it cannot be written.
     """
     if Path(path).suffix.lower() not in FORMATS:
-        raise ModelError(f"{Path(path)}: a picture's name ends in one of {', '.join(FORMATS)}")
+        raise ModelError(f"{Path(path)}: a plot must be a file of {', '.join(FORMATS)}")
     shown = [known for known in models if SCORE in known.scores]
     figure = Figure(figsize=(13, 6), layout="constrained")
     for axes, (field, unit, label) in zip(figure.subplots(1, 2), AXES, strict=True):
@@ -63,7 +63,7 @@ def _panel(axes: Any, models: list[Published], field: str, unit: float) -> None:
 
 
 def _front(points: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    """Those that no other surpasses at the same cost or less: the others' names would cover each other."""
+    """The Pareto front: models that no other surpasses at the same cost or less."""
     front: dict[str, tuple[float, float]] = {}
     highest = 0.0
     for name, (cost, score) in sorted(points.items(), key=lambda item: (item[1][0], -item[1][1])):
@@ -75,13 +75,13 @@ def _front(points: dict[str, tuple[float, float]]) -> dict[str, tuple[float, flo
 def plot_tradeoff(
     points: Sequence[tuple[str, float, float]], chosen: int, score: str, path: str | PathLike[str]
 ) -> None:
-    """Draws scores against the time that a recording takes; a line joins those that no other surpasses.
+    """Draws scores against the time of an audio file; a line joins the Pareto front.
 
     Args:
         points: Name, milliseconds, and score.
-        chosen: Which of them is to be marked.
-        score: Its name.
-        path: Of the picture.
+        chosen: Index of the point to mark.
+        score: Name of the score.
+        path: Of the plot.
     """
     figure = Figure(figsize=(10, 6), layout="constrained")
     axes = figure.subplots()
@@ -92,8 +92,8 @@ def plot_tradeoff(
     front = _front({name: (cost, value) for name, cost, value in points})
     axes.plot(*zip(*front.values(), strict=True), linewidth=0.8, color="0.5", zorder=0)
     _, cost, value = points[chosen]
-    axes.scatter([cost], [value], s=160, facecolors="none", edgecolors="black", label="to ship")
-    axes.set(xscale="log", xlabel="milliseconds for the recording", ylabel=score)
+    axes.scatter([cost], [value], s=160, facecolors="none", edgecolors="black", label="recommended")
+    axes.set(xscale="log", xlabel="milliseconds for the file", ylabel=score)
     axes.grid(visible=True, which="both", alpha=0.2)
     figure.legend(loc="outside right upper", fontsize=8)
     figure.savefig(path)
@@ -104,8 +104,8 @@ def plot_classes(values: Mapping[str, float], metric: str, path: str | PathLike[
 
     Args:
         values: Label -> value in [0, 1].
-        metric: Its name.
-        path: Of the picture.
+        metric: Name of the metric.
+        path: Of the plot.
     """
     ordered = sorted(values.items(), key=lambda item: item[1])
     figure = Figure(figsize=(8, 1.2 + min(len(ordered), MOST_NAMES) * 0.22), layout="constrained")
@@ -120,20 +120,20 @@ def plot_classes(values: Mapping[str, float], metric: str, path: str | PathLike[
 def plot_confusion(
     table: NDArray[np.int64], rows: Sequence[str], columns: Sequence[str], path: str | PathLike[str]
 ) -> None:
-    """Draws which class is taken for which, as shares of each row.
+    """Draws a confusion matrix, as shares of each row.
 
     Args:
-        table: How often, shape (row, column).
+        table: Number of clips, shape (row, column).
         rows: Labels of the true classes.
-        columns: Labels of the classes of the highest score.
-        path: Of the picture.
+        columns: Labels of the predicted classes.
+        path: Of the plot.
     """
     width, height = (2.5 + 0.28 * min(len(labels), MOST_NAMES) for labels in (columns, rows))
     figure = Figure(figsize=(width + 1, height), layout="constrained")
     axes = figure.subplots()
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
-    axes.set(xlabel="highest score", ylabel="truth")
+    axes.set(xlabel="predicted", ylabel="true")
     _name_classes(axes.set_xticks, columns, rotation=90)
     _name_classes(axes.set_yticks, rows)
     figure.colorbar(image, label="share of the class's clips", shrink=0.7)
@@ -143,18 +143,17 @@ def plot_confusion(
 def plot_reliability(
     curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]],
     path: str | PathLike[str],
-    *,
-    of: str = "highest score",
-    counted: str = "clips",
+    x_label: str = "highest score",
+    y_label: str = "clips",
 ) -> None:
-    """Draws how often a model was right where it was so sure, and how often it was so sure.
+    """Draws reliability curves over histograms of the scores.
 
     Args:
-        curves: Name -> mean of the scores in each bin, share of them that were right, and their number, each
-            of shape (bin,); the first two mean nothing where the number is 0. A legend names several.
-        path: Of the picture.
-        of: Which scores are meant.
-        counted: What their number counts.
+        curves: Name -> mean score, accuracy and number of scores of each bin, each of shape (bin,). A legend
+            names several.
+        path: Of the plot.
+        x_label: Kind of the scores.
+        y_label: Kind of what is counted.
     """
     figure = Figure(figsize=(5, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -165,8 +164,8 @@ def plot_reliability(
         upper.plot(confidence[filled], accuracy[filled], marker="o", markersize=4, **look)
         middles = (np.arange(len(clips)) + 0.5) / len(clips)
         lower.bar(middles + (number - (len(curves) - 1) / 2) * width, clips, width=width, **look)
-    upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
-    lower.set(xlabel=of, ylabel=counted)
+    upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    lower.set(xlabel=x_label, ylabel=y_label)
     if len(curves) > 1:
         upper.legend(loc="upper left")
         lower.set(yscale="log")

@@ -1,4 +1,4 @@
-"""Test-time augmentation: several passes over randomly masked copies of a log-mel, and the mean of their scores.
+"""Test-time augmentation: the mean of the scores of several randomly masked copies of a log-mel.
 
 Source: SP4ASC (DCASE 2021, task 1a), whose networks mask stripes behind their first norm at test time too;
 golden sp4asc/sp4asc.npz, ``tta30``.
@@ -158,7 +158,9 @@ def mask_value(info: ModelInfo, weights: Mapping[str, Floats]) -> float | Floats
     if any(name not in weights or weights[name].size != front_end.n_mels for name in names):
         raise ModelError(f"{info.name}: its first norm is incomplete: evaluate its checkpoint instead")
     mean, bias, variance, gain = (weights[name].astype(np.float64).ravel() for name in names)
-    safe = np.where(np.abs(gain) > 1e-8, gain, np.inf)  # the output of a band without gain does not depend on it
+    safe = np.where(
+        np.abs(gain) > 1e-8, gain, np.inf
+    )  # the output of a band without gain does not depend on it
     return np.asarray(mean - bias * np.sqrt(variance + _EPSILON) / safe, np.float32)
 
 
@@ -222,7 +224,13 @@ class MaskedPasses:
     """
 
     def __init__(
-        self, session: Session, info: ModelInfo, passes: int, masks: Masks, fill: float | Floats, seed: int = 0
+        self,
+        session: Session,
+        info: ModelInfo,
+        passes: int,
+        masks: Masks,
+        fill: float | Floats,
+        seed: int = 0,
     ) -> None:
         self._session, self._single_label = session, info.task == "single_label"
         self._passes, self.masks, self._fill, self._seed = passes, masks, fill, seed

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from earmark.evaluation import comparison
-from earmark.evaluation.comparison import Line, Size
+from earmark.evaluation.comparison import Entry, Size
 from earmark.evaluation.speed import Setting, Speed
 from earmark.hub import registry
 from earmark.inference import engines
@@ -17,19 +17,19 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "siren_and_bell.ogg"
 
 
-def line(model: str, clip_s: float, accuracy: float | None, precision: str = "fp32") -> Line:
+def line(model: str, clip_s: float, accuracy: float | None, precision: str = "fp32") -> Entry:
     scores = (
         {} if accuracy is None else {"clips": 8, "accuracy": accuracy, "log_loss": 0.5, "binary_brier": 0.1}
     )
     setting = Setting(model, "openvino", precision, 1)
     own = Speed(clip_s / 2, clip_s, clip_s / 20, clip_s / 10, 1.5)
-    return Line(setting, Size(2_500_000, "fp32"), own, 90_000_000, scores)
+    return Entry(setting, Size(2_500_000, "fp32"), own, 90_000_000, scores)
 
 
 def test_the_fastest_that_is_good_enough_is_shipped() -> None:
     lines = [line("a.onnx", 0.05, 0.900), line("b.onnx", 0.03, 0.896), line("c.onnx", 0.01, 0.894)]
-    assert comparison.to_ship(lines) is lines[1]
-    assert comparison.to_ship([replace(one, scores={}) for one in lines]).setting.model == "c.onnx"
+    assert comparison.recommended(lines) is lines[1]
+    assert comparison.recommended([replace(one, scores={}) for one in lines]).setting.model == "c.onnx"
     assert (
         "b with --engine openvino --precision fp32 --threads 1, the fastest within 0.005 of the best score"
         in (comparison.summary(lines))
@@ -67,20 +67,20 @@ def test_a_report_is_written_and_printed(
 ) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda name: None)  # as if OpenVINO were not there
     out = tmp_path / "out"
-    command = ("report", registry.DEFAULT, manifest, "--fold", 1, "--threads", 1, "--rounds", 1, "--out", out)
-    code, printed, error = run(*command)
+    options = ("--fold", 1, "--threads", 1, "--rounds", 1, "--output", out)
+    code, printed, error = run("report", registry.DEFAULT, "--dataset", manifest, *options)
     assert (code, error) == (0, "")
     told = json.loads((out / "report.json").read_text())
-    [only] = told["lines"]
+    [only] = told["entries"]
     assert only["file_bytes"] == registry.find().stat().st_size
     assert (only["model"], only["engine"], only["stored"]) == (registry.DEFAULT, "onnx", "fp32")
     assert only["scores"]["clips"] == 1
     assert only["scores"]["accuracy"] == 0, "the rooster scores higher in this recording"
-    assert told["ship"]["setting"]["model"] == registry.DEFAULT
+    assert told["recommended"]["setting"]["model"] == registry.DEFAULT
     assert told["manifest"]["path"] == str(manifest)
     assert only["clip_s"] > 0
     assert only["peak_bytes"] > 30e6
-    assert f"ship (*): {registry.DEFAULT} with --engine onnx --precision fp32 --threads 1" in printed
+    assert f"recommended (*): {registry.DEFAULT} with --engine onnx --precision fp32 --threads 1" in printed
     assert "| accuracy |" in (out / "report.md").read_text()
     pytest.importorskip("matplotlib", reason="earmark[plot] is not installed")
     assert (out / "tradeoff.png").read_bytes().startswith(b"\x89PNG")
@@ -89,7 +89,7 @@ def test_a_report_is_written_and_printed(
 def test_without_a_manifest_there_are_no_scores(run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     code, printed, _ = run("report", registry.DEFAULT, "--threads", 1, "--rounds", 1, "--json")
-    [only] = json.loads(printed)["lines"]
+    [only] = json.loads(printed)["entries"]
     assert (code, only["scores"]) == (0, {})
 
 
@@ -98,7 +98,7 @@ def test_bench_measures_what_is_installed(run, monkeypatch: pytest.MonkeyPatch) 
     code, printed, error = run("bench", "--threads", 1, "--rounds", 1)
     assert (code, error) == (0, "")
     assert "fastest here: --engine onnx --precision fp32 --threads 1" in printed
-    code, printed, _ = run("bench", "--threads", 1, "--rounds", 1, "--json", "--clip", EXAMPLE)
+    code, printed, _ = run("bench", "--threads", 1, "--rounds", 1, "--json", "--recording", EXAMPLE)
     told = json.loads(printed)
     assert told["clip"] == str(EXAMPLE)
     assert told["settings"][0]["clip_factor"] == pytest.approx(told["settings"][0]["clip_s"] / 12, rel=1e-3)
@@ -107,9 +107,8 @@ def test_bench_measures_what_is_installed(run, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("clips.csv",), "name a model before it"),
         (("nothing_like_it",), "there is no model named 'nothing_like_it'"),
-        ((registry.DEFAULT, "nowhere.csv"), "nowhere.csv"),
+        ((registry.DEFAULT, "--dataset", "nowhere.csv"), "nowhere.csv"),
         (("some.safetensors",), "some.safetensors"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ from test_evaluation import SP4ASC, scenes
 from earmark.data.manifest import Clip
 from earmark.errors import DataError
 from earmark.evaluation.complexity.model_cost import complexity
-from earmark.evaluation.dcase import meta_yaml, output_table, require_exclusive
-from earmark.evaluation.evaluation import judge
-from earmark.evaluation.predictions import Answers
+from earmark.evaluation.dcase import meta_yaml, output_table, write_submission
+from earmark.evaluation.evaluation import evaluate_predictions
+from earmark.evaluation.predictions import Predictions
 
 
 @pytest.fixture
@@ -23,8 +24,9 @@ def scene_record(info):
 
 def meta(info, by="device", passes=None, authors=("Ada King Lovelace", "Ben")) -> str:
     labels, answers = scenes()
-    found = judge(answers, labels, "single_label", by=by)
-    return meta_yaml("King_XY_task1a_1", info, complexity("cnn6_60k_mixup", 10.0), found, passes, authors)
+    found = evaluate_predictions(answers, labels, "single_label", group_by=by)
+    found = replace(found, origin={"settings": {"passes": passes}})
+    return meta_yaml("King_XY_task1a_1", info, complexity("cnn6_60k_mixup", 10.0), found, authors)
 
 
 def test_answers_have_a_line_each():
@@ -85,8 +87,10 @@ def test_odd_names_stay_texts(scene_record):
         Clip(clip.path, clip.labels, 0, {"device": names[number % 5]})
         for number, clip in enumerate(answers.clips)
     ]
-    found = judge(Answers(tuple(clips), answers.scores), labels, "single_label", by="device")
-    told = yaml.safe_load(meta_yaml("1", scene_record, complexity("cnn6_60k_mixup"), found, None, []))
+    found = evaluate_predictions(
+        Predictions(tuple(clips), answers.scores), labels, "single_label", group_by="device"
+    )
+    told = yaml.safe_load(meta_yaml("1", scene_record, complexity("cnn6_60k_mixup"), found, []))
     assert sorted(told["results"]["development_dataset"]["device_wise"]) == sorted(names)
     assert told["submission"]["label"] == "1"
 
@@ -94,13 +98,17 @@ def test_odd_names_stay_texts(scene_record):
 def test_without_labels_there_are_no_results(scene_record):
     labels, answers = scenes()
     clips = tuple(Clip(clip.path, ()) for clip in answers.clips)
-    found = judge(Answers(clips, answers.scores), labels, "single_label")
-    text = meta_yaml("x", scene_record, complexity("cnn6_60k_mixup"), found, None, [])
+    found = evaluate_predictions(Predictions(clips, answers.scores), labels, "single_label")
+    text = meta_yaml("x", scene_record, complexity("cnn6_60k_mixup"), found, [])
     assert "results" not in text
     assert "total_parameters" in text
 
 
-def test_labels_that_may_co_occur_are_refused(info, scene_record):
-    require_exclusive(scene_record)
-    with pytest.raises(DataError, match="hold one scene a clip"):
-        require_exclusive(info)
+def test_labels_that_may_co_occur_are_refused(info, scene_record, tmp_path):
+    labels, answers = scenes()
+    found = replace(evaluate_predictions(answers, labels, "single_label"), info=scene_record)
+    cost = complexity("cnn6_60k_mixup")
+    names = [path.name for path in write_submission(found, cost, "x", tmp_path)]
+    assert names == ["x.output.csv", "x.meta.yaml"]
+    with pytest.raises(DataError):
+        write_submission(replace(found, info=info), cost, "x", tmp_path)

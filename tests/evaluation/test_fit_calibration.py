@@ -14,32 +14,39 @@ from sklearn.linear_model import LogisticRegression
 from earmark.data.manifest import Clip
 from earmark.errors import DataError
 from earmark.evaluation import metrics
-from earmark.evaluation.calibration.cross_fit import calibrate, parts_of, require_parts
-from earmark.evaluation.calibration.fit import Evidence, fit, require_classes
-from earmark.evaluation.calibration.report import entered, in_markdown, summary, warnings, write_calibration
-from earmark.evaluation.calibration.thresholds import Target, thresholds_for
+from earmark.evaluation.calibration.calibrate import calibrate, calibration_folds, require_classes_in_folds
+from earmark.evaluation.calibration.data import CalibrationData, require_classes
+from earmark.evaluation.calibration.fit import fit
+from earmark.evaluation.calibration.report import (
+    markdown_section,
+    summary,
+    warnings,
+    with_calibration,
+    write_calibration,
+)
+from earmark.evaluation.calibration.thresholds import ThresholdTarget, choose_thresholds
 from earmark.model_file.calibration import Isotonic, Platt, Temperature
 
 LABELS = ("dog", "rain", "bell")
 
 
-def several(clips: int = 300, seed: int = 0, slope: float = 0.4, unknown: float = 0.0) -> Evidence:
+def several(clips: int = 300, seed: int = 0, slope: float = 0.4, unknown: float = 0.0) -> CalibrationData:
     """Labels that co-occur, from a model that is too sure, and does not know how frequent a class is."""
     generator = np.random.default_rng(seed)
     logits = generator.normal(-1, 3, (clips, 3))
     truth = (generator.random((clips, 3)) < expit(slope * logits + [-0.5, 0, 1])).astype(np.float32)
     truth[generator.random((clips, 3)) < unknown] = np.nan
-    return Evidence.of_clips(LABELS, "multi_label", expit(logits).astype(np.float32), truth)
+    return CalibrationData.from_clip_scores(LABELS, "multi_label", expit(logits).astype(np.float32), truth)
 
 
-def exclusive(clips: int = 300, seed: int = 0, windows: int = 1) -> Evidence:
+def exclusive(clips: int = 300, seed: int = 0, windows: int = 1) -> CalibrationData:
     """One class a clip, from a model whose logits are 2.5 times too large."""
     generator = np.random.default_rng(seed)
     logits = generator.normal(0, 1, (clips, 3))
     owner = [generator.choice(3, p=row) for row in softmax(logits, 1)]
     heard = 2.5 * (logits[:, None] + 0.5 * generator.normal(0, 1, (clips, windows, 3)) * (windows > 1))
     scores = tuple(softmax(heard, -1).astype(np.float32))
-    return Evidence(LABELS, "single_label", scores, np.eye(3, dtype=np.float32)[owner])
+    return CalibrationData(LABELS, "single_label", scores, np.eye(3, dtype=np.float32)[owner])
 
 
 def softened(positive):
@@ -96,7 +103,7 @@ def test_a_line_is_that_of_an_isotonic_regression(evidence):
 def test_equal_scores_share_a_point():
     scores = np.repeat(np.float32([[0.2], [0.5], [0.8]]), 4, 0)
     truth = np.float32([0, 0, 0, 1, 1, 0, 0, 0, 1, 1, 1, 0])[:, None]
-    found = fit("isotonic", Evidence.of_clips(("dog",), "multi_label", scores, truth))
+    found = fit("isotonic", CalibrationData.from_clip_scores(("dog",), "multi_label", scores, truth))
     oracle = IsotonicRegression().fit(scores[:, 0], softened(truth[:, 0] > 0))
     np.testing.assert_allclose(found.levels[0], oracle.predict([0.2, 0.5, 0.8]), atol=1e-7)
 
@@ -122,7 +129,7 @@ def test_a_temperature_has_the_least_log_loss(seed, windows):
 def test_a_temperature_without_a_mistake_is_finite():
     truth = np.eye(3, dtype=np.float32)[np.arange(30) % 3]
     scores = (0.1 + 0.7 * truth).astype(np.float32)
-    found = fit("temperature", Evidence.of_clips(LABELS, "single_label", scores, truth))
+    found = fit("temperature", CalibrationData.from_clip_scores(LABELS, "single_label", scores, truth))
     surest = found.probabilities(np.log(scores)).max(1)
     np.testing.assert_allclose(surest, 1 - 2 / 3 / 31, atol=1e-4)
 
@@ -135,16 +142,18 @@ def test_windows_and_clips_are_calibrated_alike(method):
         np.sort(generator.random((1 + number % 3, 3)), 0).astype(np.float32)[::-1] * row
         for number, row in enumerate(plain.scores())
     )
-    evidence = Evidence(LABELS, "multi_label", windows, plain.targets)
+    evidence = CalibrationData(LABELS, "multi_label", windows, plain.targets)
     found = fit(method, evidence)
-    assert found == fit(method, Evidence.of_clips(LABELS, "multi_label", evidence.scores(), plain.targets))
+    assert found == fit(
+        method, CalibrationData.from_clip_scores(LABELS, "multi_label", evidence.scores(), plain.targets)
+    )
     each = np.stack([found.probabilities(logit(own.astype(float))).max(0) for own in windows])
     np.testing.assert_allclose(evidence.scores(found), each, atol=1e-6)
 
 
 def test_what_nobody_knows_is_left_out():
     evidence = several(100)
-    more = Evidence.of_clips(
+    more = CalibrationData.from_clip_scores(
         LABELS,
         "multi_label",
         np.concatenate([evidence.scores(), np.full((50, 3), 0.9, np.float32)]),
@@ -156,23 +165,25 @@ def test_what_nobody_knows_is_left_out():
 
 def test_a_score_that_points_the_wrong_way_becomes_the_share_of_the_class(info):
     evidence = several(200)
-    turned = Evidence.of_clips(LABELS, "multi_label", 1 - evidence.scores(), evidence.targets)
+    turned = CalibrationData.from_clip_scores(LABELS, "multi_label", 1 - evidence.scores(), evidence.targets)
     for method in ("platt", "isotonic"):
         found = fit(method, turned)
         share = np.mean(softened(turned.targets[:, 0] > 0))
         np.testing.assert_allclose(turned.scores(found)[:, 0], share, atol=0.02)
-    found = calibrate(turned, "platt", parts=np.arange(200) % 5)
+    found = calibrate(turned, "platt", folds=np.arange(200) % 5)
     assert found.calibration.slope == (0, 0, 0)
-    made = entered(info.changed(labels=LABELS, threshold=0.5), found)
+    made = with_calibration(info.changed(labels=LABELS, threshold=0.5), found)
     assert made.threshold == (1, 1, 1), "what is always the same is never heard"
     assert any(
-        "says nothing about dog, rain, bell" in told for told in warnings(info.changed(labels=LABELS), found)
+        "do not predict dog, rain, bell" in told for told in warnings(info.changed(labels=LABELS), found)
     )
 
 
 def test_chance_has_no_temperature():
     evidence = exclusive(300)
-    turned = Evidence.of_clips(LABELS, "single_label", evidence.scores()[:, ::-1], evidence.targets)
+    turned = CalibrationData.from_clip_scores(
+        LABELS, "single_label", evidence.scores()[:, ::-1], evidence.targets
+    )
     with pytest.raises(DataError, match="no better than by chance"):
         fit("temperature", turned)
 
@@ -182,7 +193,7 @@ def test_clips_that_miss_a_class_are_refused():
     truth = evidence.targets.copy()
     truth[:, 1:] = 0
     with pytest.raises(DataError, match=r"no clip has 2 of the 3 labels \('rain', 'bell'\)"):
-        fit("platt", Evidence.of_clips(LABELS, "multi_label", evidence.scores(), truth))
+        fit("platt", CalibrationData.from_clip_scores(LABELS, "multi_label", evidence.scores(), truth))
     truth[:, 1:] = [1, np.nan]
     with pytest.raises(DataError, match=r"no clip has 1 of the 3 labels \('bell'\)"):
         require_classes(LABELS, truth)
@@ -190,14 +201,16 @@ def test_clips_that_miss_a_class_are_refused():
     with pytest.raises(DataError, match=r"every clip has 1 of the 3 labels \('rain'\)"):
         require_classes(LABELS, truth)
     alone = np.eye(3, dtype=np.float32)[[0, 0, 1, 1, 2, 2]]
-    with pytest.raises(DataError, match=r"where part 2 is left out to be judged, no clip has .*'rain'"):
-        require_parts(LABELS, alone, np.array([1, 3, 2, 2, 1, 3]))
+    with pytest.raises(DataError, match=r"without fold 2, no clip has .*'rain'"):
+        require_classes_in_folds(LABELS, alone, np.array([1, 3, 2, 2, 1, 3]))
 
 
 def test_methods_are_for_a_task():
-    with pytest.raises(DataError, match="temperature does not calibrate a multi_label model: take platt or"):
+    with pytest.raises(
+        DataError, match="'temperature' does not calibrate a multi_label"
+    ):
         fit("temperature", several(50))
-    with pytest.raises(DataError, match="take temperature"):
+    with pytest.raises(DataError, match="choose temperature"):
         fit("isotonic", exclusive(50))
     two = exclusive(50)
     two.targets[0] = 1
@@ -207,7 +220,7 @@ def test_methods_are_for_a_task():
 
 @pytest.mark.parametrize("method", ["platt", "isotonic", "shared"])
 def test_it_finds_what_was_wrong(method):
-    found = calibrate(several(2000), method, parts=np.arange(2000) % 5).measured
+    found = calibrate(several(2000), method, folds=np.arange(2000) % 5).metrics
     assert found.after["binary_log_loss"] < 0.85 * found.before["binary_log_loss"]
     assert found.after["binary_brier"] < found.before["binary_brier"]
     assert found.after["binary_expected_calibration_error"] < 0.03
@@ -215,68 +228,68 @@ def test_it_finds_what_was_wrong(method):
 
 
 def test_each_part_is_judged_by_the_others():
-    evidence, parts, target = several(60, unknown=0.1), np.arange(60) % 3, Target("recall", 0.8)
-    found = calibrate(evidence, "isotonic", target, parts=parts)
+    evidence, parts, target = several(60, unknown=0.1), np.arange(60) % 3, ThresholdTarget("recall", 0.8)
+    found = calibrate(evidence, "isotonic", target, folds=parts)
     limits = np.zeros((60, 3))
     for part in range(3):
-        others = evidence.chosen(parts != part)
+        others = evidence.select(parts != part)
         by_others = fit("isotonic", others)
-        own = evidence.chosen(parts == part).scores(by_others)
-        np.testing.assert_array_equal(found.measured.scores[parts == part], own)
-        limits[parts == part] = thresholds_for(target, others.targets, others.scores(by_others)).values
+        own = evidence.select(parts == part).scores(by_others)
+        np.testing.assert_array_equal(found.metrics.scores[parts == part], own)
+        limits[parts == part] = choose_thresholds(target, others.targets, others.scores(by_others)).values
     assert found.calibration == fit("isotonic", evidence)
     truth = evidence.targets
-    assert found.measured.after["binary_log_loss"] == metrics.binary_log_loss(truth, found.measured.scores)
-    assert found.measured.before["binary_log_loss"] == metrics.binary_log_loss(truth, evidence.scores())
-    reached = metrics.recall(truth, found.measured.scores, limits)
-    np.testing.assert_allclose([found.measured.decisions[label]["recall"] for label in LABELS], reached)
-    assert found.measured.decisions[""]["recall"] == pytest.approx(reached.mean())
+    assert found.metrics.after["binary_log_loss"] == metrics.binary_log_loss(truth, found.metrics.scores)
+    assert found.metrics.before["binary_log_loss"] == metrics.binary_log_loss(truth, evidence.scores())
+    reached = metrics.recall(truth, found.metrics.scores, limits)
+    np.testing.assert_allclose([found.metrics.decisions[label]["recall"] for label in LABELS], reached)
+    assert found.metrics.decisions[""]["recall"] == pytest.approx(reached.mean())
 
 
 def test_other_clips_may_judge():
     evidence, others = several(100), several(80, 5)
-    found = calibrate(evidence, "platt", Target("f1"), judged=others)
+    found = calibrate(evidence, "platt", ThresholdTarget("f1"), validation=others)
     answered = others.scores(found.calibration)
-    np.testing.assert_array_equal(found.measured.scores, answered)
-    assert "80 clips" in found.measured.judged
+    np.testing.assert_array_equal(found.metrics.scores, answered)
+    assert "80 clips" in found.metrics.measured_on
     wanted = metrics.f1(others.targets, answered, found.thresholds.values)
-    assert found.measured.decisions[""]["f1"] == pytest.approx(wanted.mean())
+    assert found.metrics.decisions[""]["f1"] == pytest.approx(wanted.mean())
 
 
 def test_parts_are_folds_or_a_fifth_each():
     clips = [Clip(Path(f"{number}.wav"), (LABELS[number % 3],), number % 4) for number in range(40)]
-    np.testing.assert_array_equal(parts_of(clips), [clip.fold for clip in clips])
-    alike = parts_of([Clip(clip.path, clip.labels, 1) for clip in clips])
+    np.testing.assert_array_equal(calibration_folds(clips), [clip.fold for clip in clips])
+    alike = calibration_folds([Clip(clip.path, clip.labels, 1) for clip in clips])
     assert np.bincount(alike).tolist() == [0, 8, 8, 8, 8, 8]
-    with pytest.raises(DataError, match="3 clips cannot be dealt"):
-        parts_of([Clip(Path("a.wav"), (), 1)] * 3)
+    with pytest.raises(DataError, match="3 clips"):
+        calibration_folds([Clip(Path("a.wav"), (), 1)] * 3)
 
 
 @pytest.fixture
 def found():
     evidence = several(120, unknown=0.1)
-    return calibrate(evidence, None, Target("precision", 0.9), parts=np.arange(120) % 4)
+    return calibrate(evidence, None, ThresholdTarget("precision", 0.9), folds=np.arange(120) % 4)
 
 
 def test_it_is_told_before_and_after(found):
     lines = summary(found).splitlines()
     assert lines[0].split() == ["before", "after"]
     told = {line.split()[0]: line.split()[1:] for line in lines[1:6] if line}
-    loss = found.measured.before["binary_log_loss"], found.measured.after["binary_log_loss"]
+    loss = found.metrics.before["binary_log_loss"], found.metrics.after["binary_log_loss"]
     assert told["binary_log_loss"] == [f"{value:.4f}" for value in loss]
-    assert "measured on 120 clips in 4 parts, each by a fit to the others" in lines
+    assert "measured on 120 clips in 4 folds, each calibrated by the others" in lines
     assert lines[-1].startswith("thresholds for precision=0.9: precision 0.")
 
 
 def test_a_record_takes_it_over(found, info):
     known = info.changed(labels=LABELS, card="# toy\n\n## Calibration\n\nold\n\n## Labels\n\nx\n")
-    made = entered(known, found)
+    made = with_calibration(known, found)
     assert made.calibration == found.calibration
     assert made.threshold == tuple(found.thresholds.values)
-    assert made.metrics["calibration"]["after"] == found.measured.after
+    assert made.metrics["calibration"]["after"] == found.metrics.after
     assert made.metrics["accuracy"] == info.metrics["accuracy"]
-    assert made.card == f"# toy\n\n## Labels\n\nx\n\n{in_markdown(found)}"
-    assert entered(made, found).card == made.card
+    assert made.card == f"# toy\n\n## Labels\n\nx\n\n{markdown_section(found)}"
+    assert with_calibration(made, found).card == made.card
     assert made.from_json(made.to_json()) == made
 
 
@@ -284,15 +297,15 @@ def test_a_threshold_goes_on_to_mean_the_same(info):
     evidence = several(100)
     known = info.changed(labels=LABELS, threshold=0.7)
     for method in ("platt", "isotonic"):
-        found = calibrate(evidence, method, parts=np.arange(100) % 4)
-        made = entered(known, found)
+        found = calibrate(evidence, method, folds=np.arange(100) % 4)
+        made = with_calibration(known, found)
         limits = found.calibration.probabilities(np.full(3, logit(0.7)))
         np.testing.assert_allclose(made.threshold, limits, atol=1e-6)
         if method == "platt":
             reached = evidence.scores(found.calibration) >= np.array(made.threshold)
             np.testing.assert_array_equal(reached, evidence.scores() >= 0.7)
         assert not any("dropped" in told for told in warnings(known, found))
-        assert entered(made, found).threshold is None, "it was of another calibration"
+        assert with_calibration(made, found).threshold is None, "it was of another calibration"
         assert any("dropped" in told for told in warnings(made, found))
 
 
@@ -303,7 +316,7 @@ def test_files_hold_all_of_it(found, tmp_path):
     assert files[1].read_bytes().startswith(b"\x89PNG")
     told = json.loads(files[0].read_text(encoding="utf-8"))
     assert (told["model"], told["target"], told["missed"]) == ("toy", "precision=0.9", list(found.missed))
-    assert told["before"] == found.measured.before
+    assert told["before"] == found.metrics.before
     assert told["thresholds"] == dict(zip(LABELS, found.thresholds.values.tolist(), strict=True))
     assert told["calibration"]["method"] == "platt"
     assert sum(told["reliability"]["after"]["clips"]) == (~np.isnan(several(120, unknown=0.1).targets)).sum()

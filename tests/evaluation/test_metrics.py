@@ -24,7 +24,7 @@ def tables(seed: int, ties: bool = False, clips: int = 60, classes: int = 5):
     return targets, (np.round(scores * 4) / 4 if ties else scores).astype(np.float32)
 
 
-def one_class_a_clip(seed: int, clips: int = 60, classes: int = 5):
+def is_single_label(seed: int, clips: int = 60, classes: int = 5):
     generator = np.random.default_rng(seed)
     owner = np.concatenate([np.arange(classes), generator.integers(0, classes, clips - classes)])
     targets = np.eye(classes, dtype=np.float32)[owner]
@@ -97,7 +97,7 @@ def test_the_mean_of_nothing_is_not_a_number():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_accuracy_and_confusion_are_the_oracles(seed):
-    owner, targets, scores = one_class_a_clip(seed)
+    owner, targets, scores = is_single_label(seed)
     named = scores.argmax(1)
     assert metrics.accuracy(targets, scores) == pytest.approx(oracle.accuracy_score(owner, named), abs=1e-15)
     table = metrics.confusion(targets, scores)
@@ -114,7 +114,7 @@ def test_any_of_several_labels_is_right():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_log_loss_is_the_oracles(seed):
-    owner, targets, scores = one_class_a_clip(seed)
+    owner, targets, scores = is_single_label(seed)
     wanted = oracle.log_loss(owner, scores / scores.sum(1, keepdims=True), labels=range(5))
     assert metrics.log_loss(targets, scores) == pytest.approx(wanted, abs=1e-12)
     assert metrics.log_loss(targets, 0.1 * scores) == pytest.approx(wanted, abs=1e-12)
@@ -150,7 +150,7 @@ def test_recall_of_a_class_without_clips_is_not_a_number():
 )
 def test_the_quiet_threshold_is_the_lowest_that_keeps_quiet(rows, share):
     scores = np.array(rows) / 20
-    threshold = metrics.quiet_threshold(scores, share)
+    threshold = metrics.negative_threshold(scores, share)
     highest = scores.max(1)
     assert np.mean(highest >= threshold) <= share
     lower = highest[highest < threshold].max()  # there is one: a share below 1 lets not all through
@@ -159,7 +159,7 @@ def test_the_quiet_threshold_is_the_lowest_that_keeps_quiet(rows, share):
 
 
 def test_the_quiet_threshold_of_a_share_that_lets_all_through():
-    assert metrics.quiet_threshold([[0.5], [0.7]], 1.0) == 0.0
+    assert metrics.negative_threshold([[0.5], [0.7]], 1.0) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_the_quiet_threshold_of_a_share_that_lets_all_through():
     ],
 )
 def test_tables_that_do_not_fit_are_refused(metric, targets, scores):
-    with pytest.raises(ValueError, match="must be equal tables"):
+    with pytest.raises(ValueError, match="must have the same shape"):
         getattr(metrics, metric)(targets, scores)
 
 

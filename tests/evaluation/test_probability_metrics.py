@@ -15,7 +15,7 @@ PER_CLIP += ["brier", "binary_brier", "binary_expected_calibration_error"]
 PER_CLASS = ["class_accuracy", "class_log_loss", "class_calibration_error"]
 
 
-def one_class_a_clip(seed: int, clips: int = 80, classes: int = 4):
+def is_single_label(seed: int, clips: int = 80, classes: int = 4):
     generator = np.random.default_rng(seed)
     owner = generator.integers(0, classes, clips)
     logits = 2 * generator.standard_normal((clips, classes)) + 1.5 * np.eye(classes)[owner]
@@ -40,7 +40,7 @@ def test_the_numbers_of_the_challenge_are_ours():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_macro_accuracy_and_log_loss_are_the_oracles(seed):
-    owner, targets, scores = one_class_a_clip(seed)
+    owner, targets, scores = is_single_label(seed)
     right = metrics.class_accuracy(targets, scores)
     wanted = oracle.recall_score(owner, scores.argmax(1), average=None)
     np.testing.assert_allclose(right, wanted, rtol=0, atol=1e-12)
@@ -52,7 +52,7 @@ def test_macro_accuracy_and_log_loss_are_the_oracles(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_brier_scores_are_the_oracles(seed):
-    owner, targets, scores = one_class_a_clip(seed)
+    owner, targets, scores = is_single_label(seed)
     wanted = sum(oracle.brier_score_loss(targets[:, c], scores[:, c]) for c in range(4))
     assert metrics.brier(targets, scores) == pytest.approx(wanted, abs=1e-12)
     several = np.random.default_rng(seed).integers(0, 2, (80, 4))
@@ -64,7 +64,7 @@ def test_brier_scores_are_the_oracles(seed):
 @pytest.mark.parametrize("bins", [1, 10, 15])
 @pytest.mark.parametrize("seed", range(3))
 def test_calibration_error_is_summed_bin_by_bin(seed, bins):
-    owner, targets, scores = one_class_a_clip(seed)
+    owner, targets, scores = is_single_label(seed)
     confidence, right = scores.max(1), scores.argmax(1) == owner
     edges = np.linspace(0, 1, bins + 1)
     error = 0.0
@@ -77,7 +77,7 @@ def test_calibration_error_is_summed_bin_by_bin(seed, bins):
 
 
 def test_calibration_error_of_pairs_and_classes():
-    _, _, scores = one_class_a_clip(0)
+    _, _, scores = is_single_label(0)
     targets = np.random.default_rng(0).integers(0, 2, (80, 4)).astype(float)
     targets[::7, 1] = np.nan
     by_class = metrics.class_calibration_error(targets, scores)
@@ -107,7 +107,7 @@ def test_bins_hold_their_upper_edge():
 
 @pytest.mark.parametrize("name", PER_CLIP + PER_CLASS)
 def test_clips_of_which_nothing_is_known_do_not_count(name):
-    _, targets, scores = one_class_a_clip(5)
+    _, targets, scores = is_single_label(5)
     metric = getattr(metrics, name)
     hidden = np.where(np.arange(80)[:, None] % 3 == 0, np.nan, targets)
     known = np.arange(80) % 3 != 0

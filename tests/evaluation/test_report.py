@@ -3,22 +3,24 @@
 import csv
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from earmark.data.manifest import Clip
-from earmark.evaluation.evaluation import Evaluation, judge
-from earmark.evaluation.predictions import Answers
-from earmark.evaluation.report import in_markdown, summary, traces, write_report
+from earmark.evaluation.evaluation import Evaluation, evaluate_predictions
+from earmark.evaluation.predictions import Predictions
+from earmark.evaluation.report import markdown_report, summary, write_report
+from earmark.evaluation.run import origin
 from earmark.version import __version__
 
 LABELS = ("tone", "noise", "a|b", "hum")
 SCORES = np.array([[0.9, 0.1, 0, 0], [0.2, 0.7, 0.1, 0], [0.5, 0.4, 0.1, 0], [0, 0, 0.3, 0.7]], np.float32)
 
 
-def found(several: bool = False) -> Evaluation:
+def found(several: bool = False, traced: dict | None = None) -> Evaluation:
     named = ("tone", "noise", "noise", "a|b")
     clips = [
         Clip(
@@ -30,7 +32,9 @@ def found(several: bool = False) -> Evaluation:
         for number, label in enumerate(named)
     ]
     failed = ((Clip(Path("bad.wav"), ("tone",)), "bad.wav: no audio"),)
-    return judge(Answers(tuple(clips), SCORES, failed), LABELS, "multi_label", by="device")
+    predictions = Predictions(tuple(clips), SCORES, failed)
+    evaluation = evaluate_predictions(predictions, LABELS, "multi_label", group_by="device")
+    return replace(evaluation, origin=traced or {})
 
 
 @pytest.fixture
@@ -38,12 +42,12 @@ def traced(info, tmp_path):
     model, manifest = tmp_path / "toy.onnx", tmp_path / "clips.csv"
     model.write_bytes(b"model")
     manifest.write_bytes(b"manifest")
-    return traces(info, [model], manifest, {"way": "tagger", "fold": None, "by": "device"})
+    return origin(info, [model], manifest, {"windows": "all", "fold": None, "group_by": "device"})
 
 
 def test_every_number_is_in_the_json(traced, tmp_path):
-    evaluation = found()
-    write_report(evaluation, traced, tmp_path / "out")
+    evaluation = found(traced=traced)
+    write_report(evaluation, tmp_path / "out")
     told = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert told["overall"] == evaluation.overall
     assert told["by_class"]["noise"] == evaluation.by_class["noise"]
@@ -54,18 +58,18 @@ def test_every_number_is_in_the_json(traced, tmp_path):
     }
     assert sum(told["reliability"]["clips"]) == 4
     assert told["clips"] == {
-        "judged": 4,
+        "evaluated": 4,
         "failed": [{"id": "bad", "path": "bad.wav", "reason": "bad.wav: no audio"}],
     }
     assert told["model"]["files"][0]["sha256"] == hashlib.sha256(b"model").hexdigest()
     assert told["manifest"]["sha256"] == hashlib.sha256(b"manifest").hexdigest()
     assert told["versions"]["earmark"] == __version__
     assert {"numpy", "onnxruntime", "python"} <= set(told["versions"])
-    assert told["settings"] == {"way": "tagger", "fold": None, "by": "device"}
+    assert told["settings"] == {"windows": "all", "fold": None, "group_by": "device"}
 
 
-def test_scores_are_kept_by_clip(traced, tmp_path):
-    write_report(found(), traced, tmp_path)
+def test_scores_are_kept_by_clip(traced, info, tmp_path):
+    write_report(replace(found(traced=traced), info=info), tmp_path)
     with np.load(tmp_path / "scores.npz", allow_pickle=False) as stored:
         assert stored["id"].tolist() == [f"clip {number}" for number in range(4)]
         assert stored["labels"].tolist() == list(LABELS)
@@ -77,15 +81,15 @@ def test_scores_are_kept_by_clip(traced, tmp_path):
     np.testing.assert_allclose([[float(cell) for cell in row[1:]] for row in rows], SCORES, atol=1e-6)
 
 
-def test_the_page_can_be_read(traced, tmp_path):
+def test_the_page_can_be_read(traced, info, tmp_path):
     pytest.importorskip("matplotlib", reason="the extra 'plot' is not installed")
-    written = write_report(found(), traced, tmp_path)
+    written = write_report(replace(found(traced=traced), info=info), tmp_path)
     assert all(path.stat().st_size > 0 for path in written)
     page = (tmp_path / "report.md").read_text(encoding="utf-8")
     for line in (
         "# toy",
-        "4 clips were judged, 1 could not be.",
-        "- settings: way tagger, by device",
+        "4 clips were evaluated, 1 could not be read.",
+        "- settings: windows all, group_by device",
         "| accuracy | 0.5000 |",
         "| 2 noise | 1 | 1 | 0 | 0 |",
         "| 3 a\\|b | 0 | 0 | 0 | 1 |",
@@ -105,20 +109,20 @@ def test_the_page_can_be_read(traced, tmp_path):
         assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_clips_of_several_labels_have_less_to_show(traced, tmp_path):
-    write_report(found(several=True), traced, tmp_path)
+def test_clips_of_several_labels_have_less_to_show(tmp_path):
+    write_report(found(several=True), tmp_path)
     told = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert not {"confusion", "reliability"} & set(told)
     assert not {"confusion.png", "reliability.png"} & {path.name for path in tmp_path.iterdir()}
     assert "Confusion" not in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
-def test_without_the_extra_there_are_no_plots(traced, tmp_path, monkeypatch):
+def test_without_the_extra_there_are_no_plots(traced, info, tmp_path, monkeypatch):
     monkeypatch.delitem(__import__("sys").modules, "earmark.evaluation.plots", raising=False)
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     monkeypatch.delattr("earmark.evaluation.plots", raising=False)
-    written = write_report(found(), traced, tmp_path)
+    written = write_report(replace(found(traced=traced), info=info), tmp_path)
     assert {path.name for path in written} == {"report.json", "report.md", "scores.npz", "scores.csv"}
     assert "![" not in (tmp_path / "report.md").read_text(encoding="utf-8")
 
@@ -130,13 +134,14 @@ def test_words_for_the_console():
     assert lines[-1].startswith("b          2    0.0000")
 
 
-def test_a_group_without_a_name_and_a_cell_without_a_value(traced):
+def test_a_group_without_a_name_and_a_cell_without_a_value():
     evaluation = found()
     clips = [
         Clip(clip.path, clip.labels, 0, {"device": "" if clip.id == "clip 0" else "x"})
-        for clip in evaluation.answers.clips
+        for clip in evaluation.predictions.clips
     ]
-    page = in_markdown(judge(Answers(tuple(clips), SCORES), LABELS, "multi_label", by="device"), traced)
+    predictions = Predictions(tuple(clips), SCORES)
+    page = markdown_report(evaluate_predictions(predictions, LABELS, "multi_label", group_by="device"))
     [row] = [line for line in page.splitlines() if line.startswith("| (none) | 1 |")]
     assert "|  |" in row
     assert "nan" not in page

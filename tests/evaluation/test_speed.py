@@ -10,8 +10,7 @@ import pytest
 
 from earmark.errors import ModelError
 from earmark.evaluation import speed
-from earmark.evaluation.speed import Setting, Speed
-from earmark.evaluation.speed_report import summary, to_dict
+from earmark.evaluation.speed import Setting, Speed, summary, to_dict
 from earmark.hub import registry
 
 ENGINES = {"onnx": ("fp32",), "openvino": ("fp32", "bf16")}
@@ -54,7 +53,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[Setting, Speed], lis
     clock, log = Clock(), []
     monkeypatch.setattr(speed, "time", clock)
     monkeypatch.setattr(Setting, "load", lambda setting: Computing(clock, setting, log))
-    return speed.measure(speed.settings_of(["some"], [1, 2], ENGINES), CLIP, rounds=4), log
+    return speed.measure(speed.all_settings(["some"], [1, 2], ENGINES), CLIP, rounds=4), log
 
 
 def test_speeds_are_those_of_a_call_and_ratios_are_within_a_number_of_threads(measured) -> None:
@@ -64,7 +63,7 @@ def test_speeds_are_those_of_a_call_and_ratios_are_within_a_number_of_threads(me
         assert own.window_s == pytest.approx(took / 2)
         assert own.clip_factor == pytest.approx(took / 20)
         assert own.window_factor == pytest.approx(took / 2 / 5)
-        assert own.gain == pytest.approx(0.040 / SECONDS[setting.engine, setting.precision])
+        assert own.speedup == pytest.approx(0.040 / SECONDS[setting.engine, setting.precision])
 
 
 def test_settings_take_turns_in_changing_order(measured) -> None:
@@ -75,7 +74,7 @@ def test_settings_take_turns_in_changing_order(measured) -> None:
 
 
 def test_onnx_runtime_in_float32_is_what_others_are_compared_with() -> None:
-    settings = speed.settings_of(["a", "b"], [1, 2], {name: ENGINES[name] for name in reversed(ENGINES)})
+    settings = speed.all_settings(["a", "b"], [1, 2], {name: ENGINES[name] for name in reversed(ENGINES)})
     assert [one for one in settings if one.model == "a" and one.threads == 1] == [
         Setting("a", engine, precision, 1) for engine, precision in SECONDS
     ]
@@ -95,7 +94,7 @@ def test_words_name_the_fastest_and_the_fastest_that_is_exact(measured) -> None:
     text = summary(measured[0], "some", "20 s of noise")
     assert "fastest here: --engine openvino --precision bf16 --threads 2" in text
     assert "fastest here in fp32: --engine onnx --precision fp32 --threads 2" in text
-    assert "earmark report some MANIFEST" in text
+    assert "earmark report some --dataset MANIFEST" in text
     told = json.loads(json.dumps(to_dict(measured[0], "noise")))
     assert told["fastest"] == {"model": "some", "engine": "openvino", "precision": "bf16", "threads": 2}
     assert len(told["settings"]) == 6

@@ -6,7 +6,7 @@ from sklearn import metrics as oracle
 
 from earmark.errors import DataError
 from earmark.evaluation import metrics
-from earmark.evaluation.calibration.thresholds import Target, thresholds_for
+from earmark.evaluation.calibration.thresholds import ThresholdTarget, choose_thresholds
 
 
 def clips(seed: int, count: int = 40):
@@ -35,40 +35,41 @@ def choices(truth, scores):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_threshold_is_the_best_of_all(seed, text):
     truth, scores = clips(seed)
-    target = Target.parse(text)
-    found = thresholds_for(target, truth, scores)
+    target = ThresholdTarget.parse(text)
+    found = choose_thresholds(target, truth, scores)
     for c in range(3):
         known = ~np.isnan(truth[:, c])
         table = list(choices(truth[known, c], scores[known, c]))
         reached = [limit for limit, *_ in table if limit >= found.values[c]]
         precision, recall, f1 = next(rest for limit, *rest in table if limit == min(reached))
         assert found.values[c] < min(reached), "between two scores"
-        if target.measure == "precision":
-            good = [own for own in table if own[1] >= target.least - 1e-9]
+        if target.metric == "precision":
+            good = [own for own in table if own[1] >= target.minimum - 1e-9]
             assert bool(good) != found.missed[c]
             best = good or [own for own in table if own[1] == max(row[1] for row in table)]
             assert recall == pytest.approx(max(own[2] for own in best))
-            assert precision == pytest.approx(best[0][1]) or precision >= target.least - 1e-9
-        elif target.measure == "recall":
-            assert recall >= target.least - 1e-9
-            assert min(reached) == max(own[0] for own in table if own[2] >= target.least - 1e-9)
+            assert precision == pytest.approx(best[0][1]) or precision >= target.minimum - 1e-9
+        elif target.metric == "recall":
+            assert recall >= target.minimum - 1e-9
+            assert min(reached) == max(own[0] for own in table if own[2] >= target.minimum - 1e-9)
         else:
             assert f1 == pytest.approx(max(own[3] for own in table))
 
 
 def test_what_cannot_be_reached_comes_near():
     truth, scores = np.array([[0.0], [1], [1], [0]]), np.array([[0.9], [0.8], [0.7], [0.6]])
-    found = thresholds_for(Target("precision", 0.9), truth, scores)
+    found = choose_thresholds(ThresholdTarget("precision", 0.9), truth, scores)
     assert found.missed.tolist() == [True]
     assert 0.6 < found.values[0] < 0.7
-    assert not thresholds_for(Target("precision", 0.6), truth, scores).missed[0]
+    assert not choose_thresholds(ThresholdTarget("precision", 0.6), truth, scores).missed[0]
 
 
 def test_none_is_below_the_lowest():
     truth, scores = clips(0)
-    free = thresholds_for(Target("recall", 0.9), truth, scores).values
+    free = choose_thresholds(ThresholdTarget("recall", 0.9), truth, scores).values
     np.testing.assert_array_equal(
-        thresholds_for(Target("recall", 0.9), truth, scores, lowest=0.5).values, np.maximum(free, 0.5)
+        choose_thresholds(ThresholdTarget("recall", 0.9), truth, scores, min_threshold=0.5).values,
+        np.maximum(free, 0.5),
     )
 
 
@@ -77,14 +78,14 @@ def test_none_is_below_the_lowest():
     [("precision=0.9", ("precision", 0.9)), ("recall=1", ("recall", 1)), ("f1", ("f1", 1))],
 )
 def test_a_target_is_read_and_written(text, target):
-    assert Target.parse(text) == target
-    assert str(Target.parse(text)) == text
+    assert ThresholdTarget.parse(text) == target
+    assert str(ThresholdTarget.parse(text)) == text
 
 
 @pytest.mark.parametrize("text", ["", "precision", "precision=", "recall=0", "recall=1.1", "f1=0.5", "auc=1"])
 def test_what_is_no_target_is_refused(text):
-    with pytest.raises(DataError, match=r"give precision=0\.9, recall=0\.8 or f1"):
-        Target.parse(text)
+    with pytest.raises(DataError, match=r"must be like precision=0\.9, recall=0\.8 or f1"):
+        ThresholdTarget.parse(text)
 
 
 @pytest.mark.parametrize("each", [False, True])

@@ -138,7 +138,8 @@ def budget_use(budget: Budget, complexity: Complexity) -> BudgetUse:
         the parameters in the model's own precision, 32 bits where there is no file. Zeros are counted in
         checkpoints only.
     """
-    parameters, size = complexity.cost.parameters, None
+    parameters = complexity.cost.parameters
+    size: float | None = None
     path = registry.look(complexity.name)
     precision: Precision = "fp32"
     if path is not None and path.suffix == ".safetensors":

@@ -119,9 +119,7 @@ def complexity(model: str | os.PathLike[str] | Sequence[str], seconds: float = 1
     return _ensemble(name, _joined_members(arguments, front_end, seconds), size)
 
 
-def _joined_members(
-    arguments: Mapping[str, Any], front_end: AnyFrontEnd, seconds: float
-) -> list[Complexity]:
+def _joined_members(arguments: Mapping[str, Any], front_end: AnyFrontEnd, seconds: float) -> list[Complexity]:
     """Of a model file that holds an ensemble."""
     found = []
     for member in arguments["members"]:

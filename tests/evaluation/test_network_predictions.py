@@ -10,7 +10,7 @@ import torch
 from toy import FRONT_END
 
 from earmark.data.manifest import Clip
-from earmark.evaluation.network_predictions import clip_windows, cut, predict
+from earmark.evaluation.network_predictions import clip_windows, cut_windows, predict_windows
 from earmark.inference.load import load
 from earmark.models.log_mel import TorchLogMel
 
@@ -57,16 +57,16 @@ def test_only_a_clip_shorter_than_a_window_is_repeated(paths, padding):
 
 
 def test_a_clip_can_be_heard_as_a_whole(paths):
-    windows = list(clip_windows(as_clips(paths), RATE, LENGTH, "repeat", hear="whole", shortest=2000))
+    windows = list(clip_windows(as_clips(paths), RATE, LENGTH, "repeat", windows="whole", min_samples=2000))
     assert [index for index, _ in windows] == [0, 1, 2, 3, 4]
     np.testing.assert_array_equal(windows[0][1], np.resize(read(paths[0]), 2000))
     for path, (_, window) in zip(paths[1:], windows[1:], strict=True):
         np.testing.assert_array_equal(window, read(path))
-    assert len(next(clip_windows(as_clips(paths), RATE, LENGTH, "repeat", hear="whole"))[1]) == 1500
+    assert len(next(clip_windows(as_clips(paths), RATE, LENGTH, "repeat", windows="whole"))[1]) == 1500
 
 
 def test_a_clip_can_be_heard_in_its_middle(paths):
-    windows = list(clip_windows(as_clips(paths), RATE, LENGTH, "zero", hear="center"))
+    windows = list(clip_windows(as_clips(paths), RATE, LENGTH, "zero", windows="center"))
     assert [(index, len(window)) for index, window in windows] == [(index, LENGTH) for index in range(5)]
     np.testing.assert_array_equal(windows[0][1], np.pad(read(paths[0]), (0, 2500)))
     np.testing.assert_array_equal(windows[1][1], read(paths[1]))
@@ -77,7 +77,7 @@ def test_a_clip_can_be_heard_in_its_middle(paths):
 def test_pieces_are_those_of_the_reference():
     """sound-clf-pytorch's clips of 7, 10, 23 and 31 frames in pieces of 10."""
     golden = np.load(Path(__file__).parents[1] / "golden" / "sound_clf_metrics.npz")
-    pieces = [len(cut(np.ones(frames, np.float32), 10, "zero")) for frames in (7, 10, 23, 31)]
+    pieces = [len(cut_windows(np.ones(frames, np.float32), 10, "zero")) for frames in (7, 10, 23, 31)]
     assert pieces == golden["split/raw_n_splits"].tolist()
 
 
@@ -104,7 +104,7 @@ def windows_of(counts):
 def test_windows_become_the_scores_of_their_clip(task, batch_size):
     counts, log_mel, network = (1, 4, 2), TorchLogMel(FRONT_END), Loudness().train()
     windows = windows_of(counts)
-    scores = predict(network, log_mel, iter(windows), task, batch_size)
+    scores = predict_windows(network, log_mel, iter(windows), task, batch_size)
     assert sum(network.batches) == 7
     assert max(network.batches) == min(batch_size, 7)
     logits = log_mel(torch.from_numpy(np.stack([window for _, window in windows])))[:, :2].mean(-1)
@@ -125,7 +125,7 @@ def test_windows_of_one_length_share_a_pass():
     windows = [
         (clip, generator.standard_normal(length).astype(np.float32)) for clip, length in enumerate(lengths)
     ]
-    scores = predict(network, log_mel, iter(windows), "multi_label", 2)
+    scores = predict_windows(network, log_mel, iter(windows), "multi_label", 2)
     assert network.batches == [2, 1, 1, 2]
     for (_, window), answered in zip(windows, scores, strict=True):
         logits = log_mel(torch.from_numpy(window)[None])[:, :2].mean(-1)
@@ -135,7 +135,7 @@ def test_windows_of_one_length_share_a_pass():
 def test_the_tagger_says_the_same(exported, paths):
     network, model_file = exported
     windows = clip_windows(as_clips(paths), RATE, LENGTH, "repeat")
-    scores = predict(network, TorchLogMel(FRONT_END), windows, "multi_label")
+    scores = predict_windows(network, TorchLogMel(FRONT_END), windows, "multi_label")
     tagger = load(model_file, threads=1)
     for path, wanted in zip(paths, scores, strict=True):
         np.testing.assert_allclose(tagger.tag(path).scores, wanted, rtol=0, atol=1e-4)
