@@ -1,4 +1,4 @@
-"""Prints one of README.md's commands, so that what is checked is what is written there.
+"""Prints a command of README.md, so that CI runs what the README says.
 
     python3 .ci/readme_command.py NUMBER
 

@@ -1,8 +1,8 @@
-"""Tries the base install as a stranger would: run by its Python, from a folder without the sources.
+"""Smoke test of the base install, run by its Python from a folder without the sources.
 
     python smoke.py EXAMPLE SHARED
 
-EXAMPLE is the recording that ships, SHARED the folder with real recordings, which may be absent.
+EXAMPLE is the example recording, SHARED a folder of real recordings, which may be absent.
 """
 
 import csv
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 BASE_LIMIT_MB = 200
-NOT_OURS = {"pip", "setuptools", "_distutils_hack", "pkg_resources"}  # the virtual environment brings them
+NOT_OURS = {"pip", "setuptools", "_distutils_hack", "pkg_resources"}  # installed with the virtual environment
 ABSENT = ("torch", "onnx", "onnxscript", "safetensors", "av", "scipy", "pytest")
 ESC18_STEP = 16  # of 576 clips: 36, two of each class
-ESC18_LEAST = 0.8  # most of them were trained on, so this is no score, only a sign of life
+ESC18_MIN_ACCURACY = 0.8  # most clips were trained on, so this is a sanity check, not a score
 
-# Runs the command line where any use of the network is an error.
+# Runs the command line; any use of the network is an error.
 OFFLINE = """
 import sys
 def refuse(event, arguments):
@@ -34,7 +34,7 @@ main(sys.argv[1:])
 
 
 def earmark(*arguments: object) -> str:
-    """What a command prints; any warning on standard error fails."""
+    """Runs a command and returns its standard output; fails on anything on standard error."""
     command = [sys.executable, "-W", "error", "-c", OFFLINE, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     if done.returncode or done.stderr:
@@ -45,15 +45,15 @@ def earmark(*arguments: object) -> str:
 
 
 def tag(*arguments: object) -> list[dict[str, Any]]:
-    """Results of ``earmark tag`` as JSON holds them."""
+    """Runs ``earmark tag`` and returns its JSON results."""
     return list(json.loads(earmark("tag", "--format", "json", *arguments)))
 
 
 def check_install() -> None:
-    """No package of the make half, and no more than the base install may weigh."""
+    """Checks that no package of the extras is installed, and the size on disk."""
     present = [name for name in ABSENT if importlib.util.find_spec(name)]
     if present:
-        sys.exit(f"the base install brought {present}")
+        sys.exit(f"the base install contains {present}")
     folder = Path(sysconfig.get_path("platlib"))
     files = [
         path for path in folder.rglob("*") if path.relative_to(folder).parts[0].split("-")[0] not in NOT_OURS
@@ -62,11 +62,11 @@ def check_install() -> None:
     count = len(list(importlib.metadata.distributions()))
     print(f"base install: {size_mb:.0f} MB on disk, {count} distributions")
     if size_mb > BASE_LIMIT_MB:
-        sys.exit(f"the base install may weigh {BASE_LIMIT_MB} MB at most")
+        sys.exit(f"the base install must be at most {BASE_LIMIT_MB} MB")
 
 
 def check_example(example: Path) -> None:
-    """The siren is found, in every format; models and info answer."""
+    """Checks the tags of the example in every format, and that models and info work."""
     print(earmark("tag", example))
     [result] = tag(example)
     found = [entry["label"] for entry in result["tags"][:2]]
@@ -80,9 +80,9 @@ def check_example(example: Path) -> None:
 
 
 def check_real_recordings(shared: Path) -> None:
-    """Recordings from elsewhere are tagged, and most of the data set's own by their name."""
+    """Tags recordings from elsewhere, and checks the accuracy on clips of esc18."""
     if not shared.is_dir():
-        print("no folder of real recordings beside the project: they are not tried")
+        print("no folder of real recordings beside the project: skipped")
         return
     print(earmark("tag", shared / "data" / "demo", "--top", 3))
     with (shared / "data" / "esc18" / "meta.csv").open(encoding="utf-8", newline="") as lines:
@@ -90,9 +90,9 @@ def check_real_recordings(shared: Path) -> None:
     by_class = sorted(truth, key=lambda name: (truth[name], name))[::ESC18_STEP]
     results = tag("--top", 1, *(shared / "data" / "esc18" / "audio" / name for name in by_class))
     right = sum(result["tags"][0]["label"] == truth[Path(result["path"]).name] for result in results)
-    print(f"esc18: {right} of {len(by_class)} clips by their name")
-    if len(results) != len(by_class) or right < ESC18_LEAST * len(by_class):
-        sys.exit("too few")
+    print(f"esc18: {right} of {len(by_class)} clips correct")
+    if len(results) != len(by_class) or right < ESC18_MIN_ACCURACY * len(by_class):
+        sys.exit(f"accuracy below {ESC18_MIN_ACCURACY}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Makes the example recording: a siren drives past a ringing church bell.
+"""Synthesizes the example recording: a siren drives past a ringing church bell.
 
     python examples/make_siren_and_bell.py [FILE]
 
-Everything is computed, nothing was recorded; the result is in the public domain (CC0). Equal runs give equal
+Nothing is recorded; the result is in the public domain (CC0). Equal runs produce equal
 samples (the Ogg file around them carries a random serial number).
 
 Conventions: a signal is float64, shape (SAMPLES,), at RATE; time is in seconds, distance in metres. The
