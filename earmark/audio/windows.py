@@ -1,9 +1,9 @@
-"""Cuts a waveform, whole or as a stream, into the windows that a network sees.
+"""Cuts a waveform, whole or as a stream, into the windows that a network takes.
 
 Conventions: mono float32 ``(time,)``; positions and lengths in samples at the model's rate. Window i starts
-at i * hop. The tail is kept: window i > 0 exists where samples follow window i - 1 and, if hop is greater
-than length, the gap behind it. Rule held by golden/efficientat/pipeline/window_plan.json, except that a clip
-shorter than one window still has one.
+at i * hop. The tail is kept: window i > 0 exists if samples follow window i - 1 and, if hop is greater than
+length, the gap behind it. The rule is held by golden/efficientat/pipeline/window_plan.json, except that a
+clip shorter than one window has one.
 """
 
 from __future__ import annotations
@@ -19,48 +19,48 @@ Padding = Literal["repeat", "zero"]
 
 
 def plan_windows(num_samples: int, length: int, hop: int) -> list[int]:
-    """Says where the windows of a clip start.
+    """Lists where the windows of a clip start.
 
     Source: golden/efficientat/pipeline/window_plan.json: ``max(1, ceil((num_samples - length) / hop) + 1)``
-    windows, less those that would start behind the end, as may be where hop is greater than length.
+    windows, without those that would start behind the end, if hop is greater than length.
 
     Args:
         num_samples: Samples of the clip, at least 1.
         length: Samples of a window, at least 1.
-        hop: Samples from one window's start to the next one's, at least 1.
+        hop: Samples from the start of one window to the next, at least 1.
 
     Returns:
         The start of each window in samples, ascending from 0.
 
     Raises:
-        AudioError: If the clip holds no samples.
+        AudioError: If the clip has no samples.
         ValueError: If length or hop is below 1.
     """
     _check_sizes(length, hop)
     if num_samples < 1:
-        raise AudioError("a clip of no samples has no windows")
+        raise AudioError("a clip must have at least 1 sample, got 0")
     beyond = max(0, num_samples - max(length, hop))
     return [index * hop for index in range(1 + -(-beyond // hop))]
 
 
 def pad(waveform: NDArray[np.float32], length: int, mode: Padding) -> NDArray[np.float32]:
-    """Fills a short waveform up to a length.
+    """Pads a short waveform to a length.
 
     Args:
         waveform: float32, shape (time,), at least one sample.
         length: Samples wanted.
-        mode: "repeat" plays the waveform again and again and cuts it at length, "zero" appends silence.
+        mode: "repeat" repeats the waveform and cuts it at length, "zero" appends silence.
 
     Returns:
-        float32, shape (max(time, length),); the same array where it is long enough.
+        float32, shape (max(time, length),); the same array if it is long enough.
 
     Raises:
-        AudioError: If the waveform holds no samples.
-        ValueError: If the mode is neither.
+        AudioError: If the waveform has no samples.
+        ValueError: If there is no such mode.
     """
     _check_padding(mode)
     if not waveform.size:
-        raise AudioError("a clip of no samples cannot be padded")
+        raise AudioError("a clip must have at least 1 sample, got 0")
     if waveform.size >= length:
         return waveform
     if mode == "repeat":
@@ -133,15 +133,15 @@ class WindowCutter:
 
 
 def _join(pieces: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """One contiguous array, without a copy where there is one already (a long array given as one block)."""
+    """One contiguous array, without a copy if there is one already (a long array as one block)."""
     return np.ascontiguousarray(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
 
 
 def _check_padding(mode: str) -> None:
     if mode not in ("repeat", "zero"):
-        raise ValueError(f"padding must be repeat or zero, not {mode!r}")
+        raise ValueError(f"padding must be repeat or zero, got {mode!r}")
 
 
 def _check_sizes(*sizes: int) -> None:
     if min(sizes) < 1:
-        raise ValueError(f"window length, hop and count must be at least 1, not {min(sizes)}")
+        raise ValueError(f"window length and hop must be at least 1, got {min(sizes)}")

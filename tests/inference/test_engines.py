@@ -1,19 +1,16 @@
-"""Engines answer alike on the same file; what one lacks is said in a line."""
+"""Engines and devices: the same scores from the same file, errors where one is not available."""
 
-import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
-import soundfile
 import toy
-from typer.main import get_command
 
 import earmark
-from earmark.cli import app
 from earmark.errors import MissingExtraError, ModelError
 from earmark.hub import registry
 from earmark.inference import engines
@@ -138,37 +135,109 @@ def test_openvino_runs_loops_and_other_networks(info: ModelInfo, architecture: s
 
 @pytest.mark.usefixtures("openvino")
 def test_members_of_an_ensemble_run_in_the_engine(model: Path) -> None:
-    both = f"{model}+{model}"
-    alone, together = (  # an ensemble is not calibrated
+    alone, both = (  # an ensemble is not calibrated
         earmark.load(name, threads=1, engine="openvino")
         .uncalibrated()
         .tag(np.ones(4000, np.float32) / 9, 8000)
-        for name in (model, both)
+        for name in (model, [model, model])
     )
-    np.testing.assert_allclose(together.scores, alone.scores, atol=1e-6)
+    np.testing.assert_allclose(both.scores, alone.scores, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("engine", "precision", "message"),
+    ("options", "message"),
     [
-        ("tflite", None, "there is no engine 'tflite': take onnx or openvino"),
-        ("onnx", "bf16", "engine onnx has no precision 'bf16': take f32"),
-        ("openvino", "int8", "engine openvino has no precision 'int8': take f32 or bf16 or f16"),
+        ({"engine": "tflite"}, "engine must be onnx or openvino, got 'tflite'"),
+        ({"precision": "bf16"}, "precision of engine onnx must be fp32, got 'bf16'"),
+        (
+            {"engine": "openvino", "precision": "int8"},
+            "precision of engine openvino must be fp32 or bf16 or fp16, got 'int8'",
+        ),
+        ({"device": "gpu"}, "device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
+        ({"device": "cpu:1"}, "device must be auto, cpu, cuda or cuda:N, got 'cpu:1'"),
+        ({"device": "cuda:-1"}, "device must be auto, cpu, cuda or cuda:N, got 'cuda:-1'"),
     ],
 )
-def test_an_unknown_engine_or_precision_names_those_there_are(
-    model: Path, engine: str, precision: str | None, message: str
-) -> None:
+def test_unknown_options_name_the_allowed_values(model: Path, options: dict[str, str], message: str) -> None:
     with pytest.raises(ModelError) as caught:
-        earmark.load(model, engine=engine, precision=precision)
+        earmark.load(model, **options)
     assert str(caught.value) == message
+
+
+class FakeRuntime:
+    """ONNX Runtime, with or without a CUDA provider, which works or falls back to the CPU."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, has_cuda: bool, works: bool = True) -> None:
+        self.asked: list[list[object]] = []
+        names = ["CUDAExecutionProvider"] if has_cuda else []
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*names, "CPUExecutionProvider"])
+        real = onnxruntime.InferenceSession
+
+        def open_session(content: bytes, options: object, providers: list[object]) -> object:
+            self.asked.append(providers)
+            session = real(content, options, providers=["CPUExecutionProvider"])
+            if works:
+                used = [one if isinstance(one, str) else one[0] for one in providers]
+                session.get_providers = lambda: used
+            return session
+
+        monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
+
+
+def cuda(index: int) -> list[object]:
+    return [("CUDAExecutionProvider", {"device_id": index}), "CPUExecutionProvider"]
+
+
+@pytest.mark.parametrize(
+    ("device", "providers"),
+    [
+        ("cpu", ["CPUExecutionProvider"]),
+        ("cuda", cuda(0)),
+        ("cuda:0", cuda(0)),
+        ("cuda:3", cuda(3)),
+        ("auto", cuda(0)),
+    ],
+)
+def test_a_device_is_a_choice_of_providers(
+    model: Path, monkeypatch: pytest.MonkeyPatch, device: str, providers: list[object]
+) -> None:
+    runtime = FakeRuntime(monkeypatch, has_cuda=True)
+    earmark.load(model, device=device)
+    assert runtime.asked == [providers]
+
+
+def test_a_gpu_that_is_not_there(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = FakeRuntime(monkeypatch, has_cuda=False)
+    with pytest.raises(MissingExtraError, match=r"device cuda:1 .*earmark\[gpu\]"):
+        earmark.load(model, device="cuda:1")
+    assert runtime.asked == []
+    earmark.load(model, device="auto")
+    assert runtime.asked == [["CPUExecutionProvider"]]
+
+    FakeRuntime(monkeypatch, has_cuda=True, works=False)
+    with pytest.raises(ModelError, match="device cuda is not available"):
+        earmark.load(model, device="cuda")
+    assert earmark.load(model, device="auto").labels
+
+
+def test_every_member_of_an_ensemble_runs_on_the_device(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = FakeRuntime(monkeypatch, has_cuda=True)
+    earmark.load([model, model], device="cuda:1")
+    assert runtime.asked == [cuda(1), cuda(1)]
+
+
+@pytest.mark.usefixtures("openvino")
+def test_openvino_runs_on_the_cpu(model: Path) -> None:
+    with pytest.raises(ModelError, match="engine openvino runs on the CPU: device must be cpu, got cuda"):
+        earmark.load(model, engine="openvino", device="cuda")
+    assert earmark.load(model, engine="openvino", device="auto").labels
 
 
 def test_a_precision_that_the_processor_lacks_is_refused(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "_supported_precisions", lambda: ("fp32", "bf16"))
-    with pytest.raises(ModelError, match="does not compute in f16: take f32 or bf16 with engine openvino"):
+    with pytest.raises(ModelError, match=r"does not compute in fp16 .*use fp32 or bf16"):
         earmark.load(model, engine="openvino", precision="fp16")
 
 
@@ -202,40 +271,10 @@ def test_what_openvino_cannot_read_is_one_line(info: ModelInfo, tmp_path: Path) 
     assert "\n" not in str(caught.value)
 
 
-def test_a_checkpoint_has_no_engine(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="a checkpoint runs in PyTorch"):
-        earmark.load(tmp_path / "some.safetensors", engine="openvino")
-
-
 @pytest.mark.usefixtures("openvino")
 def test_openvino_reports_itself_to_nobody() -> None:
     probe = (
-        "import sys; from earmark import engines; engines.usable();"
+        "import sys; from earmark.inference import engines; engines.installed_engines();"
         "sys.exit('openvino' not in sys.modules or 'openvino_telemetry' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", probe], cwd=ROOT, check=False).returncode == 0
-
-
-@pytest.mark.usefixtures("openvino")
-def test_the_command_line_takes_an_engine(run, model: Path, tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "clip.wav", toy.sound("tone", np.random.default_rng(0)), toy.SAMPLE_RATE)
-    with_engine = ("--engine", "openvino", "--threads", "1")
-    command = ("tag", tmp_path / "clip.wav", "--model", model, "--format", "csv")
-    assert run(*command)[1].split(",")[6] == run(*command, *with_engine)[1].split(",")[6]
-    code, _, error = run(*command, "--engine", "openvino", "--precision", "f64")
-    assert (code, error) == (2, "earmark: engine openvino has no precision 'f64': take f32 or bf16 or f16\n")
-
-
-def test_every_command_that_loads_a_model_takes_an_engine() -> None:
-    for name in ("tag", "embed", "evaluate", "calibrate"):
-        parameters = {own.name: own for own in get_command(app).commands[name].params}
-        assert tuple(parameters["engine"].type.choices) == tuple(engines.PRECISIONS)
-        assert "precision" in parameters
-
-
-def test_inner_stages_have_no_engine(run, tmp_path: Path) -> None:
-    command = ("embed", "x.wav", "-o", tmp_path / "x.npz", "--model", "mn10_as", "--stages", "best")
-    code, _, error = run(*command, "--engine", "openvino")
-    assert code == 2
-    assert "inner stages run in PyTorch" in error
-    assert os.listdir(tmp_path) == []

@@ -36,8 +36,9 @@ def marked(threshold: float, path: str | None = "stra,ße.wav") -> Result:
 
 def write(form: Format, results, top=None, threshold=None) -> str:
     """As the command line writes it."""
-    parts = layout(form, top, threshold)
-    return parts.head + parts.between.join(parts.render(each) for each in results) + parts.tail
+    parts = layout(form)
+    filtered = [each.filter(threshold=threshold, top=top) for each in results]
+    return parts.head + parts.between.join(map(parts.render, filtered)) + parts.tail
 
 
 def test_json_is_one_list():
@@ -113,7 +114,7 @@ def test_top_and_threshold_hold_for_recording_and_windows(form):
     assert json.loads(write(Format.JSON, [result()], threshold=0.95))[0]["tags"] == []
 
 
-def test_a_table_is_for_people():
+def test_table():
     assert write(Format.TABLE, [marked(0.7), marked(0.7, None)], top=2) == (
         "stra,ße.wav  (0.8 s, toy)\n"
         ' * 0.900  dog           0.0 - 0.5 s\n   0.600  door "knock"  0.5 - 0.8 s\n'
@@ -123,13 +124,13 @@ def test_a_table_is_for_people():
     )
 
 
-def test_a_table_says_when_nothing_is_heard():
+def test_a_table_says_when_nothing_is_detected():
     text = write(Format.TABLE, [marked(0.95)], top=1)
     assert "*" not in text
-    assert text.endswith("   no label here reaches the model's threshold of 0.95\n")
-    assert "reaches" not in write(Format.TABLE, [marked(0.75)])
-    assert "reaches" not in write(Format.TABLE, [result()])
-    assert "reaches" not in write(Format.TABLE, [marked(0.5)], top=0)
+    assert text.endswith("   Nothing above the threshold (0.95).\n")
+    for detected in (marked(0.75), result()):
+        assert "Nothing" not in write(Format.TABLE, [detected])
+    assert "Nothing" not in write(Format.TABLE, [marked(0.5)], top=0)
 
 
 def test_probabilities_and_thresholds_of_each_label_are_said():
@@ -142,8 +143,8 @@ def test_probabilities_and_thresholds_of_each_label_are_said():
     assert json.loads(write(Format.JSON, [own]))[0]["calibrated"] is True
     assert json.loads(write(Format.JSON, [own], threshold="auto"))[0]["windows"][0]["tags"] == []
     assert next(csv.DictReader(io.StringIO(write(Format.CSV, [own]))))["calibrated"] == "true"
-    silent = result(thresholds=(0.95, 0.7, 0.2))
-    assert write(Format.TABLE, [silent]).endswith("   no label here reaches its threshold\n")
+    undetected = result(thresholds=(0.95, 0.7, 0.2))
+    assert write(Format.TABLE, [undetected]).endswith("   Nothing above the threshold.\n")
 
 
 def test_a_table_of_no_tags_is_its_head():

@@ -1,5 +1,5 @@
-import threading
-from collections.abc import Iterator
+"""Tagging of recordings: windows, scores, and what cannot be tagged."""
+
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,11 @@ import earmark
 from earmark.errors import AudioError, ModelError
 from earmark.features.log_mel import LogMel
 from earmark.inference.load import open_session
-from earmark.inference.result import Result, Window
-from earmark.inference.tagger import _ahead
 from earmark.model_file.calibration import Platt, Temperature
 from earmark.model_file.onnx_file import read_model_file
 
 RATE = 8000
+PLATT = Platt((0.5, 2.0), (-1.0, 0.25))
 
 
 def sound(seconds: float, seed: int = 0, rate: int = RATE) -> np.ndarray:
@@ -68,54 +67,18 @@ def test_windows_of_a_long_clip(tagger: earmark.Tagger, toy_model: Path) -> None
     )
 
 
-class TestAhead:
-    """Windows are made in a thread of their own while the network is at work."""
-
-    def test_nothing_changes(self) -> None:
-        assert [list(_ahead(iter(range(count)))) for count in range(6)] == [
-            list(range(count)) for count in range(6)
-        ]
-
-    def test_the_next_one_is_made_while_one_is_worked_on(self) -> None:
-        made, threads = [threading.Event() for _ in range(5)], set()
-
-        def windows() -> Iterator[int]:
-            for index, event in enumerate(made):
-                threads.add(threading.current_thread())
-                event.set()
-                yield index
-
-        for index in _ahead(windows()):
-            if 0 < index < 4:
-                assert made[index + 1].wait(10)
-        assert len(threads) == 2
-
-    def test_no_thread_starts_for_one_window(self, tagger: earmark.Tagger, monkeypatch) -> None:
-        monkeypatch.setattr(earmark.inference.tagger, "ThreadPoolExecutor", None)
-        assert len(tagger.tag(sound(tagger.info.window_s), RATE).windows) == 1
-        with pytest.raises(TypeError):
-            tagger.tag(sound(3 * tagger.info.window_s), RATE)
-
-    def test_what_cannot_be_read_is_said_as_ever(self, tagger: earmark.Tagger) -> None:
-        def windows() -> Iterator[int]:
-            yield from range(4)
-            raise AudioError("damaged")
-
-        heard = _ahead(windows())
-        assert [next(heard) for _ in range(3)] == [0, 1, 2]
-        with pytest.raises(AudioError, match="damaged"):
-            list(heard)
-
-
-def test_overlapping_windows_share_frames_and_change_nothing(tagger: earmark.Tagger, toy_model: Path) -> None:
-    waveform = sound(4.0)
-    result = tagger.tag(waveform, RATE, hop_s=0.12)
-    assert len(result.windows) == 31
-    for window in result.windows:
+@pytest.mark.parametrize("hop_s", [0.12, 0.05, 0.0375, 0.07])
+def test_overlapping_windows_are_those_of_their_pieces(
+    tagger: earmark.Tagger, toy_model: Path, hop_s: float
+) -> None:
+    """Frames are copied from the window before (0.12), from one further back (0.05), or not at all."""
+    waveform = sound(2.0)
+    result = tagger.tag(waveform, RATE, hop_s=hop_s)
+    assert len(result.windows) == 1 + np.ceil(1.5 / hop_s)
+    for window in result.windows[:-1]:
         start = round(window.start_s * RATE)
-        piece = waveform[start : start + 4000]
-        if len(piece) == 4000:
-            np.testing.assert_allclose(window.scores, scores_of(toy_model, piece), atol=1e-5)
+        wanted = scores_of(toy_model, waveform[start : start + 4000])
+        np.testing.assert_allclose(window.scores, wanted, atol=1e-5)
 
 
 def test_short_clip_is_repeated(tagger: earmark.Tagger) -> None:
@@ -123,18 +86,6 @@ def test_short_clip_is_repeated(tagger: earmark.Tagger) -> None:
     np.testing.assert_array_equal(
         tagger.tag(waveform, RATE).scores, tagger.tag(np.resize(waveform, 4000), RATE).scores
     )
-
-
-def test_tags_are_sorted_and_span_the_best_window(tagger: earmark.Tagger) -> None:
-    result = tagger.tag(sound(1.8), RATE)
-    assert [tag.label for tag in result.tags] == [
-        tagger.labels[i] for i in np.argsort(-result.scores, kind="stable")
-    ]
-    for tag in result.tags:
-        index = tagger.labels.index(tag.label)
-        best = max(result.windows, key=lambda window: window.scores[index])
-        assert (tag.start_s, tag.end_s) == (best.start_s, best.end_s)
-        assert tag.score == pytest.approx(float(result.scores[index]))
 
 
 def test_file_equals_its_samples(tagger: earmark.Tagger, tmp_path: Path) -> None:
@@ -147,6 +98,8 @@ def test_file_equals_its_samples(tagger: earmark.Tagger, tmp_path: Path) -> None
     assert from_file.sample_rate == 22050
     assert from_file.duration_s == pytest.approx(1.3, abs=1e-3)
     assert from_file.warnings == ()
+    with pytest.raises(AudioError):
+        tagger.tag(path, 22050)
 
 
 def test_channels_and_integers(tagger: earmark.Tagger) -> None:
@@ -157,34 +110,37 @@ def test_channels_and_integers(tagger: earmark.Tagger) -> None:
     np.testing.assert_allclose(tagger.tag(stereo, RATE).scores, expected, atol=1e-6)
 
 
-def test_single_label_model_answers_shares_and_averages(toy_single_label_model: Path) -> None:
-    tagger = earmark.load(toy_single_label_model)
-    result = tagger.tag(sound(1.5), RATE)
+def test_pooling(tagger: earmark.Tagger, toy_single_label_model: Path) -> None:
+    single = earmark.load(toy_single_label_model)
+    result = single.tag(sound(1.5), RATE)
     table = np.stack([window.scores for window in result.windows])
     np.testing.assert_allclose(table.sum(1), 1, atol=1e-6)
     np.testing.assert_allclose(result.scores, table.mean(0), atol=1e-6)
-    np.testing.assert_allclose(
-        tagger.tag(sound(1.5), RATE, pooling="max").scores, table.max(0), atol=1e-6
-    )
+    np.testing.assert_array_equal(single.tag(sound(1.5), RATE, pooling="max").scores, table.max(0))
+    assert (tagger.tag(sound(1.5), RATE).pooling, result.pooling) == ("max", "mean")
+    with pytest.raises(ModelError, match="pooling must be 'max' or 'mean', got 'median'"):
+        tagger.tag(sound(1), RATE, pooling="median")
 
 
 @pytest.mark.parametrize(
-    ("samples", "rate", "message"),
+    ("samples", "rate"),
     [
-        (np.zeros(0, np.float32), RATE, "no samples"),
-        (np.full(4000, np.nan, np.float32), RATE, "NaN"),
-        (np.r_[np.zeros(5000), np.inf].astype(np.float32), RATE, "5000"),
-        (np.zeros((2, 4000), np.float32), RATE, "channels"),
-        (np.zeros(4000, np.complex64), RATE, "complex64"),
-        (np.zeros(4000, np.float32), None, "sample rate"),
-        (np.zeros(4000, np.float32), 0, "rate"),
+        (np.zeros(0, np.float32), RATE),
+        (np.full(4000, np.nan, np.float32), RATE),
+        (np.zeros((2, 4000), np.float32), RATE),
+        (np.zeros(4000, np.complex64), RATE),
+        (np.zeros(4000, np.float32), None),
+        (np.zeros(4000, np.float32), 0),
     ],
 )
-def test_unusable_samples(
-    tagger: earmark.Tagger, samples: np.ndarray, rate: int | None, message: str
-) -> None:
-    with pytest.raises(AudioError, match=message):
+def test_unusable_samples(tagger: earmark.Tagger, samples: np.ndarray, rate: int | None) -> None:
+    with pytest.raises(AudioError):
         tagger.tag(samples, rate)
+
+
+def test_a_sample_that_is_not_finite_is_named(tagger: earmark.Tagger) -> None:
+    with pytest.raises(AudioError, match="sample 5000"):
+        tagger.tag(np.r_[np.zeros(5000), np.inf].astype(np.float32), RATE)
 
 
 @pytest.mark.parametrize("seconds", [1 / RATE, 0.01, 0.5, 3.0])
@@ -195,25 +151,39 @@ def test_constant_clips_have_finite_scores(tagger: earmark.Tagger, seconds: floa
 
 
 @pytest.mark.parametrize(
-    "lengths", [{"window_s": 0.001}, {"hop_s": 0.0}, {"hop_s": -1.0}, {"window_s": float("nan")}]
+    ("lengths", "message"),
+    [
+        ({"window_s": 0.001}, r"window_s must be between 0.\d+ and 600, got 0.001"),
+        ({"window_s": float("nan")}, "window_s"),
+        ({"hop_s": 0.0}, "hop_s must be at least 0.000125, got 0"),
+        ({"hop_s": -1.0}, "hop_s"),
+        ({"hop_s": float("inf")}, "hop_s"),
+    ],
 )
-def test_unusable_lengths(tagger: earmark.Tagger, lengths: dict[str, float]) -> None:
-    with pytest.raises(ModelError, match=r"window|hop"):
-        tagger.tag(sound(1), RATE, **lengths)
+def test_unusable_lengths(tagger: earmark.Tagger, lengths: dict[str, float], message: str) -> None:
+    for call in (lambda: tagger.tag(sound(1), RATE, **lengths), lambda: tagger.stream([], RATE, **lengths)):
+        with pytest.raises(ModelError, match=message):
+            call()
 
 
-PLATT = Platt((0.5, 2.0), (-1.0, 0.25))
+def test_embeddings(tagger: earmark.Tagger) -> None:
+    result, found = (call(sound(1.2), RATE) for call in (tagger.tag, tagger.embed))
+    np.testing.assert_array_equal(found.windows, [window.embedding for window in result.windows])
+    np.testing.assert_array_equal(found.clip, result.embedding)
+    np.testing.assert_array_equal(found.end_s, [0.5, 1.0, 1.2])
+    chosen = tagger.embed_windows(sound(1.2), [0, 4000], 4000)
+    np.testing.assert_allclose(chosen, found.windows[:2], atol=1e-5)
 
 
-def recording(toy_model: Path, **changes) -> tuple[earmark.Tagger, earmark.Result]:
-    """The toy model with another record, and what it says of three windows."""
-    session, info = open_session(toy_model)
+def tagged(model: Path, **changes: object) -> tuple[earmark.Tagger, earmark.Result]:
+    """A model with other metadata, and its result for three windows."""
+    session, info = open_session(model)
     tagger = earmark.Tagger(session, info.changed(**changes))
     return tagger, tagger.tag(sound(1.5), RATE)
 
 
 def test_a_calibration_is_applied_to_every_window(toy_model: Path) -> None:
-    plain, calibrated = recording(toy_model)[1], recording(toy_model, calibration=PLATT)[1]
+    plain, calibrated = tagged(toy_model)[1], tagged(toy_model, calibration=PLATT)[1]
     assert (plain.calibrated, calibrated.calibrated) == (False, True)
     for before, after in zip(plain.windows, calibrated.windows, strict=True):
         logits = logit(before.scores.astype(np.float64))
@@ -221,65 +191,30 @@ def test_a_calibration_is_applied_to_every_window(toy_model: Path) -> None:
         np.testing.assert_array_equal(after.embedding, before.embedding)
     table = np.stack([window.scores for window in calibrated.windows])
     np.testing.assert_array_equal(calibrated.scores, table.max(0))
-    tagger = recording(toy_model, calibration=PLATT)[0].uncalibrated()
+    tagger = tagged(toy_model, calibration=PLATT)[0].uncalibrated()
     np.testing.assert_array_equal(tagger.tag(sound(1.5), RATE).scores, plain.scores)
     assert (tagger.info.calibration, tagger.info.threshold) == (None, None)
 
 
 def test_a_temperature_is_applied_before_windows_are_averaged(toy_single_label_model: Path) -> None:
-    plain, calibrated = (
-        recording(toy_single_label_model, calibration=own)[1] for own in (None, Temperature(3.0))
-    )
+    plain, calibrated = (tagged(toy_single_label_model, calibration=own)[1] for own in (None, Temperature(3)))
     logs = np.log(np.stack([window.scores for window in plain.windows]).astype(np.float64))
     np.testing.assert_allclose(calibrated.scores, softmax(logs / 3, 1).mean(0), atol=1e-5)
     assert calibrated.scores.max() < plain.scores.max()
 
 
-def test_each_label_has_its_threshold(toy_model: Path) -> None:
-    scores = recording(toy_model)[1].scores
-    limits = (float(scores[0]) - 1e-6, float(scores[1]) + 1e-6)
-    result = recording(toy_model, threshold=limits)[1]
-    assert [tag.label for tag in result.heard] == ["tone"]
-    assert result.chosen(threshold="auto") == result.heard == result.chosen(threshold=limits)
-    assert result.only("noise").heard == ()
-    assert [tag.label for tag in result.only("tone").heard] == ["tone"]
-    assert len(result.chosen(threshold=np.float32(0))) == 2
-    assert recording(toy_model)[1].thresholds == (0.5, 0.5)
-    bare = recording(toy_model, threshold=None)[1]
-    assert bare.heard == ()
-    with pytest.raises(ModelError, match="has no threshold 'auto'"):
-        bare.chosen(threshold="auto")
-    with pytest.raises(ModelError, match="1 thresholds do not fit 2 labels"):
-        bare.chosen(threshold=[0.5])
+def test_another_session(tagger: earmark.Tagger) -> None:
+    class Doubled:
+        def run(self, names, inputs):
+            return [2 * one for one in tagger.session.run(names, inputs)]
 
-
-def test_a_parent_has_the_lowest_threshold_of_its_children() -> None:
-    window = Window(0, 1, np.array([0.3, 0.5], np.float32), np.zeros(1, np.float32))
-    labels = ("Bark", "Meow")
-    rolled = Result(
-        labels, (window,), 1, RATE, "toy", "max", calibrated=True, thresholds=(0.4, 0.5)
-    ).rolled_up()
-    limits = dict(zip(rolled.labels, rolled.thresholds or (), strict=True))
-    assert (limits["Bark"], limits["Dog"], limits["Meow"], limits["Cat"]) == (0.4, 0.4, 0.5, 0.5)
-    assert limits["Animal"] == 0.4
-    heard = {tag.label for tag in rolled.heard}
-    assert {"Meow", "Cat", "Animal"} <= heard
-    assert not {"Bark", "Dog"} & heard
-    assert not rolled.calibrated
-
-
-def test_an_ensemble_is_not_calibrated(toy_model: Path) -> None:
-    one, _ = recording(toy_model, calibration=PLATT, threshold=(0.1, 0.2))
-    both = earmark.Tagger.together([one, one])
-    assert (both.info.calibration, both.info.threshold) == (None, None)
-    np.testing.assert_allclose(
-        both.tag(sound(0.5), RATE).scores, one.uncalibrated().tag(sound(0.5), RATE).scores, atol=1e-6
-    )
-    assert earmark.Tagger.together([one]).info.calibration == PLATT
+    plain, doubled = (one.tag(sound(0.5), RATE) for one in (tagger, tagger.with_session(Doubled())))
+    np.testing.assert_allclose(doubled.embedding, 2 * plain.embedding)
 
 
 def test_unknown_names_and_files(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="did you mean"):
         earmark.load("mn04_esc81")
-    with pytest.raises(ModelError, match="no such model file"):
-        earmark.load(tmp_path / "model.onnx")
+    for model in (tmp_path / "model.onnx", []):
+        with pytest.raises(ModelError):
+            earmark.load(model)
