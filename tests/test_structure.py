@@ -57,7 +57,16 @@ PACKAGES = {
         "litert_torch",
         "ai_edge_litert",
     },
-    "training": {"numpy", "torch", "safetensors", "pydantic", "ai_edge_litert", "transformers", "wandb"},
+    "training": {
+        "numpy",
+        "torch",
+        "safetensors",
+        "pydantic",
+        "tomli_w",
+        "ai_edge_litert",
+        "transformers",
+        "wandb",
+    },
     "cli": {"typer", "rich", "torch"},
 }
 """Room -> packages of others that it may import."""

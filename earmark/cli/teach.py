@@ -72,8 +72,8 @@ def teach(
 
         from earmark.data.manifest import file_hash, read_manifest
         from earmark.data.shards.pack import table_of
-        from earmark.training.distill.precompute import teach as precompute
-        from earmark.training.distill.teacher_model import open_listener
+        from earmark.training.distill.precompute import precompute
+        from earmark.training.distill.teacher_model import open_teacher_model
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -81,7 +81,7 @@ def teach(
     clips = [clip for table in tables for clip in read_manifest(table, audio)]
     kind: Kind | None = None if scores is None else "scores" if scores else "logits"
     _pull(model, quiet)
-    teacher = open_listener(
+    teacher = open_teacher_model(
         model,
         sample_rate=sample_rate,
         tensor=tensor,
@@ -96,8 +96,8 @@ def teach(
             kind=kind,
             manifests=[file_hash(table) for table in tables],
             shard_clips=shard_clips,
-            complain=complain,
-            show=show,
+            on_error=complain,
+            progress=show,
         )
     stored = len(clips) - skipped
     if not quiet:

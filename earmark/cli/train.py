@@ -6,9 +6,8 @@ Conventions: progress goes to standard error, one line per epoch.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,7 +15,6 @@ from earmark.cli.options import Quiet
 from earmark.cli.program import TRAIN, command
 from earmark.cli.progress import training_printer
 from earmark.errors import extra
-from earmark.model_file.atomic import write_atomically
 
 
 @command(TRAIN)
@@ -51,46 +49,29 @@ def train(
     with extra("earmark train", "train"):
         import torch
 
-        from earmark.export.export import export_model
         from earmark.training.config.recipe import load_recipe
         from earmark.training.config.toml import to_toml
-        from earmark.training.cross_validation import cross_validate, run_folder
-        from earmark.training.loggers import logging_to, open_loggers
-        from earmark.training.model_card import model_card
-        from earmark.training.runtime.devices import open_devices
-        from earmark.training.runtime.dry_run import plan
-        from earmark.training.trainer import train as train_network
+        from earmark.training.run import train as run_recipe
+        from earmark.training.runtime.dry_run import dry_run as measure
 
     if threads is not None:
         torch.set_num_threads(threads)
     chosen = [f"run.device={device}"] if device else []
-    loaded = load_recipe(recipe, [*(override or []), *chosen])
-    loggers = open_loggers([*loaded.logging.to, *(log or [])])
+    overrides = [*(override or []), *chosen]
     if dry_run:
-        planned = plan(loaded, fold).summary().splitlines()
+        loaded = load_recipe(recipe, overrides)
+        lines = measure(loaded, fold).summary().splitlines()
         print(to_toml(loaded))
-        print("\n".join(f"# {line}" for line in planned))
+        print("\n".join(f"# {line}" for line in lines))
         return
-    folder = output or Path("runs") / loaded.name
-    show = (lambda facts: None) if quiet else training_printer()
-    with open_devices(loaded.run.device) as devices, logging_to(loggers, loaded, folder) as keep:
-
-        def report(facts: Mapping[str, Any]) -> None:
-            # What only this process knows of, a clip that it cannot read, it says itself.
-            if devices.writes or not {"fold", "epoch"} & facts.keys():
-                show(facts)
-                keep(facts)
-
-        if fold is not None:
-            report({"fold": fold})
-            train_network(loaded, run_folder(folder, fold), fold, report)
-            return
-        judgement = cross_validate(loaded, folder, report)
-        if not devices.writes:
-            return
-    card = model_card(loaded, judgement)
-    model_file = folder / f"{loaded.name}.onnx"
-    difference = export_model(judgement.network, judgement.info.changed(card=card), model_file)
-    write_atomically(folder / "card.md", card)
-    if not quiet:
-        print(f"wrote {model_file} (equal to the network within {difference:.1g})", file=sys.stderr)
+    result = run_recipe(
+        recipe,
+        overrides=overrides,
+        output=output,
+        fold=fold,
+        loggers=log or [],
+        progress=None if quiet else training_printer(),
+    )
+    if result.model_file is not None and not quiet:
+        difference = f"{result.export_error:.1g}"
+        print(f"wrote {result.model_file} (equal to the network within {difference})", file=sys.stderr)

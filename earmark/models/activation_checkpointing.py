@@ -44,7 +44,7 @@ def checkpoint_stages(network: nn.Module) -> int:
     """
     stages = stages_of(network)
     for stage in stages:
-        stage.__class__ = _checkpointed(type(stage))
+        stage.__class__ = _checkpointed(type(stage))  # type: ignore[arg-type]
     return len(stages)
 
 

@@ -1,8 +1,8 @@
-"""A training batch: waveforms -> what the network sees and what it is to answer.
+"""Augmentation of a training batch: waveforms and labels -> features and targets.
 
-Conventions: all that is random comes from one generator, in a fixed order of steps: waveforms (crop, roll
-or shift, speed, gain, impulse responses, mixing), the teacher's answers to them, log-mels (filter jitter,
-colouring, band limit, crop, style, masks, mixup).
+Conventions: one generator, and a fixed order of steps: waveforms (crop or roll, speed, gain, impulse
+responses, mixing), the teachers' predictions, log-mels (filter jitter, equaliser, low-pass, resized crop,
+Freq-MixStyle, masks, mixup).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from earmark.training.distill.teacher_targets import WaveformTargets
 
 
 class Augmentation:
-    """What a recipe's ``augment`` section says, ready to be done.
+    """The augmentation of a recipe.
 
     Args:
         recipe: Of the training.
-        front_end: The front-end in PyTorch, a log-mel or one that learns.
-        device: Where waveforms come from.
+        front_end: The front-end in PyTorch, a log-mel or a learned one.
+        device: Of the waveforms.
 
     Raises:
-        RecipeError: If the folder of impulse responses holds none.
+        RecipeError: If the folder of impulse responses is empty.
     """
 
     def __init__(self, recipe: Recipe, front_end: nn.Module, device: torch.device | str = "cpu") -> None:
@@ -40,29 +40,29 @@ class Augmentation:
     def __call__(
         self,
         waveforms: Tensor,
-        wanted: Tensor,
+        labels: Tensor,
         generator: np.random.Generator,
         epoch: int = 0,
-        told: Tensor | None = None,
+        stored: Tensor | None = None,
         teacher: WaveformTargets | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """A training batch as the network sees it.
+        """Augments a batch.
 
         Args:
             waveforms: (batch, time).
-            wanted: Targets, (batch, class), NaN where nobody knows.
+            labels: Targets, (batch, class); NaN: unknown.
             generator: Of all draws.
-            epoch: Counted from 0; decides whether pieces or whole windows are seen.
-            told: What is known of the clips before anything is mixed, (batch, column), mixed as they are.
-            teacher: Hears the waveforms as they are when all that is done to waveforms is done.
+            epoch: From 0; decides between crops and whole windows.
+            stored: Further targets of the clips, (batch, column), which are mixed as the labels are.
+            teacher: Computes targets from the waveforms, after all waveform augmentation.
 
         Returns:
-            Features (batch, mel, frame), targets (batch, class), and side by side what is told and what the
-            teacher hears, (batch, column).
+            Features (batch, mel, frame), targets (batch, class), and the stored and computed targets of the
+            teachers (batch, column).
         """
-        settings, classes = self.recipe.augment, wanted.shape[-1]
-        told = waveforms.new_zeros(len(waveforms), 0) if told is None else told
-        rows = torch.cat([mixable(wanted), told], -1)
+        settings, classes = self.recipe.augment, labels.shape[-1]
+        stored = waveforms.new_zeros(len(waveforms), 0) if stored is None else stored
+        rows = torch.cat([mixable_labels(labels), stored], -1)
         waveforms, rows = self._waveforms(waveforms, rows, generator, epoch)
         if teacher is not None:
             rows = torch.cat([rows, teacher(waveforms)], -1)
@@ -74,10 +74,10 @@ class Augmentation:
                 settings.mixup_alpha,
                 generator,
                 larger=settings.mixup_larger,
-                alike=settings.mixup_per_batch,
+                per_batch=settings.mixup_per_batch,
             )
         own = 2 * classes + 1
-        return features, targets_of(rows[:, :own]), rows[:, own:]
+        return features, mixed_labels(rows[:, :own]), rows[:, own:]
 
     def _waveforms(
         self, waveforms: Tensor, rows: Tensor, generator: np.random.Generator, epoch: int
@@ -92,9 +92,7 @@ class Augmentation:
         if settings.gain_db != (0, 0):
             waveforms = augment.gain(waveforms, *settings.gain_db, generator)
         if self.impulses:
-            waveforms = augment.record_again(
-                waveforms, self.impulses, settings.impulse_probability, generator
-            )
+            waveforms = augment.convolve_ir(waveforms, self.impulses, settings.impulse_probability, generator)
         if settings.waveform_mix_probability:
             waveforms, rows = augment.mix_waveforms(
                 waveforms, rows, settings.waveform_mix_alpha, settings.waveform_mix_probability, generator
@@ -110,15 +108,17 @@ class Augmentation:
         else:
             features = self.front_end(waveforms)
         if isinstance(fixed, FrontEnd) and settings.equalize_db:
-            features = augment.equalize(features, settings.equalize_db, fixed, generator)
+            features = augment.filter_augment(features, settings.equalize_db, fixed, generator)
         if isinstance(fixed, FrontEnd) and settings.low_pass_probability:
-            features = augment.limit_band(
+            features = augment.low_pass(
                 features, settings.low_pass_probability, settings.low_pass_min_hz, fixed, generator
             )
         if settings.resized_crop_scale:
-            features = augment.resize_crop(features, settings.resized_crop_scale, settings.resized_crop_ratio, generator)
+            features = augment.random_resized_crop(
+                features, settings.resized_crop_scale, settings.resized_crop_ratio, generator
+            )
         if settings.mixstyle_probability:
-            features = augment.mix_style(
+            features = augment.freq_mixstyle(
                 features, settings.mixstyle_alpha, settings.mixstyle_probability, generator
             )
         return features
@@ -127,7 +127,7 @@ class Augmentation:
         settings, front_end = self.recipe.augment, self.recipe.front_end
         if not settings.mask_mels and not settings.mask_s:
             return features
-        return augment.mask(
+        return augment.spec_augment(
             features,
             settings.mask_mels,
             round(settings.mask_s * front_end.sample_rate / front_end.hop_length),
@@ -138,33 +138,33 @@ class Augmentation:
         )
 
 
-def mixable(targets: Tensor) -> Tensor:
-    """Targets in a form that is mixed by adding shares of rows.
+def mixable_labels(targets: Tensor) -> Tensor:
+    """Targets as rows that are mixed linearly.
 
-    Of a clip that somebody listened to, a label that is not known counts as absent where the clip is mixed
-    with one of which it is known, as EfficientAT mixes OpenMIC's clips, whose labels are mostly unknown. Of a
-    clip that nobody listened to nothing is made up.
+    An unknown label of a labelled clip counts as absent when the clip is mixed with one whose label is known,
+    as EfficientAT mixes OpenMIC's clips, whose labels are mostly unknown. A mixture with an unlabelled clip
+    has no labels.
 
     Args:
-        targets: (batch, class); NaN where nobody knows.
+        targets: (batch, class); NaN: unknown.
 
     Returns:
-        (batch, 2 class + 1), without NaN: targets, what is known, and whether nothing is.
+        (batch, 2 class + 1), without NaN: targets, whether each is known, and whether none is.
     """
     known = ~targets.isnan()
     nothing = ~known.any(-1, keepdim=True)
     return torch.cat([targets.nan_to_num(), known.to(targets), nothing.to(targets)], -1)
 
 
-def targets_of(rows: Tensor) -> Tensor:
-    """Targets (batch, class) of rows as :func:`mixable` makes them, mixed or not."""
+def mixed_labels(rows: Tensor) -> Tensor:
+    """Targets (batch, class) of rows from :func:`mixable_labels`, mixed or not."""
     classes = rows.shape[-1] // 2
     values, known, nothing = torch.split(rows, [classes, classes, 1], -1)
     return torch.where((known > 0) & (nothing == 0), values, torch.nan)
 
 
 def _impulses(recipe: Recipe) -> list[Tensor]:
-    """The impulse responses of the recipe's folder, at the front-end's rate."""
+    """The impulse responses of a recipe, at the front-end's rate."""
     folder = recipe.augment.impulse_responses
     if folder is None:
         return []

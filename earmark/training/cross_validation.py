@@ -1,7 +1,8 @@
-"""Cross-validation: a network per fold, judged on clips it never heard, and one to ship, trained on all.
+"""Cross-validation: one network per fold, evaluated on the fold, and a final network trained on all clips.
 
-Conventions: the runs lie in ``folder/fold1``, ``folder/fold2``, ... and ``folder/all``; scores are pooled
-over the folds, so each clip of the folds is judged once.
+Conventions: the runs are in ``folder/fold1``, ``folder/fold2``, ... and ``folder/all``; scores are pooled over
+the folds, so each clip of the folds is evaluated once. scikit-learn's splitters are not used: folds come with
+the clips, since pieces of one recording belong together.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from earmark.data.manifest import Clip, read_manifest, select, targets
 from earmark.errors import RecipeError
 from earmark.evaluation import metrics
+from earmark.evaluation.calibration.calibrate import (
+    CalibrationResult,
+    calibrate,
+    calibration_folds,
+    require_classes_in_folds,
+)
 from earmark.evaluation.calibration.data import CalibrationData
 from earmark.evaluation.calibration.fit import fit
-from earmark.evaluation.calibration.calibrate import CalibrationResult, calibrate, calibration_folds, require_classes_in_folds
-from earmark.evaluation.network_predictions import predict
 from earmark.evaluation.calibration.thresholds import ThresholdTarget
 from earmark.model_file.calibration import Calibration
 from earmark.model_file.info import ModelInfo
@@ -29,27 +33,25 @@ from earmark.models.network import Network
 from earmark.training.config.recipe import Recipe
 from earmark.training.config.section import fold_name
 from earmark.training.distill.teacher_targets import require_teachers
-from earmark.training.initialization import require_bases
-from earmark.training.splits import clips_to_judge, hearing, split_clips
-from earmark.training.trainer import Report, train
-
-Scores = NDArray[np.float32]
+from earmark.training.fold_evaluation import Scores, score_clips
+from earmark.training.initialization import require_initial_weights
+from earmark.training.splits import split_clips
+from earmark.training.trainer import Progress, train_network
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What cross-validation found, and the network to ship.
+class CrossValidation:
+    """The final network and the pooled scores.
 
     Args:
-        network: Trained on all clips, or where only one fold is judged on the others.
-        info: Its record, with threshold and metrics, without a card.
-        labels: One per class.
-        clips: Those judged, in the order of ``targets`` and ``scores``.
+        network: Trained on all clips, or for a single fold on the other clips.
+        info: Its model info, with threshold and metrics, without a model card.
+        clips: Evaluation clips, in the order of ``targets`` and ``scores``.
         targets: (clip, class).
-        scores: Each from the network that did not train on the clip's fold, (clip, class); where the recipe
-            says so calibrated, by what the clips of other folds say.
-        quiet: Highest score of each clip without labels, from the network to ship, by group.
-        calibrated: From scores to probabilities, fitted to all judged clips; None where none was asked for.
+        scores: Of the network that did not train on the clip's fold, (clip, class); calibrated, if the recipe
+            says so, on the clips of other folds.
+        negatives: Highest score of each negative clip, from the final network, by group.
+        calibration: Fitted to all evaluation clips; None if not asked for.
     """
 
     network: Network
@@ -57,105 +59,105 @@ class Judgement:
     clips: tuple[Clip, ...]
     targets: Scores
     scores: Scores
-    quiet: Mapping[str, Scores]
-    calibrated: CalibrationResult | None = None
+    negatives: Mapping[str, Scores]
+    calibration: CalibrationResult | None = None
 
 
 def run_folder(folder: Path, fold: int | None) -> Path:
-    """Where the run of a fold lies; None: of the network trained on all clips."""
+    """The folder of a fold's run; None: of the run on all clips."""
     return folder / fold_name(fold)
 
 
-def cross_validate(recipe: Recipe, folder: Path, report: Report = lambda facts: None) -> Judgement:
-    """Trains and judges every fold, trains on all clips if there are several, calibrates, chooses thresholds.
+def cross_validate(recipe: Recipe, folder: Path, progress: Progress = lambda facts: None) -> CrossValidation:
+    """Trains and evaluates every fold, trains the final network, calibrates and chooses thresholds.
 
-    Runs that are complete already are not repeated, so folds may be trained before, elsewhere or side by
-    side.
+    Complete runs are not repeated, so folds may be trained earlier, elsewhere or in parallel.
 
     Args:
-        recipe: Its ``data.folds`` says which folds are judged; none: nothing is.
+        recipe: Its ``data.folds`` are evaluated.
         folder: Of the runs.
-        report: Called with the facts of each step and epoch.
+        progress: Called with the facts of each step and each epoch.
 
     Raises:
-        EarmarkError: As :func:`earmark.training.trainer.train` does.
+        EarmarkError: As :func:`earmark.training.trainer.train_network`.
     """
-    # Read first: a missing table or fold is to be found before hours of training.
-    quiet_clips = _quiet_clips(recipe)
+    # First: whatever is missing is found before hours of training.
+    negatives = _negative_clips(recipe)
     require_teachers(recipe.teacher, recipe.runs)
-    require_bases(recipe)
-    clips = [clip for fold in recipe.data.folds for clip in split_clips(recipe, fold).judged]
+    require_initial_weights(recipe)
+    clips = [clip for fold in recipe.data.folds for clip in split_clips(recipe, fold).evaluated]
     if recipe.evaluation.calibration is not None:
         labels = split_clips(recipe, recipe.runs[-1]).labels
         require_classes_in_folds(labels, targets(clips, labels), calibration_folds(clips))
     scores: list[Scores] = []
     for fold in recipe.runs:
-        report({"fold": fold})
-        train(recipe, run_folder(folder, fold), fold, report)
+        progress({"fold": fold})
+        train_network(recipe, run_folder(folder, fold), fold, progress)
         if fold is not None:
             scores.append(np.load(run_folder(folder, fold) / "scores.npy", allow_pickle=False))
-    last = recipe.runs[-1]
-    kept = "last" if last is None else recipe.evaluation.keep
-    network, info = load_checkpoint(run_folder(folder, last) / f"{kept}.safetensors")
-    return _judgement(recipe, network, info, clips, scores, quiet_clips)
+    final = recipe.runs[-1]
+    kept = "last" if final is None else recipe.evaluation.keep
+    network, info = load_checkpoint(run_folder(folder, final) / f"{kept}.safetensors")
+    return _evaluate(recipe, network, info, clips, scores, negatives)
 
 
-def _judgement(
+def _evaluate(
     recipe: Recipe,
     network: Network,
     info: ModelInfo,
     clips: Sequence[Clip],
-    scores: Sequence[Scores],
-    quiet_clips: Sequence[Clip],
-) -> Judgement:
-    """Calibrates, chooses thresholds, and enters what was found into the record."""
+    fold_scores: Sequence[Scores],
+    negative_clips: Sequence[Clip],
+) -> CrossValidation:
+    """Calibrates, chooses thresholds, and adds metrics to the model info."""
     truth = targets(clips, info.labels) if clips else np.zeros((0, len(info.labels)), np.float32)
-    answered = np.concatenate(scores) if scores else truth
-    words = {"description": recipe.description, "license": recipe.license, "source": recipe.source}
-    info = info.changed(**words)  # the recipe's, as it is now
-    evidence = CalibrationData.from_clip_scores(info.labels, recipe.task, answered, truth)
-    if recipe.evaluation.calibration is not None:
-        info = info.changed(calibration=fit(recipe.evaluation.calibration, evidence))
-    quiet = quiet_scores(recipe, network, quiet_clips, info.calibration)
-    lowest = negative_threshold(recipe, quiet)
-    info = info.changed(threshold=lowest)
-    if info.calibration is None:
-        info = info.changed(metrics=summary(info, clips, truth, answered))
-        return Judgement(network, info, tuple(clips), truth, answered, quiet)
-    found = _calibrated(recipe, evidence, clips, lowest or 0.0)
-    info = found.apply_to(info)
-    answered = found.metrics.scores
-    info = info.changed(metrics=summary(info, clips, truth, answered) | {"calibration": found.summary})
-    return Judgement(network, info, tuple(clips), truth, answered, quiet, found)
+    scores = np.concatenate(fold_scores) if fold_scores else truth
+    descriptions = {"description": recipe.description, "license": recipe.license, "source": recipe.source}
+    info = info.changed(**descriptions)  # may have changed since the training
+    data = CalibrationData.from_clip_scores(info.labels, recipe.task, scores, truth)
+    method = recipe.evaluation.calibration
+    if method is not None:
+        info = info.changed(calibration=fit(method, data))
+    negatives = negative_scores(recipe, network, negative_clips, info.calibration)
+    threshold = negative_threshold(recipe, negatives)
+    info = info.changed(threshold=threshold)
+    if method is None:
+        info = info.changed(metrics=summary(info, clips, truth, scores))
+        return CrossValidation(network, info, tuple(clips), truth, scores, negatives)
+    result = _calibrate(recipe, data, clips, threshold or 0.0)
+    info = result.apply_to(info)
+    scores = result.metrics.scores
+    info = info.changed(metrics=summary(info, clips, truth, scores) | {"calibration": result.summary})
+    return CrossValidation(network, info, tuple(clips), truth, scores, negatives, result)
 
 
-def _calibrated(recipe: Recipe, evidence: CalibrationData, clips: Sequence[Clip], lowest: float) -> CalibrationResult:
-    """The calibration and thresholds of a recipe; no threshold lies below the one that keeps quiet."""
-    target = None if recipe.evaluation.threshold_target is None else ThresholdTarget.parse(recipe.evaluation.threshold_target)
-    folds_of_clips = calibration_folds(clips)
-    found = calibrate(evidence, recipe.evaluation.calibration, target, folds=folds_of_clips, min_threshold=lowest)
+def _calibrate(
+    recipe: Recipe, data: CalibrationData, clips: Sequence[Clip], min_threshold: float
+) -> CalibrationResult:
+    """Calibration and thresholds, none below the threshold of the negative clips."""
+    assert recipe.evaluation.calibration is not None
+    wanted = recipe.evaluation.threshold_target
+    target = None if wanted is None else ThresholdTarget.parse(wanted)
+    clip_folds = calibration_folds(clips)
+    result = calibrate(
+        data, recipe.evaluation.calibration, target, folds=clip_folds, min_threshold=min_threshold
+    )
     folds = ", ".join(map(str, recipe.data.folds))
-    return found.with_source({"clips": len(clips), "folds": folds})
+    return result.with_source({"clips": len(clips), "folds": folds})
 
 
-def score_clips(recipe: Recipe, network: Network, clips: Sequence[Clip]) -> Scores:
-    """Scores of clips from a network, windows and padding as the recipe says: (clip, class)."""
-    front_end, behind = hearing(recipe, network)
-    return predict(behind, front_end, clips_to_judge(recipe, clips), recipe.task)
-
-
-def _quiet_clips(recipe: Recipe) -> list[Clip]:
+def _negative_clips(recipe: Recipe) -> list[Clip]:
     clips = [clip for path in recipe.evaluation.negative_manifests for clip in read_manifest(path)]
-    named = [clip.path for clip in clips if clip.labels]
-    if named:
-        raise RecipeError(f"{named[0]}: evaluation.negative_manifests must list clips without labels only")
+    labelled = [clip.path for clip in clips if clip.labels]
+    if labelled:
+        raise RecipeError(f"{labelled[0]}: evaluation.negative_manifests must list clips without labels only")
     return select(clips, recipe.evaluation.negative_filter)
 
 
-def quiet_scores(
+def negative_scores(
     recipe: Recipe, network: Network, clips: Sequence[Clip], calibration: Calibration | None = None
 ) -> dict[str, Scores]:
-    """Highest score of each clip without labels, by the column that the recipe's ``evaluation.negative_group`` names."""
+    """Highest score of each negative clip, by the column ``evaluation.negative_group``."""
     if not clips:
         return {}
     scores = score_clips(recipe, network, clips)
@@ -166,27 +168,30 @@ def quiet_scores(
     return {str(group): highest[groups == group] for group in np.unique(groups)}
 
 
-def negative_threshold(recipe: Recipe, quiet: Mapping[str, Scores]) -> float | None:
-    """The lowest threshold, in steps of 0.01 and not below the recipe's, that keeps every group quiet."""
-    if not quiet:
+def negative_threshold(recipe: Recipe, negatives: Mapping[str, Scores]) -> float | None:
+    """The lowest threshold, in steps of 0.01, that keeps every group's false positive rate below the limit."""
+    if not negatives:
         return None
-    needed = [metrics.negative_threshold(scores[:, None], recipe.evaluation.max_false_positive_rate) for scores in quiet.values()]
-    return max(recipe.evaluation.min_threshold, min(1.0, float(np.ceil(max(needed) * 100) / 100)))
+    settings = recipe.evaluation
+    needed = [
+        metrics.negative_threshold(scores[:, None], settings.max_false_positive_rate)
+        for scores in negatives.values()
+    ]
+    return max(settings.min_threshold, min(1.0, float(np.ceil(max(needed) * 100) / 100)))
 
 
 def summary(info: ModelInfo, clips: Sequence[Clip], truth: Scores, scores: Scores) -> dict[str, Any]:
-    """The scores that a record carries."""
+    """The metrics of a model info."""
     if not clips:
         return {}
-    precision = metrics.average_precision(truth, scores)
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "clips": len(clips),
         "folds": sorted({clip.fold for clip in clips}),
         "accuracy": metrics.accuracy(truth, scores),
-        "map_macro": metrics.macro(precision),
+        "map_macro": metrics.macro(metrics.average_precision(truth, scores)),
         "log_loss": metrics.log_loss(truth, scores),
         "binary_log_loss": metrics.binary_log_loss(truth, scores),
     }
-    if isinstance(info.threshold, int | float):  # what thresholds of each label bring is cross-fitted
-        found["recall_at_threshold_macro"] = metrics.macro(metrics.recall(truth, scores, info.threshold))
-    return {key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}
+    if isinstance(info.threshold, int | float):  # thresholds per label are evaluated by the calibration
+        values["recall_at_threshold_macro"] = metrics.macro(metrics.recall(truth, scores, info.threshold))
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in values.items()}

@@ -1,7 +1,7 @@
-"""What a run starts with: its network, fresh or from elsewhere, and the parts that make it learn.
+"""Initial network of a run, its parameter groups and its moving average.
 
-Conventions: a network from elsewhere is of the recipe's architecture and front-end; only its head may differ,
-and only where the recipe says so.
+Conventions: pretrained weights must be of the recipe's architecture and front-end; only the head may differ,
+with ``model.new_head``.
 """
 
 from __future__ import annotations
@@ -21,51 +21,51 @@ from earmark.models.activation_checkpointing import checkpoint_stages
 from earmark.models.checkpoint import load_checkpoint
 from earmark.models.dymn import DyMN, annealed_temperature
 from earmark.models.network import Network
-from earmark.models.weights import head_tensor_names, replace_head
 from earmark.models.registry import create_model
 from earmark.models.waveform_network import attach_front_end
+from earmark.models.weights import head_tensor_names, replace_head
 from earmark.training.config.recipe import Recipe
 
 
-def first_network(recipe: Recipe, labels: Sequence[str]) -> Network:
-    """A fresh network, or the one that the recipe starts from.
+def initial_network(recipe: Recipe, labels: Sequence[str]) -> Network:
+    """Builds a network with random weights, or those of ``model.init_from``.
 
     Args:
-        recipe: Its ``model`` and ``front_end`` say which.
+        recipe: Its ``model`` and ``front_end`` decide.
         labels: Of the run.
 
     Raises:
-        RecipeError: If the base does not fit the recipe; the message says in what.
-        ModelError: If the network cannot be built, or the base cannot be had.
+        RecipeError: If the pretrained network does not fit the recipe.
+        ModelError: If the network cannot be built, or the weights are not found.
     """
     fresh = create_model(recipe.model.architecture, num_classes=len(labels), **recipe.model.arguments)
     fresh = attach_front_end(fresh, recipe.front_end)
     if recipe.model.annealing is not None and not isinstance(fresh, DyMN):
         raise RecipeError(
-            f"model.annealing: {recipe.model.architecture} has no temperature to lower: leave it out"
+            f"model.annealing: {recipe.model.architecture} has no temperature: remove the table"
         )
     if recipe.model.init_from is None:
         return fresh
-    base, info = _base(recipe.model.init_from)
+    pretrained_network, info = _load(recipe.model.init_from)
     if not recipe.model.new_head and tuple(labels) != info.labels:
         raise RecipeError(
-            f"{recipe.model.init_from}: model.init_from knows {len(info.labels)} labels ({info.labels[0]}, ...), "
-            f"the recipe's {len(labels)} ({labels[0]}, ...) are others: set model.new_head = true"
+            f"{recipe.model.init_from}: model.init_from has {len(info.labels)} labels ({info.labels[0]}, ...), "
+            f"not the recipe's {len(labels)} ({labels[0]}, ...): set model.new_head = true"
         )
     if recipe.model.new_head:
-        base = replace_head(base, len(labels), fresh=True)
-    # The temperature is no weight, and starts where the recipe says.
-    if isinstance(base, DyMN) and isinstance(fresh, DyMN):
-        base.set_temperature(fresh.config.temperature)
+        pretrained_network = replace_head(pretrained_network, len(labels), fresh=True)
+    # The temperature is not a weight; the recipe sets it.
+    if isinstance(pretrained_network, DyMN) and isinstance(fresh, DyMN):
+        pretrained_network.set_temperature(fresh.config.temperature)
     for what, own, other in (
-        ("network", fresh.config, base.config),
+        ("network", fresh.config, pretrained_network.config),
         ("front-end", recipe.front_end, info.front_end),
     ):
         if own != other:
             raise RecipeError(
-                f"{recipe.model.init_from}: model.init_from has another {what} ({other}) than the recipe ({own})"
+                f"{recipe.model.init_from}: model.init_from has another {what} than the recipe: {other}, not {own}"
             )
-    return base
+    return pretrained_network
 
 
 def apply_checkpointing(recipe: Recipe, network: nn.Module) -> None:
@@ -80,24 +80,24 @@ def apply_checkpointing(recipe: Recipe, network: nn.Module) -> None:
         )
 
 
-def _base(name: str) -> tuple[Network, Any]:
+def _load(name: str) -> tuple[Network, Any]:
     return load_checkpoint(name) if Path(name).suffix == ".safetensors" else pretrained(name)
 
 
-def require_bases(recipe: Recipe) -> None:
-    """Refuses a recipe of which a base is missing, before the first of several folds is trained.
+def require_initial_weights(recipe: Recipe) -> None:
+    """Checks that the initial weights of all folds exist, before the first is trained.
 
     Raises:
         RecipeError: If a file is missing.
     """
     for fold in recipe.runs:
-        base = recipe.of_fold(fold).model.init_from
-        if base is not None and Path(base).suffix == ".safetensors" and not Path(base).is_file():
-            raise RecipeError(f"{base}: there is no such model.init_from: train what it comes from first")
+        path = recipe.of_fold(fold).model.init_from
+        if path is not None and Path(path).suffix == ".safetensors" and not Path(path).is_file():
+            raise RecipeError(f"{path}: model.init_from not found: train the recipe that writes it first")
 
 
-def anneal(recipe: Recipe, networks: Sequence[nn.Module], epoch: int) -> float | None:
-    """Brings the temperature of networks to that of an epoch; None where the recipe has no annealing."""
+def set_temperature(recipe: Recipe, networks: Sequence[nn.Module], epoch: int) -> float | None:
+    """Sets the temperature of an epoch; returns it, or None without annealing."""
     annealing = recipe.model.annealing
     if annealing is None:
         return None
@@ -111,21 +111,31 @@ def anneal(recipe: Recipe, networks: Sequence[nn.Module], epoch: int) -> float |
     return temperature
 
 
+@torch.no_grad()
+def embedding_size(recipe: Recipe, network: Network) -> int:
+    """Channels of the embedding, from one forward pass; leaves the network's mode as it is."""
+    was_training, device = network.training, next(network.parameters()).device
+    frames = recipe.front_end.num_frames(recipe.window_length)
+    output = network.eval()(torch.zeros(1, recipe.front_end.n_mels, frames, device=device))
+    network.train(was_training)
+    return int(output.embedding.shape[1])
+
+
 def parameter_groups(recipe: Recipe, trained: nn.Module, network: Network) -> list[dict[str, Any]]:
-    """What the optimizer treats alike: decaying or not, from the base or new.
+    """Parameter groups of the optimizer: with or without decay, pretrained or new.
 
     Args:
-        recipe: Its optimizer section gives rates and decay.
-        trained: All that learns.
-        network: The part of it whose weights, but for the head, come from the base if there is one.
+        recipe: Its ``optimizer`` sets rates and decay.
+        trained: Holds all trained parameters.
+        network: The part of it that is pretrained, except for the head, if ``model.init_from`` is set.
 
     Returns:
-        Groups for an optimizer of torch; ``factor`` multiplies the rate of the schedule.
+        Groups for a torch optimizer; ``lr_scale`` multiplies the learning rate.
     """
     settings = recipe.optimizer
     new = set(head_tensor_names(network)) if recipe.model.init_from is not None else set()
     known = {id(weight) for name, weight in network.named_parameters() if name not in new}
-    slow = settings.backbone_lr_scale if recipe.model.init_from is not None else 1.0
+    scale = settings.backbone_lr_scale if recipe.model.init_from is not None else 1.0
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for weight in trained.parameters():
         groups.setdefault((weight.ndim > 1 or settings.decay_all, id(weight) in known), []).append(weight)
@@ -133,18 +143,21 @@ def parameter_groups(recipe: Recipe, trained: nn.Module, network: Network) -> li
         {
             "params": weights,
             "weight_decay": settings.weight_decay if decays else 0.0,
-            "factor": slow if from_base else 1.0,
+            "lr_scale": scale if pretrained_weight else 1.0,
         }
-        for (decays, from_base), weights in groups.items()
+        for (decays, pretrained_weight), weights in groups.items()
     ]
 
 
 class MovingAverage(AveragedModel):
-    """A copy that follows a network's weights and norm statistics, at first faster.
+    """Exponential moving average of weights and norm statistics, with a warm-up of the decay.
+
+    ``torch.optim.swa_utils`` provides the copy; its own update has a constant decay and would wait for the
+    device to read the number of steps, which is kept on the CPU here.
 
     Args:
-        network: On its device; the count of the steps stays on the CPU, where reading it waits for nothing.
-        decay: By which the average keeps to what it was, once it has seen many steps.
+        network: On its device.
+        decay: After the warm-up; at step n it is at most (1 + n) / (10 + n).
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -153,7 +166,7 @@ class MovingAverage(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Takes one more step of the network into account."""
+        """Updates the average after a step."""
         steps = int(self.n_averaged)
         share = 1 - min(self.decay, (1 + steps) / (10 + steps))
         averages = chain(self.module.parameters(), self.module.buffers())
@@ -166,5 +179,5 @@ class MovingAverage(AveragedModel):
 
 
 def moving_average(network: nn.Module, decay: float) -> MovingAverage | None:
-    """What follows a network; None without decay."""
+    """The moving average of a network; None without decay."""
     return MovingAverage(network, decay) if decay else None

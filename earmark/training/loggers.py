@@ -1,7 +1,7 @@
-"""Loggers: where the numbers of a training are shown while it runs, besides its own ``log.jsonl``.
+"""Loggers of a training, in addition to ``log.jsonl``.
 
-Conventions: a logger is asked for by name and brings its package as an extra of that name. Steps are counted
-over the whole run. Numbers of a step are named ``step/...``, those of an epoch ``epoch/...``.
+Conventions: a logger is chosen by name, and its package is the extra of that name. Steps are counted over the
+whole run. Values of a step are named ``step/...``, those of an epoch ``epoch/...``.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from typing import Any, Protocol
 from earmark.errors import RecipeError, extra
 from earmark.training.config.recipe import Recipe
 from earmark.training.cross_validation import run_folder
-from earmark.training.trainer import Report
+from earmark.training.trainer import Progress
 
-_NOT_SHOWN = {"epoch", "step", "steps", "left_min", "left_out"}
+_EXCLUDED = {"epoch", "step", "steps", "left_min", "skipped"}
 
 
 class Logger(Protocol):
-    """What shows the numbers of one run after the other."""
+    """Shows the values of runs, one after the other."""
 
     def open(self, folder: Path, described: Mapping[str, Any], step: int) -> None:
-        """Begins a run, or goes on with it.
+        """Starts a run, or resumes it.
 
         Args:
-            folder: Of the run.
+            folder: Run folder.
             described: Its recipe.
-            step: The first that will be written; what was written of later ones no longer holds.
+            step: The first to be written; values of later steps are discarded.
         """
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds numbers to the open run."""
+        """Adds values to the open run."""
 
     def close(self) -> None:
         """Ends the open run."""
 
 
 class TensorBoard:
-    """Writes what TensorBoard shows, to ``tensorboard/`` in the run's folder.
+    """Writes event files for TensorBoard, to ``tensorboard/`` in the run folder.
 
     Raises:
         MissingExtraError: If its package is not installed.
@@ -56,24 +56,24 @@ class TensorBoard:
         self._writer: Any = None
 
     def open(self, folder: Path, described: Mapping[str, Any], step: int) -> None:
-        """As :class:`Logger` says."""
+        """See :class:`Logger`."""
         self._writer = self._make(folder / "tensorboard", purge_step=step)
         self._writer.add_text("recipe", "```json\n" + json.dumps(described, indent=1) + "\n```", step)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """As :class:`Logger` says."""
+        """See :class:`Logger`."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """As :class:`Logger` says."""
+        """See :class:`Logger`."""
         self._writer.close()
 
 
 class WeightsAndBiases:
-    """Writes to Weights & Biases, with WANDB_MODE=offline to ``wandb/`` in the run's folder only.
+    """Writes to Weights & Biases; with WANDB_MODE=offline to ``wandb/`` in the run folder only.
 
-    The project is that of WANDB_PROJECT, by default "earmark".
+    The project is WANDB_PROJECT (default: "earmark").
 
     Raises:
         MissingExtraError: If its package is not installed.
@@ -87,13 +87,13 @@ class WeightsAndBiases:
         self._run: Any = None
 
     def open(self, folder: Path, described: Mapping[str, Any], step: int) -> None:
-        """As :class:`Logger` says.
+        """See :class:`Logger`.
 
         Raises:
-            RecipeError: If Weights & Biases refuses the run, for instance without a login.
+            RecipeError: If Weights & Biases refuses the run, for example without a login.
         """
-        noted = _noted(folder)
-        own = f"{folder.resolve()} {noted.get('started')}"  # the same when a killed run goes on
+        provenance = _provenance(folder)
+        own = f"{folder.resolve()} {provenance.get('started')}"  # the same when a killed run is resumed
         try:
             self._run = self._wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "earmark"),
@@ -101,35 +101,35 @@ class WeightsAndBiases:
                 id=hashlib.sha256(own.encode()).hexdigest()[:16],
                 resume="allow",
                 dir=folder,
-                config={**described, "run": noted},
+                config={**described, "run": provenance},
             )
         except self._wandb.Error as error:
             raise RecipeError(
-                f"Weights & Biases: {error}: log in, or set WANDB_MODE=offline to keep everything here"
+                f"Weights & Biases: {error}: log in, or set WANDB_MODE=offline to write local files only"
             ) from None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """As :class:`Logger` says."""
+        """See :class:`Logger`."""
         self._run.log(dict(values), step=step)
 
     def close(self) -> None:
-        """As :class:`Logger` says."""
+        """See :class:`Logger`."""
         self._run.finish()
 
 
-def _noted(folder: Path) -> dict[str, Any]:
-    """What was noted when the run started; nothing for a run of an earlier version."""
+def _provenance(folder: Path) -> dict[str, Any]:
+    """The provenance of a run; empty for a run of an earlier version."""
     path = folder / "run.json"
-    noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return noted
+    stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return stored
 
 
 LOGGERS: Mapping[str, Callable[[], Logger]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
-"""By the name that a recipe and the command line know them by."""
+"""By name, as in recipes and on the command line."""
 
 
 def open_loggers(names: Sequence[str]) -> list[Logger]:
-    """Loggers by name, each once; nothing is written before a run begins.
+    """Opens loggers by name, each once; nothing is written before a run starts.
 
     Raises:
         RecipeError: If there is no such logger.
@@ -137,16 +137,16 @@ def open_loggers(names: Sequence[str]) -> list[Logger]:
     """
     unknown = [name for name in names if name not in LOGGERS]
     if unknown:
-        raise RecipeError(f"there is no logger {unknown[0]!r}: choose among {', '.join(LOGGERS)}")
+        raise RecipeError(f"unknown logger {unknown[0]!r}: choose from {', '.join(LOGGERS)}")
     return [LOGGERS[name]() for name in dict.fromkeys(names)]
 
 
 @contextmanager
-def logging_to(loggers: Sequence[Logger], recipe: Recipe, folder: Path) -> Iterator[Report]:
-    """A report that passes numbers on to loggers, as runs that it is told of by ``{"fold": ...}``.
+def logging_to(loggers: Sequence[Logger], recipe: Recipe, folder: Path) -> Iterator[Progress]:
+    """A progress callback that passes values on to loggers; ``{"fold": ...}`` starts a run.
 
     Args:
-        loggers: Each gets everything.
+        loggers: Each receives all values.
         recipe: Of the runs.
         folder: Of the runs, see :func:`earmark.training.cross_validation.run_folder`.
     """
@@ -159,7 +159,7 @@ def logging_to(loggers: Sequence[Logger], recipe: Recipe, folder: Path) -> Itera
 
 
 class _Runs:
-    """Opens a run at its first step: one that is complete has none, and leaves no trace."""
+    """Opens a run at its first step; a run that is complete already is not opened."""
 
     def __init__(self, loggers: Sequence[Logger], folder: Path, described: Mapping[str, Any]) -> None:
         self.loggers, self.folder, self.described = loggers, folder, described
@@ -172,7 +172,7 @@ class _Runs:
             self.close()
             self.fold = facts["fold"]
             return
-        if "epoch" not in facts:  # words, not numbers
+        if "epoch" not in facts:  # a message, no values
             return
         if "step" in facts:
             self.step = (facts["epoch"] - 1) * facts["steps"] + facts["step"]
@@ -182,7 +182,7 @@ class _Runs:
                 logger.open(folder, {**self.described, "fold": self.fold}, self.step)
                 self.opened.append(logger)
         kind = "step" if "step" in facts else "epoch"
-        values = {f"{kind}/{name}": value for name, value in facts.items() if name not in _NOT_SHOWN}
+        values = {f"{kind}/{name}": value for name, value in facts.items() if name not in _EXCLUDED}
         for logger in self.opened:
             logger.write(self.step, values)
 

@@ -1,7 +1,7 @@
-"""The clips of a recipe's sources, from manifests or from a published corpus, and how a run takes them.
+"""Training and evaluation clips of a recipe, and their data sets.
 
-Conventions: clips come in the order of the tables, one manifest or split after the other. Images are in the
-place of log-mels, so they have no front-end.
+Conventions: clips are in the order of the tables, one manifest or split after the other. Images replace
+log-mels, so they have no front-end.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from earmark.features.front_end import FrontEnd
 from earmark.model_file.labels import label_set as named_labels
 from earmark.models.network import Network
 from earmark.models.waveform_network import split_front_end
-from earmark.training.config.recipe import Recipe
 from earmark.training.config.data import ClipSource
+from earmark.training.config.recipe import Recipe
 
 
 def source_clips(source: ClipSource) -> list[Clip]:
-    """Reads all clips of a source, and puts them into folds as it says.
+    """Reads the clips of a source and assigns their folds.
 
     Raises:
-        DataError: If a manifest or a pack is damaged, or a corpus is not laid out as published.
+        DataError: If a manifest or shards are damaged, or a corpus is not in its published layout.
         MissingExtraError: If reading it needs a package that is not installed.
     """
     if source.shards is not None:
@@ -63,25 +63,24 @@ def source_clips(source: ClipSource) -> list[Clip]:
 
 @dataclass(frozen=True)
 class Split:
-    """The clips of one run: to train on, a group for each source, and to judge by."""
+    """The clips of one run: a group of training clips for each source, and evaluation clips."""
 
     labels: tuple[str, ...]
     groups: tuple[tuple[Clip, ...], ...]
-    judged: tuple[Clip, ...] = ()
+    evaluated: tuple[Clip, ...] = ()
 
 
 def split_clips(recipe: Recipe, fold: int | None) -> Split:
-    """Reads the recipe's clips and sets a fold apart.
+    """Reads the recipe's clips and splits off a fold.
 
     Args:
-        recipe: Names the manifests or corpora and which clips may be trained on.
-        fold: Judged on every clip of this fold, trained on the others; None: train on all, judge nothing.
+        recipe: Names the sources and filters of training clips.
+        fold: Evaluate on every clip of this fold, train on the others; None: train on all.
 
     Raises:
-        DataError: If a manifest or corpus is damaged, a label unknown, or nothing is left to train on or
-            to judge.
+        DataError: If a source is damaged, a label unknown, or there are no training or evaluation clips.
     """
-    _require_alike_packs(recipe)
+    _require_same_shard_labels(recipe)
     sources = [(source, source_clips(source)) for source in recipe.data.sources]
     everything = [clip for _, clips in sources for clip in clips]
     labels = _labels(recipe, everything)
@@ -90,38 +89,36 @@ def split_clips(recipe: Recipe, fold: int | None) -> Split:
         tuple(clip for clip in select(clips, source.train_filter) if fold is None or clip.fold != fold)
         for source, clips in sources
     )
-    judged = tuple(clip for clip in everything if fold is not None and clip.fold == fold and clip.labelled)
-    if fold is not None and not judged:
-        raise DataError(f"recipe {recipe.name!r}: no clip has fold {fold} to judge by")
+    evaluated = tuple(clip for clip in everything if fold is not None and clip.fold == fold and clip.labelled)
+    if fold is not None and not evaluated:
+        raise DataError(f"recipe {recipe.name!r}: no clip is in fold {fold}")
     if not any(groups):
-        raise DataError(f"recipe {recipe.name!r}: no clip is left to train on")
-    return Split(labels, groups, judged)
+        raise DataError(f"recipe {recipe.name!r}: there are no training clips")
+    return Split(labels, groups, evaluated)
 
 
-def _require_alike_packs(recipe: Recipe) -> None:
-    """Packs have to agree on what the classes are, unless the recipe says it."""
+def _require_same_shard_labels(recipe: Recipe) -> None:
+    """Checks that shards agree on the labels, unless the recipe lists them."""
     packs = [source.shards for source in recipe.data.sources if source.shards is not None and source.labelled]
     if recipe.data.labels is None:
         require_same_labels([(pack, read_heading(pack)) for pack in packs])
 
 
 def _labels(recipe: Recipe, clips: Sequence[Clip]) -> tuple[str, ...]:
-    """The recipe's classes; of a list of its own, none may be on no clip, unless no clip has a label."""
-    wanted = recipe.data.labels
-    if isinstance(wanted, str):
-        return named_labels(wanted)
+    """The labels of a recipe; each listed one must occur, unless no clip has any."""
+    listed = recipe.data.labels
+    if isinstance(listed, str):
+        return named_labels(listed)
     found = label_set(clips)
-    idle = [label for label in wanted or () if label not in found]
-    if found and idle:
-        listed = ", ".join(idle[:5]) + (", ..." if len(idle) > 5 else "")
-        raise DataError(
-            f"recipe {recipe.name!r}: no clip has the label {listed}: leave it out of data.labels"
-        )
-    return wanted or found
+    absent = [label for label in listed or () if label not in found]
+    if found and absent:
+        names = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+        raise DataError(f"recipe {recipe.name!r}: no clip has the label {names}: remove it from data.labels")
+    return listed or found
 
 
-def draws(recipe: Recipe, split: Split) -> list[Draw]:
-    """What an epoch takes of each group."""
+def epoch_draws(recipe: Recipe, split: Split) -> list[Draw]:
+    """The clips that an epoch draws from each group."""
     found = []
     for source, group in zip(recipe.data.sources, split.groups, strict=True):
         weights = sampling_weights(targets(group, split.labels)) if source.balanced and group else None
@@ -132,7 +129,7 @@ def draws(recipe: Recipe, split: Split) -> list[Draw]:
 
 
 def steps_per_epoch(recipe: Recipe, split: Split) -> int:
-    """Batches that an epoch of a run has."""
+    """Batches in an epoch of a run."""
     sizes = [
         Draw(len(group), source.clips_per_epoch)
         for source, group in zip(recipe.data.sources, split.groups, strict=True)
@@ -140,8 +137,8 @@ def steps_per_epoch(recipe: Recipe, split: Split) -> int:
     return len(list(epoch_batches(sizes, recipe.optimizer.batch_size, (0,))))
 
 
-def clips_to_train(recipe: Recipe, split: Split) -> ClipDataset | ImageDataset:
-    """All clips of the groups, one group after the other, cut at random."""
+def training_dataset(recipe: Recipe, split: Split) -> ClipDataset | ImageDataset:
+    """All training clips, one group after the other, cropped at random."""
     clips = [clip for group in split.groups for clip in group]
     front_end = recipe.front_end
     if recipe.data.is_images and isinstance(front_end, FrontEnd):
@@ -158,8 +155,8 @@ def clips_to_train(recipe: Recipe, split: Split) -> ClipDataset | ImageDataset:
     )
 
 
-def clips_to_judge(recipe: Recipe, clips: Sequence[Clip]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Position and windows of clips, as :func:`earmark.evaluation.network_predictions.predict` wants them."""
+def evaluation_windows(recipe: Recipe, clips: Sequence[Clip]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Position and windows of clips, for :func:`earmark.evaluation.network_predictions.predict_windows`."""
     front_end = recipe.front_end
     if recipe.data.is_images and isinstance(front_end, FrontEnd):
         return image_features(clips, front_end, front_end.num_frames(recipe.window_length))
@@ -168,12 +165,12 @@ def clips_to_judge(recipe: Recipe, clips: Sequence[Clip]) -> Iterator[tuple[int,
         front_end.sample_rate,
         recipe.window_length,
         recipe.padding,
-        hear=recipe.evaluation.windows,
-        shortest=front_end.min_samples,
+        windows=recipe.evaluation.windows,
+        min_samples=front_end.min_samples,
     )
 
 
-def hearing(recipe: Recipe, network: Network) -> tuple[nn.Module, Network]:
-    """What turns a clip into features, and the network behind it."""
+def split_network(recipe: Recipe, network: Network) -> tuple[nn.Module, Network]:
+    """The module from clips to features, and the network from features to outputs."""
     front_end, behind = split_front_end(network, recipe.front_end)
     return nn.Identity() if recipe.data.is_images else front_end, behind

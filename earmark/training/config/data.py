@@ -123,7 +123,9 @@ class Data(Section):
     @model_validator(mode="after")
     def _has_one_medium(self) -> Data:
         if len({source.is_images for source in self.sources}) > 1:
-            raise ValueError("sources of images and of sound cannot be combined: train on one, then the other")
+            raise ValueError(
+                "sources of images and of sound cannot be combined: train on one, then the other"
+            )
         return self
 
     @property

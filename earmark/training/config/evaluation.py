@@ -34,8 +34,8 @@ def _device_name(value: str) -> str:
 class Evaluation(Section):
     """How a fold is evaluated, which checkpoint is kept, and how its threshold is chosen."""
 
-    windows: Literal["average", "whole", "center"] = "average"
-    """For clips longer than a window: average over windows, process the whole clip, or its central window."""
+    windows: Literal["all", "whole", "center"] = "all"
+    """For clips longer than a window: all windows, the whole clip at once, or its central window."""
     every_epochs: Count = 10
     """Evaluate after this many epochs, and after the last."""
     keep: Literal["last", "best"] = "last"

@@ -80,7 +80,9 @@ class Schedule(Section):
     def _keys_match_kind(self) -> Schedule:
         for kind, key in (("ramp", "ramp_down_epochs"), ("steps", "step_epochs")):
             if bool(getattr(self, key)) != (self.kind == kind):
-                raise ValueError(f"{key} is required for kind = {kind!r} and for no other (got {self.kind!r})")
+                raise ValueError(
+                    f"{key} is required for kind = {kind!r} and for no other (got {self.kind!r})"
+                )
         if self.ramp_down_start_epoch and self.kind != "ramp":
             raise ValueError(f"ramp_down_start_epoch is for kind = 'ramp' only (got {self.kind!r})")
         return self

@@ -1,7 +1,7 @@
-"""What a student loses by answering otherwise than its teachers, and how their answers are mixed.
+"""Losses of distillation and imitation, and teacher outputs in a form that can be mixed.
 
-Conventions: a teacher's answers are (batch, column); a row of NaN is a clip that it was not asked about,
-which adds nothing to any loss, nor to what it is mixed with. Every loss is a mean over what is taught.
+Conventions: teacher outputs are (batch, column); a row of NaN is a clip without a prediction, which adds
+nothing to any loss or mixture. Every loss is a mean over the clips that have one.
 """
 
 from __future__ import annotations
@@ -15,70 +15,70 @@ from torch.nn import functional
 from earmark.model_file.info import Task
 
 Kind = Literal["logits", "scores"]
-"""What the numbers of an answer are: before, or after, sigmoid or softmax."""
+"""What a teacher's outputs are: values before or after sigmoid or softmax."""
 
-_CLEAR = 1e-6
-"""As near to 0 and 1 as a score is taken for one."""
+_EPSILON = 1e-6
+"""Scores are clipped to [_EPSILON, 1 - _EPSILON] before their logit is taken."""
 
 
-def as_logits(answers: Tensor, kind: Kind, task: Task) -> Tensor:
-    """Answers before sigmoid or softmax, whichever they were stored as."""
+def as_logits(outputs: Tensor, kind: Kind, task: Task) -> Tensor:
+    """Converts outputs of either kind to logits."""
     if kind == "logits":
-        return answers
-    return torch.logit(answers, _CLEAR) if task == "multi_label" else answers.clamp(min=_CLEAR).log()
+        return outputs
+    return torch.logit(outputs, _EPSILON) if task == "multi_label" else outputs.clamp(min=_EPSILON).log()
 
 
 def as_scores(logits: Tensor, task: Task) -> Tensor:
-    """Answers after the sigmoid or softmax of the task."""
+    """Applies the sigmoid or softmax of the task."""
     return torch.sigmoid(logits) if task == "multi_label" else torch.softmax(logits, -1)
 
 
-def weighted(answers: Tensor) -> Tensor:
-    """Answers in a form that is mixed by adding shares of rows, as targets are.
+def mixable_outputs(outputs: Tensor) -> Tensor:
+    """Outputs as rows that are mixed linearly, as targets are.
 
-    With k = 1 where a clip has an answer t and 0 where it has none, a row is (k t, k). A mixture of a share
-    lam of clip i and the rest of clip p is then lam k_i t_i + (1 - lam) k_p t_p, with the weight
-    lam k_i + (1 - lam) k_p: what :func:`answers_of` gives back is taught by those that know.
+    With k = 1 where a clip has outputs t and 0 where it has none, a row is (k t, k). A mixture of clips i and
+    p is then lam k_i t_i + (1 - lam) k_p t_p with the weight lam k_i + (1 - lam) k_p:
+    :func:`split_outputs` returns the mean over the clips that have a prediction.
 
     Args:
-        answers: (batch, column); NaN where nobody was asked.
+        outputs: (batch, column); NaN for clips without a prediction.
 
     Returns:
         (batch, column + 1), without NaN.
     """
-    known = ~answers.isnan().any(-1, keepdim=True)
-    return torch.cat([torch.where(known, answers, 0.0), known.to(answers)], -1)
+    known = ~outputs.isnan().any(-1, keepdim=True)
+    return torch.cat([torch.where(known, outputs, 0.0), known.to(outputs)], -1)
 
 
-def answers_of(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Answers (batch, column) and weights (batch,) of rows as :func:`weighted` makes them, mixed or not."""
+def split_outputs(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs (batch, column) and weights (batch,) of rows from :func:`mixable_outputs`, mixed or not."""
     weight = rows[:, -1]
-    return rows[:, :-1] / weight.clamp(min=_CLEAR)[:, None], weight
+    return rows[:, :-1] / weight.clamp(min=_EPSILON)[:, None], weight
 
 
-def distillation_loss(logits: Tensor, soft: Tensor, weight: Tensor, task: Task) -> Tensor:
-    """Cross-entropy of a student's logits against a teacher's scores.
+def distillation_loss(logits: Tensor, soft_targets: Tensor, weight: Tensor, task: Task) -> Tensor:
+    """Cross-entropy of the student's logits against the teacher's scores.
 
-    Source: EfficientAT (Schmid et al., arXiv:2211.04772); golden efficientat/pipeline/kd_toy.json, but that
-    clips without a teacher count neither here nor as a partner.
+    Source: EfficientAT (Schmid et al., arXiv:2211.04772); golden efficientat/pipeline/kd_toy.json, except
+    that clips without a prediction are left out, also as mixing partners.
 
     Args:
-        logits: The student's, (batch, class); the temperature is the teacher's alone.
-        soft: Scores in [0, 1], (batch, class).
-        weight: Of each clip, (batch,); 0: nobody knows.
-        task: "multi_label": binary, mean over classes; "single_label": over the softmax.
+        logits: Of the student, (batch, class); the temperature applies to the teacher only.
+        soft_targets: Scores in [0, 1], (batch, class).
+        weight: Of each clip, (batch,); 0: no prediction.
+        task: "multi_label": binary cross-entropy, mean over classes; "single_label": over the softmax.
     """
     if task == "single_label":
-        error = -(soft * functional.log_softmax(logits, -1)).sum(-1)
+        error = -(soft_targets * functional.log_softmax(logits, -1)).sum(-1)
     else:
-        error = functional.binary_cross_entropy_with_logits(logits, soft, reduction="none").mean(-1)
-    return _mean(error, weight)
+        error = functional.binary_cross_entropy_with_logits(logits, soft_targets, reduction="none").mean(-1)
+    return _weighted_mean(error, weight)
 
 
-def imitation_loss(answers: Tensor, taught: Tensor, weight: Tensor) -> Tensor:
-    """Mean squared difference from a teacher's answers, both (batch, output); weights (batch,)."""
-    return _mean((answers - taught).square().mean(-1), weight)
+def imitation_loss(outputs: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
+    """Mean squared error to the teacher's outputs, both (batch, output); weights (batch,)."""
+    return _weighted_mean((outputs - targets).square().mean(-1), weight)
 
 
-def _mean(error: Tensor, weight: Tensor) -> Tensor:
-    return (weight * error).sum() / weight.sum().clamp(min=_CLEAR)
+def _weighted_mean(error: Tensor, weight: Tensor) -> Tensor:
+    return (weight * error).sum() / weight.sum().clamp(min=_EPSILON)

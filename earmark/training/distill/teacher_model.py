@@ -1,270 +1,76 @@
-"""Trained networks that say what they make of waveforms, whoever made them: the live half of teaching.
+"""Teacher models: networks of any origin that predict from waveforms during training.
 
-Conventions: a listener takes waveforms (batch, time) at any rate and gives (batch, output), the mean over its
-own windows, which cover a waveform evenly. Each has its own front-end and rate, and answers on the waveforms'
-device: a checkpoint computes there, all others on the CPU. Files are read from this machine only, and never
-unpickled.
+Conventions: a teacher takes waveforms (batch, time) at any rate and returns (batch, output), the mean over
+windows of its own length that cover a waveform evenly. Each has its own front-end and rate; outputs are on
+the waveforms' device. Files are read locally and never unpickled.
 """
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from earmark.audio.resample import resample
-from earmark.errors import ModelError, extra
-from earmark.features.front_end import FrontEnd
-from earmark.hub import registry
+from earmark.errors import ModelError
 from earmark.inference.ensemble import require_same_labels
-from earmark.inference.load import open_session
-from earmark.model_file.info import ModelInfo, Padding, Task
-from earmark.model_file.labels import read_labels
-from earmark.models.checkpoint import load_checkpoint
-from earmark.models.log_mel import TorchLogMel
-from earmark.models.waveform_network import split_front_end
+from earmark.model_file.info import Padding, Task
 from earmark.training.distill.losses import Kind
-from earmark.training.distill.stored_predictions import sha256_of
 
 HUGGING_FACE = "hf:"
-"""How the name of a folder with a Hugging Face model begins."""
+"""Prefix of the folder of a Hugging Face model."""
 LITERT = ".tflite"
-TOGETHER = 16
-"""Windows that go through a network at once."""
-WINDOW_S = 10.0
-"""Heard at once by a Hugging Face model that does not say how much it takes."""
+BATCH_SIZE = 16
+"""Windows in a forward pass of a teacher."""
 
 
-class Listener(Protocol):
-    """What all of them are."""
+class TeacherModel(Protocol):
+    """The interface of all teachers."""
 
     name: str
     sha256: str
     labels: tuple[str, ...]
-    """One per output."""
+    """One for each output."""
     kind: Kind | None
-    """What the outputs are; None: the file does not say."""
+    """Kind of the outputs; None if the file does not say."""
     task: Task | None
-    """What they become scores by; None: the file does not say."""
+    """Decides between sigmoid and softmax; None if the file does not say."""
     sample_rate: int
-    """At which it hears, in Hz."""
+    """Of its front-end, in Hz."""
 
     def __call__(self, waveforms: Tensor, sample_rate: int) -> Tensor:
-        """Answers waveforms, float32 (batch, time), at a rate in Hz: float32 (batch, output)."""
+        """Predicts from waveforms, float32 (batch, time), at a rate in Hz: float32 (batch, output)."""
 
 
-class NetworkListener:
-    """A network of earmark with its front-end: a checkpoint, or a model file.
-
-    Args:
-        path: A checkpoint (.safetensors), a model file, or the name of a model that is on this machine.
-
-    Raises:
-        ModelError: If it cannot be had, or is damaged.
-    """
-
-    kind: Kind | None = "logits"
-
-    def __init__(self, path: str) -> None:
-        self._answer: Callable[..., Tensor]
-        self._hearing: list[nn.Module]
-        self._behind: list[nn.Module] = []
-        if Path(path).suffix == ".safetensors":
-            file = Path(path)
-            network, self.info = load_checkpoint(file)
-            front_end, behind = split_front_end(network, self.info.front_end)
-            self._hearing, self._behind = [front_end], [behind]
-            self._answer = lambda given: cast(Tensor, behind(given).logits)
-        else:
-            file = registry.find(path)
-            session, self.info = open_session(file, torch.get_num_threads())
-            self._hearing = [
-                TorchLogMel(one) if isinstance(one, FrontEnd) else nn.Identity() for one in self.info.front_ends
-            ]
-            self._answer = _through(session, self.info)
-        self.name, self.labels = self.info.name, self.info.labels
-        self.task: Task | None = self.info.task
-        self.sample_rate = max(one.sample_rate for one in self.info.front_ends)
-        self.sha256 = sha256_of([file])
-
-    @torch.no_grad()
-    def __call__(self, waveforms: Tensor, sample_rate: int) -> Tensor:
-        """Answers as a :class:`Listener` does."""
-        info = self.info
-        count = max(1, math.ceil(waveforms.shape[-1] / sample_rate / info.window_s - 1e-4))
-        for module in self._hearing + self._behind:
-            module.to(waveforms.device)
-        heard = []
-        for front_end in info.front_ends:
-            length = round(info.window_s * front_end.sample_rate)
-            at_rate = _at_rate(waveforms, sample_rate, front_end.sample_rate)
-            heard.append(even_windows(at_rate, length, count, info.padding))
-        logits = [
-            self._answer(*(ear(piece) for ear, piece in zip(self._hearing, pieces, strict=True)))
-            for pieces in zip(*(torch.split(one.flatten(0, 1), TOGETHER) for one in heard), strict=True)
-        ]
-        return _over_windows(logits, count)
-
-
-class LiteRTListener:
-    """A LiteRT (TensorFlow Lite) network from a window of samples to one row of numbers, such as YAMNet.
-
-    Args:
-        path: The file.
-        sample_rate: That it expects, in Hz.
-        tensor: Name of the tensor to read; by default its output.
-        labels: A label set or a file of labels; by default outputs are numbered.
-        kind: What the numbers are, where that is known.
-
-    Raises:
-        MissingExtraError: If LiteRT is not installed.
-        ModelError: If the file cannot be used, or has no such tensor.
-    """
-
-    task: Task | None = None
-
-    def __init__(
-        self,
-        path: str,
-        sample_rate: int,
-        tensor: str | None = None,
-        labels: str | None = None,
-        kind: Kind | None = None,
-    ) -> None:
-        self.path, self.sample_rate, self.kind = Path(path), sample_rate, kind
-        self.name = self.path.stem
-        self._interpreter = _open_litert(self.path, inner=tensor is not None)
-        inputs = self._interpreter.get_input_details()
-        if len(inputs) != 1 or inputs[0]["dtype"] is not np.float32 or inputs[0]["shape"].size != 1:
-            raise ModelError(f"{path}: a teacher takes one input, float32 of shape (time,)")
-        self._input, self.window_length = inputs[0]["index"], int(inputs[0]["shape"][0])
-        self._output, (self._step, self._zero) = self._find(tensor)
-        outputs = self._hear(np.zeros(self.window_length, np.float32)).size
-        self.labels = read_labels(labels) if labels else _numbered(outputs)
-        if len(self.labels) != outputs:
-            raise ModelError(f"{path}: has {outputs} outputs, {labels} names {len(self.labels)} labels")
-        self.sha256 = sha256_of([self.path])
-
-    def _find(self, tensor: str | None) -> tuple[int, tuple[float, int]]:
-        details = self._interpreter.get_output_details()
-        if tensor is not None:
-            details = [one for one in self._interpreter.get_tensor_details() if one["name"] == tensor]
-        if not details:
-            raise ModelError(f"{self.path}: has no tensor named {tensor!r}")
-        step, zero = details[0]["quantization"]
-        return details[0]["index"], (step or 1.0, zero)  # a step of 0 says: not quantized
-
-    def _hear(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
-        self._interpreter.set_tensor(self._input, window)
-        self._interpreter.invoke()
-        raw = self._interpreter.get_tensor(self._output).ravel().astype(np.float32)
-        return np.asarray((raw - self._zero) * self._step, np.float32)
-
-    def __call__(self, waveforms: Tensor, sample_rate: int) -> Tensor:
-        """Answers as a :class:`Listener` does; waveforms are clipped to [-1, 1]."""
-        heard = _at_rate(waveforms, sample_rate, self.sample_rate).clamp(-1, 1)
-        count = max(1, round(heard.shape[-1] / self.window_length))
-        windows = even_windows(heard, self.window_length, count, "repeat").cpu().numpy()
-        answers = np.stack([np.mean([self._hear(one) for one in row], 0) for row in windows])
-        return torch.from_numpy(answers).to(waveforms.device)
-
-
-class HuggingFaceListener:
-    """An audio classifier of Hugging Face's transformers, such as AST, with its feature extractor.
-
-    Args:
-        folder: What its ``save_pretrained`` wrote: configuration, preprocessor and safetensors.
-
-    Raises:
-        MissingExtraError: If transformers is not installed.
-        ModelError: If the folder does not hold a whole classifier.
-    """
-
-    kind: Kind | None = "logits"
-
-    def __init__(self, folder: str) -> None:
-        path = Path(folder)
-        if not (path / "config.json").is_file():
-            raise ModelError(
-                f"{folder}: holds no Hugging Face model (config.json): give a folder on this machine; "
-                "nothing is downloaded here"
-            )
-        with extra("a Hugging Face teacher", "hf"):
-            from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
-        try:
-            with _without_bars():
-                self._extractor: Any = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
-                network, loaded = AutoModelForAudioClassification.from_pretrained(
-                    folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-                )
-        except Exception as error:  # transformers raises whatever its parts do
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise ModelError(f"{folder}: transformers cannot open this classifier ({reason[0]})") from None
-        lacking = sorted(loaded["missing_keys"]) + sorted(map(str, loaded["mismatched_keys"]))
-        if lacking:
-            raise ModelError(f"{folder}: the file lacks {len(lacking)} weights, first {lacking[0]}")
-        self._network: nn.Module = network.eval()
-        self.name = path.resolve().name
-        self.sha256 = sha256_of(sorted([*path.glob("*.json"), *path.glob("*.safetensors")]))
-        self.labels = tuple(network.config.id2label[index] for index in range(network.config.num_labels))
-        tasks: dict[str, Task] = {
-            "single_label_classification": "single_label",
-            "multi_label_classification": "multi_label",
-        }
-        self.task = tasks.get(str(network.config.problem_type))
-        self.sample_rate = int(self._extractor.sampling_rate)
-        self._length = round(WINDOW_S * self.sample_rate)
-        if network.config.model_type == "audio-spectrogram-transformer":
-            self._length = self._extractor.max_length * self.sample_rate // 100  # frames of 10 ms
-
-    @torch.no_grad()
-    def __call__(self, waveforms: Tensor, sample_rate: int) -> Tensor:
-        """Answers as a :class:`Listener` does; what is shorter than a window is left to the extractor."""
-        heard = _at_rate(waveforms, sample_rate, self.sample_rate).cpu()
-        count = max(1, math.ceil(heard.shape[-1] / self._length - 1e-4))
-        windows = even_windows(heard, min(self._length, heard.shape[-1]), count, "zero")
-        logits = []
-        for piece in torch.split(windows.flatten(0, 1), TOGETHER):
-            given = self._extractor(list(piece.numpy()), sampling_rate=self.sample_rate, return_tensors="pt")
-            logits.append(self._network(**given).logits.float().to(waveforms.device))
-        return _over_windows(logits, count)
-
-
-class EnsembleListener:
-    """Several listeners that answer as one: the mean of their logits.
+class EnsembleTeacher:
+    """The mean of several teachers' logits.
 
     Args:
         members: At least two.
 
     Raises:
-        ModelError: If they do not agree on labels and task, or one does not answer in logits.
+        ModelError: If labels or tasks differ, or one does not output logits.
     """
 
     kind: Kind | None = "logits"
 
-    def __init__(self, members: Sequence[Listener]) -> None:
+    def __init__(self, members: Sequence[TeacherModel]) -> None:
         first = members[0]
         for other in members[1:]:
             require_same_labels(first.name, first.labels, other.name, other.labels)
             if other.task != first.task:
                 raise ModelError(
-                    f"{first.name} and {other.name} cannot answer together: task is {first.task} of the "
-                    f"first, {other.task} of the other: take models of one task"
+                    f"{first.name} and {other.name} cannot be combined: their tasks differ ({first.task} "
+                    f"and {other.task})"
                 )
-        other_kinds = [member.name for member in members if member.kind != "logits"]
-        if other_kinds:
-            raise ModelError(
-                f"{other_kinds[0]}: does not say that it answers in logits, whose mean an ensemble is"
-            )
+        without_logits = [member.name for member in members if member.kind != "logits"]
+        if without_logits:
+            raise ModelError(f"{without_logits[0]}: ensembles need models that output logits")
         self.members = members
         self.name = "+".join(member.name for member in members)
         self.sha256 = "+".join(member.sha256 for member in members)
@@ -272,59 +78,65 @@ class EnsembleListener:
         self.sample_rate = max(member.sample_rate for member in members)
 
     def __call__(self, waveforms: Tensor, sample_rate: int) -> Tensor:
-        """Answers as a :class:`Listener` does."""
+        """Predicts as a :class:`TeacherModel` does."""
         return torch.stack([member(waveforms, sample_rate) for member in self.members]).mean(0)
 
 
-def open_listener(
+def open_teacher_model(
     models: Sequence[str],
     *,
     sample_rate: int | None = None,
     tensor: str | None = None,
     labels: str | None = None,
     kind: Kind | None = None,
-) -> Listener:
-    """Opens a network to learn from, or several that answer as one.
+) -> TeacherModel:
+    """Opens a teacher, or an ensemble of several.
 
     Args:
-        models: Of each, the name of a model that is on this machine, a model file, a checkpoint
-            (.safetensors), a LiteRT file (.tflite), or ``hf:`` and the folder of a Hugging Face classifier.
-        sample_rate: Of a LiteRT file, which needs it, in Hz.
-        tensor: Of a LiteRT file: the one to read instead of its output.
+        models: For each, the name of a downloaded model, a model file, a checkpoint (.safetensors), a LiteRT
+            file (.tflite), or ``hf:`` and the folder of a Hugging Face classifier.
+        sample_rate: Of a LiteRT file, in Hz; required there.
+        tensor: Of a LiteRT file: the tensor to read instead of the output.
         labels: Of a LiteRT file, see :func:`~earmark.model_file.labels.read_labels`.
-        kind: Of a LiteRT file: what its numbers are.
+        kind: Of a LiteRT file: kind of its outputs.
 
     Raises:
-        ModelError: If one cannot be used, or they do not fit each other.
+        ModelError: If a model cannot be used, or they do not fit each other.
         MissingExtraError: If the package that runs one is not installed.
     """
-    ours = {"sample_rate": sample_rate, "output": tensor, "labels": labels, "kind": kind}
-    idle = [name for name, value in ours.items() if value is not None]
-    if idle and not any(Path(model).suffix == LITERT for model in models):
-        raise ModelError(
-            f"{models[0]}: says its {idle[0]} itself: only a LiteRT file ({LITERT}) needs it said"
-        )
-    listeners: list[Listener] = []
-    for model in models:
-        if model.startswith(HUGGING_FACE):
-            listeners.append(HuggingFaceListener(model.removeprefix(HUGGING_FACE)))
-        elif Path(model).suffix != LITERT:
-            listeners.append(NetworkListener(model))
-        elif sample_rate is None:
-            raise ModelError(f"{model}: a LiteRT file does not say its sample rate: give sample_rate")
-        else:
-            listeners.append(LiteRTListener(model, sample_rate, tensor, labels, kind))
-    return listeners[0] if len(listeners) == 1 else EnsembleListener(listeners)
+    for_litert = {"sample_rate": sample_rate, "tensor": tensor, "labels": labels, "kind": kind}
+    given = [name for name, value in for_litert.items() if value is not None]
+    if given and not any(Path(model).suffix == LITERT for model in models):
+        raise ModelError(f"{models[0]}: {given[0]} applies to LiteRT files ({LITERT}) only: remove it")
+    opened = [_open(model, sample_rate, tensor, labels, kind) for model in models]
+    return opened[0] if len(opened) == 1 else EnsembleTeacher(opened)
+
+
+def _open(
+    model: str, sample_rate: int | None, tensor: str | None, labels: str | None, kind: Kind | None
+) -> TeacherModel:
+    # Each has its own optional packages.
+    from earmark.training.distill.hugging_face_teacher import HuggingFaceTeacher
+    from earmark.training.distill.litert_teacher import LiteRTTeacher
+    from earmark.training.distill.network_teacher import NetworkTeacher
+
+    if model.startswith(HUGGING_FACE):
+        return HuggingFaceTeacher(model.removeprefix(HUGGING_FACE))
+    if Path(model).suffix != LITERT:
+        return NetworkTeacher(model)
+    if sample_rate is None:
+        raise ModelError(f"{model}: LiteRT files do not store their sample rate: set sample_rate")
+    return LiteRTTeacher(model, sample_rate, tensor, labels, kind)
 
 
 def even_windows(waveforms: Tensor, length: int, count: int, padding: Padding) -> Tensor:
-    """Windows that cover waveforms evenly, the first from the start, the last to the end.
+    """Windows that cover waveforms evenly, the first at the start, the last at the end.
 
     Args:
         waveforms: (batch, time).
         length: Of a window, in samples.
-        count: Of the windows.
-        padding: How shorter waveforms are filled up.
+        count: Number of windows.
+        padding: Of waveforms shorter than a window.
 
     Returns:
         (batch, count, length).
@@ -338,59 +150,15 @@ def even_windows(waveforms: Tensor, length: int, count: int, padding: Padding) -
     return torch.stack([waveforms[:, start : start + length] for start in starts], 1)
 
 
-def _over_windows(logits: Sequence[Tensor], count: int) -> Tensor:
-    """The mean over the windows of each waveform, which stand one after the other."""
-    together = torch.cat(list(logits))
-    return together.reshape(-1, count, together.shape[-1]).mean(1)
+def mean_over_windows(logits: Sequence[Tensor], count: int) -> Tensor:
+    """The mean over each waveform's ``count`` consecutive windows of batches (window, output)."""
+    stacked = torch.cat(list(logits))
+    return stacked.reshape(-1, count, stacked.shape[-1]).mean(1)
 
 
-def _at_rate(waveforms: Tensor, sample_rate: int, target_rate: int) -> Tensor:
+def at_rate(waveforms: Tensor, sample_rate: int, target_rate: int) -> Tensor:
+    """Resamples waveforms (batch, time)."""
     if sample_rate == target_rate:
         return waveforms
     rows = [resample(row, sample_rate, target_rate) for row in waveforms.cpu().numpy()]
     return torch.from_numpy(np.stack(rows)).to(waveforms.device)
-
-
-def _through(session: Any, info: ModelInfo) -> Callable[..., Tensor]:
-    def answer(*given: Tensor) -> Tensor:
-        inputs = {name: one.cpu().numpy() for name, one in zip(info.graph_inputs, given, strict=True)}
-        [logits] = session.run(["logits"], inputs)
-        return torch.from_numpy(logits).to(given[0].device)
-
-    return answer
-
-
-def _numbered(outputs: int) -> tuple[str, ...]:
-    return tuple(f"output {number}" for number in range(outputs))
-
-
-def _open_litert(path: Path, inner: bool) -> Any:
-    """The interpreter of a file; with ``inner`` its tensors between input and output can be read too."""
-    with extra("a LiteRT teacher", "litert"):
-        from ai_edge_litert.interpreter import Interpreter
-    try:
-        content = path.read_bytes()
-        with warnings.catch_warnings():
-            # Keeping all tensors is announced as meant for debugging, for the memory it takes: here, little.
-            warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
-            interpreter = Interpreter(
-                model_content=content, num_threads=1, experimental_preserve_all_tensors=inner
-            )
-        interpreter.allocate_tensors()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{path}: is no LiteRT file that can be read ({error})") from None
-    return interpreter
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Keeps the bars of transformers from the caller's terminal."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

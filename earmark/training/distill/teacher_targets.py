@@ -1,9 +1,9 @@
-"""What a run learns from its teachers, besides the labels.
+"""Targets of a run from its teachers, and the losses on them.
 
-Conventions: a lesson is a table (batch, column) of what one teacher says of a batch, in the form of
-:func:`~earmark.training.distill.losses.weighted`, so that it is mixed wherever targets are mixed. What is
-stored is looked up before the waveforms are mixed, and mixed with them; a network hears the waveforms as they are
-when all that is done to waveforms is done. Lessons stand side by side: the stored ones, then the heard ones.
+Conventions: a target table is (batch, column), in the form of
+:func:`~earmark.training.distill.losses.mixable_outputs`, so that it is mixed wherever labels are mixed. Stored
+predictions are looked up before waveforms are mixed, and mixed with them; a teacher network processes the
+waveforms after all waveform augmentation. Tables of stored predictions come first, then those of networks.
 """
 
 from __future__ import annotations
@@ -13,256 +13,185 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from earmark.errors import DataError, RecipeError
 from earmark.hub import registry
-from earmark.model_file.atomic import write_atomically
 from earmark.model_file.info import Task
 from earmark.models.network import Output
 from earmark.training.config.learning import Teacher
 from earmark.training.config.section import fold_name
 from earmark.training.distill.losses import (
-    answers_of,
     as_logits,
     as_scores,
     distillation_loss,
     imitation_loss,
-    weighted,
+    mixable_outputs,
+    split_outputs,
 )
-from earmark.training.distill.stored_predictions import Heading, StoredAnswers, order_of
-from earmark.training.distill.teacher_model import HUGGING_FACE, Listener, open_listener
-from earmark.training.losses import label_loss
+from earmark.training.distill.probe import Probe
+from earmark.training.distill.stored_predictions import PredictionsHeader, StoredPredictions, column_order
+from earmark.training.distill.teacher_model import HUGGING_FACE, TeacherModel, open_teacher_model
 
 WaveformTargets = Callable[[Tensor], Tensor]
-"""Gives what is to be learned of waveforms (batch, time): (batch, column), as :meth:`Lessons.heard` does."""
+"""Target tables (batch, column) of waveforms (batch, time), see :meth:`TeacherTargets.computed`."""
 
 _STORED = (".npz", ".npy")
 
 
-class Probe:
-    """A linear classifier of the student's classes on a teacher's answers.
+class Objective:
+    """One teacher's targets, and the loss on them.
 
     Args:
-        weight: (class, output).
-        bias: (class,).
-        task: How its logits become scores.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor, task: Task = "multi_label") -> None:
-        self.weight, self.bias, self.task = weight, bias, task
-
-    def __call__(self, answers: Tensor) -> Tensor:
-        """Scores (batch, class) in [0, 1] of answers (batch, output)."""
-        return as_scores(answers @ self.weight.T + self.bias, self.task)
-
-    def to(self, device: torch.device) -> Probe:
-        """The same on a device."""
-        return Probe(self.weight.to(device), self.bias.to(device), self.task)
-
-    @classmethod
-    def fit(cls, answers: Tensor, targets: Tensor, task: Task = "multi_label", decay: float = 0.03) -> Probe:
-        """Fits by (binary) cross-entropy, summed over the classes, with a penalty on standardised weights.
-
-        Args:
-            answers: (clip, output).
-            targets: (clip, class) in [0, 1]; rows with NaN are left out.
-            task: Whether classes exclude each other.
-            decay: Of half the squared weights.
-        """
-        known = ~targets.isnan().any(-1)
-        answers, targets = answers[known].double(), targets[known].double()
-        mean, spread = answers.mean(0), answers.std(0).clamp(min=1e-3)
-        standard = (answers - mean) / spread
-        weight = torch.zeros(targets.shape[1], answers.shape[1], dtype=torch.float64, requires_grad=True)
-        bias = torch.zeros(targets.shape[1], dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
-        terms = targets.shape[1] if task == "multi_label" else 1  # which the loss is a mean over
-
-        def loss() -> Tensor:
-            optimizer.zero_grad()
-            error = label_loss(standard @ weight.T + bias, targets, task)
-            total = error * terms + decay / 2 * weight.square().sum()
-            total.backward()  # type: ignore[no-untyped-call]
-            return total
-
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            scaled = weight / spread
-            return cls(scaled.float(), (bias - scaled @ mean).float(), task)
-
-    def save(self, path: Path) -> None:
-        """Writes a safetensors file."""
-        write_atomically(path, save({"weight": self.weight.cpu(), "bias": self.bias.cpu()}))
-
-    @classmethod
-    def load(cls, path: Path, task: Task, shape: tuple[int, int]) -> Probe:
-        """Reads what :meth:`save` wrote, for so many (classes, outputs).
-
-        Raises:
-            DataError: If the file is damaged, or another teacher's.
-        """
-        try:
-            stored = load_file(path)
-            weight, bias = stored["weight"], stored["bias"]
-        except (SafetensorError, OSError, KeyError) as error:
-            raise DataError(f"{path}: the probe cannot be read ({error}): remove it to fit it anew") from None
-        if weight.shape != shape or bias.shape != shape[:1]:
-            raise DataError(
-                f"{path}: is a probe of other classes or another teacher: remove it to fit it anew"
-            )
-        return cls(weight, bias, task)
-
-
-class _Lesson:
-    """One teacher of a run: its answers as a table, and the loss that they are learned by.
-
-    Args:
-        settings: What is learned.
-        heading: Of its answers.
+        settings: Weights of the losses.
+        header: Metadata of the teacher's outputs.
         labels: Of the run.
         task: Of the run.
         embedding_size: Of the student.
     """
 
     def __init__(
-        self, settings: Teacher, heading: Heading, labels: Sequence[str], task: Task, embedding_size: int
+        self,
+        settings: Teacher,
+        header: PredictionsHeader,
+        labels: Sequence[str],
+        task: Task,
+        embedding_size: int,
     ) -> None:
-        self.settings, self.heading, self.task = settings, heading, task
-        self.outputs, self.classes = len(heading.labels), len(labels)
-        self.order = _order(heading, labels, task) if settings.distill_weight else []
+        self.settings, self.header, self.task = settings, header, task
+        self.outputs, self.classes = len(header.labels), len(labels)
+        self.order = _column_order(header, labels, task) if settings.distill_weight else []
         self.imitated = self.outputs if settings.imitation_weight or settings.probe_weight else 0
         self.layer = nn.Linear(embedding_size, self.outputs) if settings.imitation_weight else None
         self.probe: Probe | None = None
 
     @property
     def width(self) -> int:
-        """Columns of the table."""
+        """Columns of the target table."""
         return self.imitated + len(self.order) + 1
 
-    def table(self, answers: Tensor) -> Tensor:
-        """What is learned of answers (batch, output); NaN where the teacher was not asked."""
+    def table(self, outputs: Tensor) -> Tensor:
+        """The target table of outputs (batch, output); NaN for clips without a prediction."""
         blocks = []
         if self.imitated:
-            blocks.append((answers - self.settings.target_mean) / self.settings.target_std)
+            blocks.append((outputs - self.settings.target_mean) / self.settings.target_std)
         if self.order:
-            logits = as_logits(answers[:, self.order], self.heading.kind, self.task)
+            logits = as_logits(outputs[:, self.order], self.header.kind, self.task)
             blocks.append(as_scores(logits / self.settings.temperature, self.task))
-        return weighted(torch.cat(blocks, -1))
+        return mixable_outputs(torch.cat(blocks, -1))
 
     def loss(self, output: Output, table: Tensor) -> Tensor:
-        """What the student is told, from its answer (in float32) and the table, mixed as the batch is."""
-        answers, weight = answers_of(table)
-        taught, soft = answers[:, : self.imitated], answers[:, self.imitated :]
+        """The weighted losses of the student's output (float32) on the table, mixed as the batch is."""
+        targets, weight = split_outputs(table)
+        imitated, soft_targets = targets[:, : self.imitated], targets[:, self.imitated :]
         total = output.logits.new_zeros(())
         if self.layer is not None:
-            total = total + self.settings.imitation_weight * imitation_loss(
-                self.layer(output.embedding), taught, weight
-            )
+            error = imitation_loss(self.layer(output.embedding), imitated, weight)
+            total = total + self.settings.imitation_weight * error
         if self.order:
-            told = distillation_loss(output.logits, soft, weight, self.task)
-            total = total + self.settings.distill_weight * told
+            error = distillation_loss(output.logits, soft_targets, weight, self.task)
+            total = total + self.settings.distill_weight * error
         if self.probe is not None:
-            told = distillation_loss(output.logits, self.probe(taught), weight, self.task)
-            total = total + self.settings.probe_weight * told
+            error = distillation_loss(output.logits, self.probe(imitated), weight, self.task)
+            total = total + self.settings.probe_weight * error
         return total
 
     def fit_probe(self, path: Path, passes: Iterable[tuple[Tensor, Tensor]], keep: bool) -> None:
-        """Fits the probe to targets and tables of batches, or takes the one that was fitted before."""
+        """Fits the probe to labels and tables of batches, or loads it if it was fitted before."""
         if path.exists():
             self.probe = Probe.load(path, self.task, (self.classes, self.outputs))
             return
-        targets, tables = (torch.cat(parts).cpu() for parts in zip(*passes, strict=True))
-        answers, weight = answers_of(tables)
-        told = weight > 0
-        self.probe = Probe.fit(answers[told, : self.imitated], targets[told], self.task)
+        labels, tables = (torch.cat(parts).cpu() for parts in zip(*passes, strict=True))
+        outputs, weight = split_outputs(tables)
+        known = weight > 0
+        self.probe = Probe.fit(outputs[known, : self.imitated], labels[known], self.task)
         if keep:
             self.probe.save(path)
 
 
-class Lessons:
-    """All that the teachers of a run say, and what is learned from it; of a run without teachers, nothing.
+class TeacherTargets:
+    """The targets of all teachers of a run; empty for a run without teachers.
 
     Args:
-        stored: Lessons with their answers, and the row of each of the run's clips in them.
-        heard: Lessons with the networks that give the answers.
-        sample_rate: Of the waveforms that are heard, in Hz.
-        label_weight: Of the labels' own loss.
+        stored: Objectives with stored predictions, and their lookup by position of a clip in the run.
+        computed: Objectives with teacher networks.
+        sample_rate: Of the waveforms, in Hz.
+        label_weight: Weight of the loss on labels.
     """
 
     def __init__(
         self,
-        stored: Sequence[tuple[_Lesson, Callable[[Sequence[int]], Tensor]]],
-        heard: Sequence[tuple[_Lesson, Listener]],
+        stored: Sequence[tuple[Objective, Callable[[Sequence[int]], Tensor]]],
+        computed: Sequence[tuple[Objective, TeacherModel]],
         sample_rate: int,
         label_weight: float,
     ) -> None:
-        self._stored, self._heard, self._sample_rate = stored, heard, sample_rate
-        self._lessons = [lesson for lesson, _ in stored] + [lesson for lesson, _ in heard]
+        self._stored, self._computed, self._sample_rate = stored, computed, sample_rate
+        self._objectives = [objective for objective, _ in [*stored, *computed]]
         self.label_weight = label_weight
         self._device = torch.device("cpu")
-        self.layers = nn.ModuleList(lesson.layer for lesson in self._lessons if lesson.layer is not None)
-        """Learn with the network, and are left behind."""
+        layers = [objective.layer for objective in self._objectives]
+        self.layers = nn.ModuleList(layer for layer in layers if layer is not None)
+        """Auxiliary layers, trained with the network and dropped after."""
 
-    def told(self, clips: Sequence[int]) -> Tensor:
-        """What is stored of clips, by their positions in the run: (batch, column of the stored lessons)."""
-        tables = [lesson.table(look_up(clips)) for lesson, look_up in self._stored]
+    def stored(self, clips: Sequence[int]) -> Tensor:
+        """Tables of stored predictions for clips by position: (batch, column)."""
+        tables = [objective.table(look_up(clips)) for objective, look_up in self._stored]
         return torch.cat([torch.zeros(len(clips), 0), *tables], -1)
 
-    def heard(self, waveforms: Tensor) -> Tensor:
-        """What the networks say of waveforms (batch, time): (batch, column of the heard lessons)."""
-        tables = [lesson.table(listener(waveforms, self._sample_rate)) for lesson, listener in self._heard]
+    def computed(self, waveforms: Tensor) -> Tensor:
+        """Tables of the teacher networks for waveforms (batch, time): (batch, column)."""
+        rate = self._sample_rate
+        tables = [objective.table(teacher(waveforms, rate)) for objective, teacher in self._computed]
         return torch.cat([waveforms.new_zeros(len(waveforms), 0), *tables], -1)
 
     def loss(self, output: Output, tables: Tensor) -> Tensor:
-        """The sum of all lessons' losses, each by its weight.
+        """The sum of all teachers' losses.
 
         Args:
-            output: The student's.
-            tables: What :meth:`told` and then :meth:`heard` gave, side by side, mixed as the batch is.
+            output: Of the student.
+            tables: From :meth:`stored` and :meth:`computed`, concatenated, mixed as the batch is.
         """
-        answer = Output(output.logits.float(), output.embedding.float())
-        if not self._lessons:
-            return answer.logits.new_zeros(())
-        parts = torch.split(tables, [lesson.width for lesson in self._lessons], -1)
-        losses = [lesson.loss(answer, part) for lesson, part in zip(self._lessons, parts, strict=True)]
-        return torch.stack(losses).sum()
+        output = Output(output.logits.float(), output.embedding.float())
+        if not self._objectives:
+            return output.logits.new_zeros(())
+        parts = torch.split(tables, [objective.width for objective in self._objectives], -1)
+        pairs = zip(self._objectives, parts, strict=True)
+        return torch.stack([objective.loss(output, part) for objective, part in pairs]).sum()
 
     def to(self, device: torch.device) -> None:
-        """Moves what learns, and what is fitted later, to a device; networks follow what they hear."""
+        """Moves layers and probes to a device; teacher networks follow their inputs."""
         self._device = device
         self.layers.to(device)
 
     def fit_probes(
         self, folder: Path, passes: Callable[[int], Iterable[tuple[Tensor, Tensor]]], keep: bool = True
     ) -> None:
-        """Fits what the recipe asks for; it is kept in the folder for a resumed run.
+        """Fits the probes, which are kept in the run folder for a resumed run.
 
         Args:
             folder: Of the run.
-            passes: Gives targets and tables of the batches of so many passes over the labelled clips.
-            keep: Off: another process writes what this one fits too.
+            passes: Returns labels and tables of the batches of so many passes over the labelled clips.
+            keep: False: another process writes the file.
         """
         first = 0
-        for number, lesson in enumerate(self._lessons):
-            columns = slice(first, first + lesson.width)
-            first += lesson.width
-            if lesson.settings.probe_weight:
+        for number, objective in enumerate(self._objectives):
+            columns = slice(first, first + objective.width)
+            first += objective.width
+            if objective.settings.probe_weight:
                 path = folder / f"probe{number or ''}.safetensors"
-                heard = passes(lesson.settings.probe_passes)
-                lesson.fit_probe(path, ((targets, tables[:, columns]) for targets, tables in heard), keep)
-                assert lesson.probe is not None
-                lesson.probe = lesson.probe.to(self._device)
+                batches = passes(objective.settings.probe_passes)
+                objective.fit_probe(path, ((labels, tables[:, columns]) for labels, tables in batches), keep)
+                assert objective.probe is not None
+                objective.probe = objective.probe.to(self._device)
 
     @property
     def teachers(self) -> list[Mapping[str, str]]:
-        """Name and SHA-256 of each."""
-        return [teacher for lesson in self._lessons for teacher in lesson.heading.teachers]
+        """Name and SHA-256 of each teacher."""
+        return [teacher for objective in self._objectives for teacher in objective.header.teachers]
 
 
-def open_lessons(
+def open_teacher_targets(
     teachers: Sequence[Teacher],
     *,
     ids: Sequence[str],
@@ -271,101 +200,105 @@ def open_lessons(
     sample_rate: int,
     embedding_size: int,
     fold: int | None = None,
-    report: Callable[[Mapping[str, Any]], None] = lambda facts: None,
-) -> Lessons:
+    progress: Callable[[Mapping[str, Any]], None] = lambda facts: None,
+) -> TeacherTargets:
     """Opens the teachers of a run.
 
     Args:
-        teachers: The recipe's.
-        ids: Of the clips that are trained on.
+        teachers: Of the recipe.
+        ids: Of the training clips.
         labels: Of the run.
         task: Of the run.
-        sample_rate: Of its waveforms, in Hz.
+        sample_rate: Of the waveforms, in Hz.
         embedding_size: Of the student.
-        fold: That is judged, in place of ``{fold}`` in the teachers' paths.
-        report: Is told of clips that a file of answers says nothing of.
+        fold: Fills in ``{fold}`` in the teachers' paths.
+        progress: Called with the number of clips without a stored prediction.
 
     Raises:
-        MissingExtraError: If the package that runs one is not installed.
-        DataError: If stored answers cannot be used, are about other clips, or labels differ.
+        MissingExtraError: If the package that runs a teacher is not installed.
+        DataError: If stored predictions cannot be used, are about other clips, or labels differ.
         ModelError: If a network cannot be used.
         RecipeError: If a key does not fit the kind of teacher.
     """
-    stored, heard = [], []
+    stored, computed = [], []
     for settings in teachers:
-        paths = paths_of(settings, fold)
+        paths = teacher_paths(settings, fold)
         if _is_stored(paths):
-            answers = _stored_answers(settings, paths)
-            rows, missing = answers.require_some(ids)
+            predictions = _open_stored(settings, paths)
+            rows, missing = predictions.require_rows(ids)
             if missing:
-                report({"teacher": str(answers.path), "clips": len(ids), "without_answer": missing})
-            lesson = _Lesson(settings, answers.heading, labels, task, embedding_size)
-            stored.append((lesson, _look_up(answers, torch.from_numpy(rows))))
+                progress({"teacher": str(predictions.path), "clips": len(ids), "without_prediction": missing})
+            objective = Objective(settings, predictions.header, labels, task, embedding_size)
+            stored.append((objective, _look_up(predictions, torch.from_numpy(rows))))
         else:
-            listener = _listener(settings, paths)
-            named = {"name": listener.name, "sha256": listener.sha256}
-            heading = Heading(listener.labels, listener.kind or "logits", listener.task, (named,))
-            heard.append((_Lesson(settings, heading, labels, task, embedding_size), listener))
-    said = [settings.label_weight for settings in teachers if settings.label_weight != 1]
-    return Lessons(stored, heard, sample_rate, said[0] if said else 1.0)
+            teacher = _open_network(settings, paths)
+            named = {"name": teacher.name, "sha256": teacher.sha256}
+            header = PredictionsHeader(teacher.labels, teacher.kind or "logits", teacher.task, (named,))
+            computed.append((Objective(settings, header, labels, task, embedding_size), teacher))
+    weights = [settings.label_weight for settings in teachers if settings.label_weight != 1]
+    return TeacherTargets(stored, computed, sample_rate, weights[0] if weights else 1.0)
 
 
-def paths_of(settings: Teacher, fold: int | None) -> list[str]:
-    """Where a teacher of a fold is found; None: of the network that is trained on all clips."""
+def teacher_paths(settings: Teacher, fold: int | None) -> list[str]:
+    """The paths of a teacher for a fold; None: for the run on all clips."""
     return [path.replace("{fold}", fold_name(fold)) for path in settings.path]
 
 
 def require_teachers(teachers: Sequence[Teacher], folds: Iterable[int | None]) -> None:
-    """Refuses a recipe of which a teacher is missing, before the first of several folds is trained.
+    """Checks that the teachers of all folds exist, before the first is trained.
 
     Raises:
-        RecipeError: If a file is missing.
+        RecipeError: If one is missing.
     """
     for fold in folds:
         for settings in teachers:
-            for path in paths_of(settings, fold):
+            for path in teacher_paths(settings, fold):
                 file = Path(path.removeprefix(HUGGING_FACE))
                 if not file.exists() and path not in registry.names():
-                    raise RecipeError(f"{file}: there is no such teacher")
+                    raise RecipeError(f"{file}: teacher not found")
 
 
 def _is_stored(paths: Sequence[str]) -> bool:
     return any(Path(path).suffix in _STORED or Path(path).is_dir() for path in paths)
 
 
-def _stored_answers(settings: Teacher, paths: Sequence[str]) -> StoredAnswers:
+def _open_stored(settings: Teacher, paths: Sequence[str]) -> StoredPredictions:
     if len(paths) > 1:
-        raise RecipeError(f"{paths[0]}: stored answers stand alone; several networks make an ensemble")
-    for name in ("sample_rate", "output"):
+        raise RecipeError(f"{paths[0]}: stored predictions cannot be part of an ensemble: give networks only")
+    for name in ("sample_rate", "tensor"):
         if getattr(settings, name) is not None:
-            raise RecipeError(f"{paths[0]}: holds stored answers: leave teacher.{name} out")
-    return StoredAnswers(Path(paths[0]), index=settings.index, labels=settings.labels, kind=settings.kind)
+            raise RecipeError(f"{paths[0]}: teacher.{name} does not apply to stored predictions: remove it")
+    return StoredPredictions(Path(paths[0]), index=settings.index, labels=settings.labels, kind=settings.kind)
 
 
-def _look_up(answers: StoredAnswers, rows: Tensor) -> Callable[[Sequence[int]], Tensor]:
-    return lambda clips: torch.from_numpy(answers.read(rows[list(clips)].numpy()))
+def _look_up(predictions: StoredPredictions, rows: Tensor) -> Callable[[Sequence[int]], Tensor]:
+    return lambda clips: torch.from_numpy(predictions.read(rows[list(clips)].numpy()))
 
 
-def _listener(settings: Teacher, paths: Sequence[str]) -> Listener:
+def _open_network(settings: Teacher, paths: Sequence[str]) -> TeacherModel:
     if settings.index is not None:
-        raise RecipeError(f"{paths[0]}: is a network: leave teacher.index out")
-    with torch.random.fork_rng(devices=[]):  # opening a network must change no one's chance
-        listener = open_listener(
+        raise RecipeError(f"{paths[0]}: teacher.index applies to .npy files only: remove it")
+    with torch.random.fork_rng(devices=[]):  # opening a network must not change the run's random state
+        teacher = open_teacher_model(
             paths,
             sample_rate=settings.sample_rate,
             tensor=settings.tensor,
             labels=settings.labels,
             kind=settings.kind,
         )
-    if settings.distill_weight and listener.kind is None:
-        raise RecipeError(f"{paths[0]}: a LiteRT file does not say what it answers with: give teacher.kind")
-    return listener
+    if settings.distill_weight and teacher.kind is None:
+        raise RecipeError(
+            f"{paths[0]}: LiteRT files do not store the kind of their outputs: set teacher.kind"
+        )
+    return teacher
 
 
-def _order(heading: Heading, labels: Sequence[str], task: Task) -> list[int]:
-    """Which of the teacher's columns is each of the run's labels."""
-    name = "+".join(teacher["name"] for teacher in heading.teachers)
-    order = order_of(heading.labels, labels, name)
-    if heading.kind == "logits" and heading.task not in (None, task):
-        raise DataError(f"{name}: its logits are of task {heading.task}, the run's is {task}: store scores")
+def _column_order(header: PredictionsHeader, labels: Sequence[str], task: Task) -> list[int]:
+    """The teacher's column of each label of the run."""
+    name = "+".join(teacher["name"] for teacher in header.teachers)
+    order = column_order(header.labels, labels, name)
+    if header.kind == "logits" and header.task not in (None, task):
+        raise DataError(
+            f"{name}: its logits are for task {header.task}, the run's task is {task}: store scores instead"
+        )
     return order

@@ -1,7 +1,7 @@
-"""Where a training computes: one device a process, and one process or several, as ``torchrun`` started them.
+"""Devices and processes of a training: one device per process, one or several processes (``torchrun``).
 
-Conventions: a batch is the whole batch of all processes; each holds as many of its rows, in the order of
-ranks. The process of rank 0 writes all files. One process alone does nothing of all this.
+Conventions: a batch is the global batch of all processes; each holds an equal number of its rows, in the
+order of ranks. Rank 0 writes all files. With a single process all collectives are no-ops.
 """
 
 from __future__ import annotations
@@ -24,86 +24,86 @@ from earmark.training.runtime.synchronized import gathered, synchronize_norms
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 READ_EVERY = 50
-"""Steps after which the losses of an accelerator are read, which waits for it."""
+"""Steps between two reads of the losses on an accelerator: a read waits for it."""
 
 Keys = list[tuple[int, int]]
 Batch = tuple[Keys, tuple[Tensor, Tensor]]
-"""Clips by position and seed of the cut, their waveforms and targets."""
+"""Position and crop seed of each clip, waveforms and targets."""
 
 Item = TypeVar("Item")
 
 
 class Devices:
-    """This process's device, and its place among the processes of the run.
+    """The device and rank of this process.
 
     Args:
         device: Of this process.
         rank: Of this process.
-        world: Number of processes.
+        world_size: Number of processes.
     """
 
-    def __init__(self, device: torch.device, rank: int = 0, world: int = 1) -> None:
-        self.device, self.rank, self.world = device, rank, world
-        self.writes = rank == 0
+    def __init__(self, device: torch.device, rank: int = 0, world_size: int = 1) -> None:
+        self.device, self.rank, self.world_size = device, rank, world_size
+        self.is_main = rank == 0
         """Whether this process writes the run's files."""
         self.read_every = 1 if device.type == "cpu" else READ_EVERY
-        """Steps after which losses are read."""
-        self.pins = device.type == "cuda"
-        """Whether batches come in pinned memory."""
+        """Steps between two reads of the losses."""
+        self.pin_memory = device.type == "cuda"
+        """Whether batches are loaded into pinned memory."""
 
-    def require_shares(self, rows: int) -> None:
-        """Refuses a batch that does not divide among the processes.
+    def require_divisible(self, rows: int) -> None:
+        """Checks that a batch divides among the processes.
 
         Raises:
             RecipeError: If it does not.
         """
-        if rows % self.world:
+        if rows % self.world_size:
             raise RecipeError(
-                f"a batch of {rows} clips does not divide among {self.world} processes: change "
+                f"a batch of {rows} clips does not divide among {self.world_size} processes: change "
                 "optimizer.batch_size or the number of processes"
             )
 
     def own_rows(self, batch: list[Item]) -> list[Item]:
         """This process's rows of a batch."""
-        return batch[self._rows(len(batch) // self.world)]
+        return batch[self._rows(len(batch) // self.world_size)]
 
     def _rows(self, share: int) -> slice:
         return slice(self.rank * share, (self.rank + 1) * share)
 
     def generator(self, seed: Sequence[int], own: int) -> np.random.Generator:
-        """Draws for a batch of which so many rows are this process's own."""
-        if self.world == 1:
+        """Random draws for a batch of which this process holds ``own`` rows."""
+        if self.world_size == 1:
             return np.random.default_rng(seed)
-        return RowsGenerator(seed, own * self.world, self._rows(own), gathered)
+        return RowsGenerator(seed, own * self.world_size, self._rows(own), gathered)
 
     def seed(self, number: int) -> None:
-        """Seeds PyTorch, each process otherwise, rank 0 with the number itself."""
+        """Seeds PyTorch with the number plus the rank."""
         torch.manual_seed(number + self.rank)
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows of the whole batch, gradients included."""
-        return rows if self.world == 1 else gathered(rows)
+        """The rows of the global batch, with gradients."""
+        return rows if self.world_size == 1 else gathered(rows)
 
     def move(self, values: Tensor) -> Tensor:
-        """A tensor on the device, copied from pinned memory, so that nothing waits for it."""
+        """Copies a tensor to the device without blocking."""
         if self.device.type == "cuda":
             values = values.pin_memory()
         return values.to(self.device, non_blocking=True)
 
-    def feed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Batches on the device, each copied while the one before is worked on."""
-        return batches if self.device.type == "cpu" else self._ahead(batches)
+    def prefetch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Batches on the device, each copied during the step before."""
+        return batches if self.device.type == "cpu" else self._copied_ahead(batches)
 
-    def _ahead(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def _copied_ahead(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         copying = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
         def copied() -> Batch | None:
             batch = next(batches, None)
             if batch is None:
                 return None
-            keys, (waveforms, wanted) = batch
+            keys, (waveforms, targets) = batch
             with torch.cuda.stream(copying):
-                return keys, (self.move(waveforms), self.move(wanted))
+                return keys, (self.move(waveforms), self.move(targets))
 
         coming = copied()
         while coming is not None:
@@ -115,79 +115,80 @@ class Devices:
             yield batch
 
     def autocast(self, precision: str) -> torch.autocast:
-        """Lets operations within compute in a precision."""
+        """Autocast to a precision."""
         return torch.autocast(self.device.type, PRECISIONS[precision], enabled=precision != "fp32")
 
     def scaler(self, precision: str) -> torch.amp.GradScaler:
-        """Keeps gradients in 16 bit from vanishing; does nothing in other precisions."""
+        """Gradient scaler for fp16; disabled for other precisions."""
         return torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
 
-    def synchronized(self, network: nn.Module) -> None:
-        """Makes batch norms see the whole batch, where there are several processes."""
-        if self.world > 1:
+    def synchronize_norms(self, network: nn.Module) -> None:
+        """Makes batch norms use the global batch."""
+        if self.world_size > 1:
             synchronize_norms(network, self.device)
 
-    def learning(self, trained: nn.Module, answering: nn.Module) -> nn.Module:
-        """What to call in a step so that the processes learn as one.
+    def distributed(self, trained: nn.Module, network: nn.Module) -> nn.Module:
+        """The module to call in a step, so that gradients are averaged over the processes.
 
         Args:
-            trained: All that learns.
-            answering: The part of it that answers to features.
+            trained: Holds all trained parameters.
+            network: The part of it that is called with features.
         """
-        if self.world == 1:
-            return answering
+        if self.world_size == 1:
+            return network
         ids = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(
-            _Answering(trained, answering), device_ids=ids, gradient_as_bucket_view=True
+            _Forward(trained, network), device_ids=ids, gradient_as_bucket_view=True
         )
 
-    def alone(self, learner: nn.Module, wanted: bool) -> AbstractContextManager[Any]:
-        """Within it, if wanted, gradients are gathered by each process for itself."""
-        still = wanted and isinstance(learner, DistributedDataParallel)
-        return cast(DistributedDataParallel, learner).no_sync() if still else nullcontext()
+    def no_sync(self, module: nn.Module, enabled: bool) -> AbstractContextManager[Any]:
+        """Accumulates gradients in each process, without averaging them, if enabled."""
+        if enabled and isinstance(module, DistributedDataParallel):
+            return module.no_sync()
+        return nullcontext()
 
-    def align(self, network: nn.Module) -> None:
-        """Gives all processes the norm statistics of rank 0, which are those that are kept."""
-        if self.world > 1:
+    def broadcast_buffers(self, network: nn.Module) -> None:
+        """Copies the norm statistics of rank 0, which are kept, to all processes."""
+        if self.world_size > 1:
             for buffer in network.buffers():
                 distributed.broadcast(buffer, 0)
 
-    def agree(self, said: bool) -> bool:
-        """What rank 0 says."""
-        if self.world == 1:
-            return said
-        flag = torch.tensor(int(said), device=self.device)
+    def broadcast_flag(self, value: bool) -> bool:
+        """The value of rank 0."""
+        if self.world_size == 1:
+            return value
+        flag = torch.tensor(int(value), device=self.device)
         distributed.broadcast(flag, 0)
         return bool(flag)
 
-    def wait(self) -> None:
-        """Waits until all processes are here."""
-        self.agree(True)
+    def barrier(self) -> None:
+        """Waits for all processes."""
+        self.broadcast_flag(True)
 
-    def judged(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Those of all items that this process answers for: every so many-th."""
-        return items[self.rank :: self.world]
+    def own_items(self, items: Sequence[Item]) -> Sequence[Item]:
+        """This process's share of items: every world_size-th."""
+        return items[self.rank :: self.world_size]
 
-    def together(self, answers: NDArray[np.float32], total: int) -> NDArray[np.float32]:
-        """All answers (total, ...), in order, of those that the processes have for their :meth:`judged`."""
-        if self.world == 1:
-            return answers
-        most = -(-total // self.world)
-        padded = torch.zeros(most, *answers.shape[1:])
-        padded[: len(answers)] = torch.from_numpy(answers)
-        every = gathered(padded.to(self.device)).cpu().reshape(self.world, most, *answers.shape[1:])
+    def gather_items(self, values: NDArray[np.float32], total: int) -> NDArray[np.float32]:
+        """Values (total, ...) of all items, in order, from those of each process's :meth:`own_items`."""
+        if self.world_size == 1:
+            return values
+        most = -(-total // self.world_size)
+        padded = torch.zeros(most, *values.shape[1:])
+        padded[: len(values)] = torch.from_numpy(values)
+        every = gathered(padded.to(self.device)).cpu().reshape(self.world_size, most, *values.shape[1:])
         return cast(NDArray[np.float32], every.transpose(0, 1).flatten(0, 1)[:total].numpy())
 
-    def chance(self) -> list[list[str]]:
-        """The state of PyTorch's generators in every process, as text."""
+    def rng_state(self) -> list[list[str]]:
+        """The state of PyTorch's generators in every process, in hexadecimal."""
         states = [torch.get_rng_state()]
         if self.device.type == "cuda":
             states.append(torch.cuda.get_rng_state(self.device))
         everywhere = [self.gather(state[None].to(self.device)).cpu() for state in states]
         return [[bytes(state.numpy()).hex() for state in states] for states in zip(*everywhere, strict=True)]
 
-    def take_chance(self, stored: Sequence[Sequence[str]]) -> None:
-        """Sets this process's generators as :meth:`chance` found them, where it did."""
+    def set_rng_state(self, stored: Sequence[Sequence[str]]) -> None:
+        """Restores this process's generators from :meth:`rng_state`, if it is stored."""
         if self.rank >= len(stored):
             return
         own = [torch.frombuffer(bytearray.fromhex(state), dtype=torch.uint8) for state in stored[self.rank]]
@@ -196,29 +197,29 @@ class Devices:
             torch.cuda.set_rng_state(own[1], self.device)
 
 
-class _Answering(nn.Module):
-    """Holds all that learns, and calls the part of it that answers."""
+class _Forward(nn.Module):
+    """Holds all trained parameters, and calls the network among them."""
 
-    def __init__(self, trained: nn.Module, answering: nn.Module) -> None:
+    def __init__(self, trained: nn.Module, network: nn.Module) -> None:
         super().__init__()
-        self.trained, self.answering = trained, answering
+        self.trained, self.network = trained, network
 
     def forward(self, features: Tensor) -> Any:
-        return self.answering(features)
+        return self.network(features)
 
 
 @contextmanager
 def open_devices(name: str) -> Iterator[Devices]:
-    """The device of a recipe, among the processes that ``torchrun`` started; joins them where it must.
+    """Opens the device of a recipe, and joins the processes that ``torchrun`` started.
 
     Args:
-        name: "cpu", "cuda" (with several processes each its own), "cuda:1" and the like, or "auto".
+        name: "auto", "cpu", "cuda" (one GPU per process), or "cuda:N".
 
     Raises:
-        RecipeError: If there is no such device, or ``torchrun`` could not start the run again.
+        RecipeError: If there is no such device, or ``torchrun`` could not restart the run.
     """
-    world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
-    several = world > 1 and "RANK" in os.environ
+    world_size, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
+    several = world_size > 1 and "RANK" in os.environ
     device = _device(name, local if several else None)
     if not several:
         yield Devices(device)
@@ -235,21 +236,21 @@ def open_devices(name: str) -> Iterator[Devices]:
 
 
 def _require_fresh_addresses() -> None:
-    """Refuses a run whose restarted processes would look for each other where those that died were.
+    """Refuses restarts that would find the addresses of dead processes.
 
-    By default ``torchrun`` keeps one store for all its attempts, and each finds the addresses of the one
-    before in it (PyTorch 2.13); whoever reads them too early waits for half an hour.
+    By default ``torchrun`` keeps one store for all attempts, which still holds the addresses of the attempt
+    before (PyTorch 2.13); a process that reads them too early waits for half an hour.
     """
     shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if shared and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)):
         raise RecipeError(
-            "torchrun --max-restarts finds its processes again only with "
-            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment: set that, or leave the option out"
+            "torchrun --max-restarts needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment: set it, "
+            "or remove the option"
         )
 
 
 def _device(name: str, local: int | None) -> torch.device:
-    """The device of that name; of the process that is so-and-so-many-th of its machine, where it has one."""
+    """The device of a name; ``local`` is the rank of the process on its machine, if there are several."""
     kind, _, number = name.partition(":")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "auto":
@@ -257,11 +258,11 @@ def _device(name: str, local: int | None) -> torch.device:
     if kind == "cpu":
         return torch.device("cpu")
     if number and local is not None:
-        raise RecipeError(f"run.device = {name!r} is one device for several processes: give cuda")
-    wanted = int(number or local or 0)
-    if wanted >= count:
+        raise RecipeError(f"run.device = {name!r} is one device for several processes: use cuda")
+    index = int(number or local or 0)
+    if index >= count:
         raise RecipeError(
-            f"run.device = {name!r}: there is no GPU number {wanted} here (PyTorch sees {count}): "
-            "give cpu, another number, or start fewer processes"
+            f"run.device = {name!r}: there is no GPU {index} here (PyTorch finds {count}): use cpu, another "
+            "number, or fewer processes"
         )
-    return torch.device("cuda", wanted)
+    return torch.device("cuda", index)

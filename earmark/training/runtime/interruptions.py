@@ -1,6 +1,6 @@
-"""What stops a training from outside, said in one line.
+"""External causes that end a training, as errors of one line.
 
-Conventions: the last state of the run is whole whatever happened, so the same command goes on from it.
+Conventions: the last saved state is intact in every case, so the same command resumes from it.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ from torch import distributed
 
 from earmark.errors import EarmarkError, RunError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FROM_WORKER = "Original Traceback"
-_GO_ON = "the same command goes on from the last state"
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_WORKER_TRACEBACK = "Original Traceback"
+_RESUME = "the same command resumes from the last state"
 
 
 @contextmanager
-def stops(folder: Path) -> Iterator[None]:
-    """Turns what stops the run of a folder into an error that says what happened and what to do.
+def interruptions(folder: Path) -> Iterator[None]:
+    """Turns external causes into an error that names the cause and the remedy.
 
     Raises:
-        RunError: If the disk is full, memory is, or a process of the run has died.
+        RunError: If the disk or a memory is full, or a process of the run has died.
     """
     try:
         yield
     except EarmarkError as error:
-        if _FROM_WORKER not in str(error):
+        if _WORKER_TRACEBACK not in str(error):
             raise
-        _, _, said = str(error).strip().splitlines()[-1].partition(": ")  # a worker sends its whole traceback
-        raise type(error)(said) from None
+        _, _, message = str(error).strip().splitlines()[-1].partition(": ")  # of a worker's whole traceback
+        raise type(error)(message) from None
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in _DISK_FULL:
             raise
-        raise RunError(f"{folder}: {error.strerror}: free some space there; {_GO_ON}") from None
+        raise RunError(f"{folder}: {error.strerror}: free some disk space; {_RESUME}") from None
     except RuntimeError as error:
-        reason = _reason(error)
-        if reason is None:
+        cause = _cause(error)
+        if cause is None:
             raise
-        raise RunError(f"{folder}: {reason}; {_GO_ON}") from None
+        raise RunError(f"{folder}: {cause}; {_RESUME}") from None
 
 
-def _reason(error: RuntimeError) -> str | None:
-    """What a failure inside PyTorch comes from, where that is around the training and not in it."""
+def _cause(error: RuntimeError) -> str | None:
+    """The external cause of a failure inside PyTorch, if it has one."""
     first = str(error).strip().partition("\n")[0]
     if first.startswith("DataLoader worker"):
         return f"a process that loads clips has died ({first.rstrip('. ')})"

@@ -1,7 +1,7 @@
-"""Whose a folder is: the run of one recipe, told by ``recipe.json``, and nobody else's.
+"""Binds a run folder to one recipe, by the stored ``recipe.json``.
 
-Conventions: what is said about a recipe, how its result is judged, where it is computed and where its numbers
-are shown may change without a new training; all else makes another run.
+Conventions: descriptions, evaluation, device and loggers may change without a new training; every other
+change makes another run. Keys stored by earlier versions are translated.
 """
 
 from __future__ import annotations
@@ -14,53 +14,61 @@ from typing import Any
 from earmark.errors import RecipeError
 from earmark.model_file.atomic import remove_partial, write_atomically
 from earmark.training.config.recipe import Recipe
+from earmark.training.config.renamed_keys import translate
 from earmark.training.runtime.devices import Devices
 from earmark.training.runtime.provenance import provenance
 from earmark.training.splits import Split
 
-WORDS = ("description", "source", "command", "cost", "expected", "license")
-"""What a recipe says of itself; it changes no weight."""
+DESCRIPTIONS = ("description", "source", "command", "cost", "expected", "license")
+"""Keys that describe a recipe and change no weight."""
 
-_FREE = {*WORDS, "evaluation", "logging", "run"}
+_MAY_CHANGE = {*DESCRIPTIONS, "evaluation", "logging", "run"}
 _ABSENT = "(nothing)"
 
 
-def resolve(folder: Path, recipe: Recipe, fold: int | None) -> str:
-    """The recipe as the folder of its run keeps it.
+def check_run_folder(folder: Path, recipe: Recipe, fold: int | None) -> str:
+    """Checks that a folder is empty or holds a run of this recipe.
+
+    Returns:
+        The recipe as the folder stores it.
 
     Raises:
-        RecipeError: If the folder holds a run of another recipe; its notes say what differs, a line a key.
+        RecipeError: If the folder holds a run of another recipe; its notes list the differing keys.
     """
     own = {"fold": fold, "keep": recipe.evaluation.keep}
-    resolved = recipe.model_dump(mode="json", exclude_none=True, exclude=_FREE) | own
+    resolved = _values(recipe) | own
     stored = folder / "recipe.json"
     if stored.exists():
-        said = recipe.model_dump(mode="json", exclude_none=True, exclude_defaults=True, exclude=_FREE) | own
-        _require_same(folder, json.loads(stored.read_text(encoding="utf-8")), resolved, said)
+        before = translate(json.loads(stored.read_text(encoding="utf-8")))
+        _require_same(folder, before, resolved, explicit=_values(recipe, exclude_defaults=True) | own)
     return json.dumps(resolved, indent=1, sort_keys=True)
 
 
+def _values(recipe: Recipe, exclude_defaults: bool = False) -> dict[str, Any]:
+    return recipe.model_dump(
+        mode="json", exclude_none=True, exclude_defaults=exclude_defaults, exclude=_MAY_CHANGE
+    )
+
+
 def _require_same(
-    folder: Path, stored: Mapping[str, Any], resolved: Mapping[str, Any], said: Mapping[str, Any]
+    folder: Path, stored: Mapping[str, Any], resolved: Mapping[str, Any], explicit: Mapping[str, Any]
 ) -> None:
-    before, now, spoken = dict(_flat(stored)), dict(_flat(resolved)), dict(_flat(said))
+    before, now, given = dict(_flat(stored)), dict(_flat(resolved)), dict(_flat(explicit))
     different = [
         f"{key}: {before.get(key, _ABSENT)} -> {now.get(key, _ABSENT)}"
         for key in sorted(before.keys() | now.keys())
-        # A key that did not exist when the run began has its default then and now.
-        if before.get(key) != now.get(key) and (key in before or key in spoken)
+        # A key that did not exist when the run began had its default then.
+        if before.get(key) != now.get(key) and (key in before or key in given)
     ]
     if different:
-        error = RecipeError(
-            f"{folder}: holds a run of another recipe: choose another folder or remove this one"
-        )
+        error = RecipeError(f"{folder}: holds a run of another recipe: choose another folder or delete it")
         for line in different:
             error.add_note(line)
         raise error
 
 
 def _flat(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Keys with dots and their values as JSON; tables in lists are counted from 0."""
+    """Dotted keys and their values as JSON; tables in lists are numbered from 0."""
     pairs = values.items() if isinstance(values, Mapping) else enumerate(values)
     for name, value in pairs:
         path = f"{key}.{name}" if key else str(name)
@@ -70,12 +78,12 @@ def _flat(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield path, json.dumps(value, sort_keys=True)
 
 
-def claim(folder: Path, recipe: Recipe, split: Split, resolved: str, devices: Devices) -> None:
-    """Makes the folder the run's own, once all that the run needs is there."""
+def bind_run_folder(folder: Path, recipe: Recipe, split: Split, resolved: str, devices: Devices) -> None:
+    """Stores the recipe and the provenance of a run, once all that it needs has been found."""
     stored = folder / "recipe.json"
     if not stored.exists():
-        noted = provenance(recipe, split.groups, split.judged)
-        noted |= {"device": devices.device.type, "processes": devices.world}
-        write_atomically(folder / "run.json", json.dumps(noted, indent=1))
+        facts = provenance(recipe, split.groups, split.evaluated)
+        facts |= {"device": devices.device.type, "processes": devices.world_size}
+        write_atomically(folder / "run.json", json.dumps(facts, indent=1))
     write_atomically(stored, resolved)
     remove_partial(folder)

@@ -1,8 +1,8 @@
-"""The state of a run between two steps, so that a killed run goes on as if nothing had happened.
+"""The state of a run between two steps, from which a killed run resumes with the same result.
 
-Conventions: a state is one safetensors file, written whole, with a hash; its metadata holds, as JSON, what is
-not a tensor. The last two are kept, in case one is damaged. What augmentation draws comes from
-(seed, epoch, step); what the network draws (dropout) from PyTorch's generators, which are stored.
+Conventions: a state is one safetensors file, written atomically, with a hash; its metadata holds progress and
+optimizer settings as JSON. The last two are kept, in case one is damaged. Augmentation draws from
+(seed, epoch, step), the network (dropout) from PyTorch's generators, whose state is stored.
 """
 
 from __future__ import annotations
@@ -25,21 +25,26 @@ from earmark.errors import DataError
 from earmark.model_file.atomic import PARTIAL, write_atomically
 
 STATE = "state.safetensors"
-"""The last state of a run's folder; the one before is ``state.previous.safetensors``."""
+"""The last state in a run folder; the one before is ``state.previous.safetensors``."""
 LOG = "log.jsonl"
 
 
+_RENAMED = {"chance": "rng_state"}
+"""Facts as earlier versions stored them."""
+_RENAMED_IN_GROUPS = {"factor": "lr_scale"}
+
+
 @dataclass
-class Place:
-    """Where a run stands.
+class TrainProgress:
+    """The progress of a run.
 
     Args:
-        epoch: Epochs that are complete.
-        step: Steps of the next one that are done.
+        epoch: Complete epochs.
+        step: Complete steps of the next epoch.
         losses: Of those steps.
-        seconds: That they took.
+        seconds: Duration of those steps.
         best: Highest macro mAP so far.
-        chance: What :meth:`earmark.training.runtime.devices.Devices.chance` found after those steps.
+        rng_state: After those steps, from :meth:`earmark.training.runtime.devices.Devices.rng_state`.
     """
 
     epoch: int = 0
@@ -47,31 +52,32 @@ class Place:
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
     best: float = -math.inf
-    chance: list[list[str]] = field(default_factory=list)
+    rng_state: list[list[str]] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
-        """All of it as JSON types."""
+        """As JSON types."""
         return asdict(self)
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> Place:
-        """The place that facts tell of, those of a version before that knew epochs only too."""
-        return cls(**{name: value for name, value in facts.items() if name in cls.__dataclass_fields__})
+    def from_facts(cls, facts: Mapping[str, Any]) -> TrainProgress:
+        """Reads stored facts, also those of earlier versions."""
+        known = _renamed(facts, _RENAMED)
+        return cls(**{name: value for name, value in known.items() if name in cls.__dataclass_fields__})
 
 
 @dataclass(frozen=True)
 class RunState:
-    """What the loop needs to go on: parts with a state, and facts about where it stands."""
+    """The parts of a training that have a state."""
 
     trained: nn.Module
     average: nn.Module | None
     optimizer: torch.optim.Optimizer
 
     def save(self, path: Path, facts: Mapping[str, Any]) -> None:
-        """Writes the state and some facts in one step; the one that was there becomes the previous one.
+        """Writes the state and some facts atomically; the file that was there becomes the previous state.
 
         Raises:
-            OSError: If it cannot be written, for instance to a full disk; what was there is then untouched.
+            OSError: If it cannot be written, for instance to a full disk; existing files are kept.
         """
         tensors = {f"trained.{key}": value for key, value in self.trained.state_dict().items()}
         if self.average is not None:
@@ -98,16 +104,16 @@ class RunState:
         os.replace(fresh, path)
 
     def load_last(self, path: Path) -> tuple[dict[str, Any] | None, str]:
-        """Takes the last state over that is whole.
+        """Loads the last intact state.
 
         Args:
             path: As for :meth:`save`.
 
         Returns:
-            Its facts, None where there is no state; and what was wrong with the last one, if anything.
+            Its facts (None: there is no state), and a warning if the last state is damaged.
 
         Raises:
-            DataError: If none is whole, or they belong to another network.
+            DataError: If none is intact, or they belong to another network.
         """
         found = [one for one in (path, _previous(path)) if one.exists()]
         damage = ""
@@ -117,11 +123,11 @@ class RunState:
             except DataError as error:
                 if state == found[-1]:
                     raise
-                damage = f"{str(error).rpartition(':')[0]}: going on from the state before"
+                damage = f"{str(error).rpartition(':')[0]}: resuming from the state before"
         return None, damage
 
     def load(self, path: Path) -> dict[str, Any]:
-        """Takes the state over from a file that :meth:`save` wrote.
+        """Loads a file that :meth:`save` wrote.
 
         Returns:
             The facts.
@@ -143,7 +149,7 @@ class RunState:
         except (SafetensorError, RuntimeError, LookupError, ValueError, OSError) as error:
             reason = str(error).splitlines()[0]
             raise DataError(
-                f"{path}: the run's state cannot be read ({reason}): remove the run's folder to start anew"
+                f"{path}: the run's state cannot be read ({reason}): delete the run folder to start again"
             ) from None
         return facts
 
@@ -153,17 +159,23 @@ class RunState:
         for name, value in tensors.items():
             index, _, key = name.partition(".")
             parameter = parameters[int(index)]
-            if value.shape == parameter.shape:  # the fused step takes for granted that the layouts are alike
+            if value.shape == parameter.shape:  # the fused optimizer requires equal layouts
                 value = torch.empty_like(parameter).copy_(value)
             state.setdefault(int(index), {})[key] = value
         current = self.optimizer.state_dict()["param_groups"]
-        for group, own in zip(groups, current, strict=True):
-            group["params"] = own["params"]
+        groups = [
+            _renamed(group, _RENAMED_IN_GROUPS) | {"params": own["params"]}
+            for group, own in zip(groups, current, strict=True)
+        ]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def add_line(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Adds an epoch to the log of a run's folder."""
+def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in values.items()}
+
+
+def append_log(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Appends an epoch to the log in a run folder."""
     with (folder / LOG).open("a", encoding="utf-8") as log:
         log.write(json.dumps(dict(facts)) + "\n")
         log.flush()
@@ -171,7 +183,7 @@ def add_line(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def trim_log(folder: Path, epochs: int) -> None:
-    """Drops what a killed run wrote after its last state, so that no epoch stands in the log twice."""
+    """Drops lines that a killed run wrote after its last state, so that no epoch is logged twice."""
     log = folder / LOG
     if log.exists():
         lines = log.read_text(encoding="utf-8").splitlines()[:epochs]

@@ -1,7 +1,7 @@
-"""Clips of a run that cannot be read: they are named and left out, until they are too many.
+"""Training clips that cannot be read: they are reported and replaced, up to a limit.
 
-Conventions: a batch keeps its size: a clip that was read stands in for one that was not, with its own targets
-and lessons. Which clip that is depends on the batch alone, so a run that goes on does the same.
+Conventions: a batch keeps its size: a readable clip of the batch takes the place of an unreadable one, with
+its targets. The choice depends on the batch alone, so a resumed run makes the same one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from earmark.training.runtime.devices import Batch, Keys
 
 
 class _Clips(Protocol):
-    """What is asked of a data set."""
+    """The part of a data set that is needed here."""
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -25,34 +25,35 @@ class _Clips(Protocol):
         """Why a clip cannot be read."""
 
 
-class LeftOut:
-    """Counts the clips that could not be read, and fills their places.
+class SkippedClips:
+    """Counts the clips that cannot be read, and replaces them.
 
     Args:
-        data: Gives NaN for them.
-        share: Of the run's clips; more of them end it.
-        report: Is told of each, once.
+        data: Returns NaN for such clips.
+        max_fraction: Of the run's clips; more end the run.
+        progress: Called once for each.
     """
 
-    def __init__(self, data: _Clips, share: float, report: Callable[[Mapping[str, Any]], object]) -> None:
-        self.data, self.share, self.report = data, share, report
+    def __init__(
+        self, data: _Clips, max_fraction: float, progress: Callable[[Mapping[str, Any]], object]
+    ) -> None:
+        self.data, self.max_fraction, self.progress = data, max_fraction, progress
         self.found: set[int] = set()
 
     def __call__(self, keys: Keys, clips: tuple[Tensor, Tensor]) -> Batch:
-        """A batch without them.
+        """Replaces the unreadable clips of a batch.
 
         Args:
-            keys: Position and seed of each clip.
-            clips: Waveforms (batch, ...), NaN from the start where a clip could not be read, and targets
-                (batch, class).
+            keys: Position and crop seed of each clip.
+            clips: Waveforms (batch, ...), beginning with NaN if unreadable, and targets (batch, class).
 
         Returns:
-            The same, with others of the batch in their places.
+            The batch, with other clips of it in their places.
 
         Raises:
-            AudioError: If they are more than the share, or no clip of the batch could be read.
+            AudioError: If there are more than the limit, or no clip of the batch can be read.
         """
-        waveforms, wanted = clips
+        waveforms, targets = clips
         bad = waveforms.flatten(1)[:, 0].isnan()
         if not bad.any():
             return keys, clips
@@ -62,16 +63,16 @@ class LeftOut:
         if not good:
             raise AudioError(f"{self.data.reason(keys[0][0])}; no clip of its batch can be read")
         rows = [row if not bad[row] else good[row % len(good)] for row in range(len(keys))]
-        return [keys[row] for row in rows], (waveforms[rows], wanted[rows])
+        return [keys[row] for row in rows], (waveforms[rows], targets[rows])
 
     def _note(self, index: int) -> None:
         if index in self.found:
             return
         self.found.add(index)
         count, total = len(self.found), len(self.data)
-        if count > self.share * total:
+        if count > self.max_fraction * total:
             raise AudioError(
                 f"{self.data.reason(index)}; {count} of the run's {total} clips cannot be read, more than "
-                f"data.max_bad_fraction ({self.share:g}) allows"
+                f"data.max_bad_fraction ({self.max_fraction:g}) allows"
             )
-        self.report({"left_out": self.data.reason(index), "clips": count})
+        self.progress({"skipped": self.data.reason(index), "clips": count})

@@ -1,7 +1,7 @@
-"""What several processes of a training compute as one: rows of a batch put together, batch norm over them.
+"""Collectives with gradients: gathering rows of a batch, and batch norm over all processes.
 
-Conventions: each process holds as many rows of a batch as the others, in the order of their ranks. Gradients
-are those of the sum of what all processes lose, as everywhere in PyTorch's distributed training.
+Conventions: each process holds an equal number of rows, in the order of ranks. Gradients are those of the sum
+of all processes' losses, as in PyTorch's distributed training.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, distributed, nn
 
 
 class _Gather(torch.autograd.Function):
-    """Rows of all processes; a row's gradient is the sum of what all processes have for it."""
+    """Rows of all processes; the gradient of a row is the sum over processes."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -31,28 +31,28 @@ class _Gather(torch.autograd.Function):
 
 
 def gathered(rows: Tensor) -> Tensor:
-    """The rows of all processes, (row, ...) -> (processes * row, ...), gradients included."""
+    """Gathers the rows of all processes, (row, ...) -> (processes * row, ...), with gradients."""
     together: Tensor = _Gather.apply(rows.contiguous())  # type: ignore[no-untyped-call]
     return together
 
 
 class SynchronizedNorm(nn.BatchNorm2d):
-    """Batch norm over the rows of all processes, for the CPU, of which ``nn.SyncBatchNorm`` knows nothing."""
+    """Batch norm over the rows of all processes on CPUs, which ``nn.SyncBatchNorm`` does not support."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (as nn.BatchNorm2d calls it)
-        """As ``nn.BatchNorm2d`` over the whole batch: (batch, channel, mel, frame)."""
+        """Normalises (batch, channel, mel, frame) by the statistics of the global batch."""
         if not self.training:
             return super().forward(input)
         count = input.numel() / input.shape[1] * distributed.get_world_size()
-        mean = _over_all(input) / count
+        mean = _sum_over_processes(input) / count
         centred = input - mean[:, None, None]
-        variance = _over_all(centred.square()) / count
-        self._follow(mean.detach(), variance.detach() * count / (count - 1))
+        variance = _sum_over_processes(centred.square()) / count
+        self._update(mean.detach(), variance.detach() * count / (count - 1))
         normed = centred * (variance + self.eps).rsqrt()[:, None, None]
         return normed * self.weight[:, None, None] + self.bias[:, None, None]
 
     @torch.no_grad()
-    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+    def _update(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -62,13 +62,13 @@ class SynchronizedNorm(nn.BatchNorm2d):
         self.running_var.lerp_(variance, share)
 
 
-def _over_all(values: Tensor) -> Tensor:
-    """The sum for each channel over the rows of all processes."""
+def _sum_over_processes(values: Tensor) -> Tensor:
+    """Sum per channel over the rows of all processes."""
     return gathered(values.sum((0, 2, 3))[None]).sum(0)
 
 
 def synchronize_norms(network: nn.Module, device: torch.device) -> None:
-    """Makes a network's batch norms take their statistics over all processes; names and weights stay."""
+    """Makes a network's batch norms use all processes; names and weights stay."""
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return

@@ -1,7 +1,7 @@
-"""Which row of others' predictions belongs to a clip.
+"""Index files of published predictions: the row of each clip.
 
-Conventions: text files are UTF-8. A pickle is read by a reader that knows no function and no class, so there
-is nothing in it that could run.
+Conventions: text files are UTF-8. Pickles are read by an unpickler that resolves no classes or functions, so
+nothing in them can run.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from earmark.errors import DataError
 
 
 def read_index(path: Path) -> dict[str, int]:
-    """Which row the answers about a clip have.
+    """Reads the row of each clip.
 
     Args:
-        path: A pickle (.pkl) or JSON file of a table from name to row, or a CSV file of two columns, a name
-            and a row, with a header.
+        path: A mapping from clip name to row as pickle (.pkl) or JSON, or a CSV file with a header and two
+            columns, name and row.
 
     Raises:
         DataError: If it cannot be read, or holds anything else.
     """
     if path.suffix == ".json":
-        table = _parsed(path)
+        table = _read_json(path)
     elif path.suffix == ".csv":
-        table = _rows(path)
+        table = _read_csv(path)
     else:
-        table = _unpickled(path)
+        table = _read_pickle(path)
     if not isinstance(table, dict) or not table:
-        raise DataError(f"{path}: is no table from clips to rows")
+        raise DataError(f"{path}: must be a mapping from clip names to rows")
     for name, row in table.items():
         if type(name) is not str or type(row) is not int:
-            raise DataError(f"{path}: must lead from names to whole numbers, not from {name!r} to {row!r}")
+            raise DataError(f"{path}: must map names to whole numbers, got {name!r} -> {row!r}")
     return table
 
 
@@ -47,42 +47,42 @@ def _text(path: Path) -> str:
         raise DataError(f"{path}: cannot be read ({error})") from None
 
 
-def _parsed(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(_text(path))
     except ValueError as error:
         raise DataError(f"{path}: is not valid JSON ({error})") from None
 
 
-def _rows(path: Path) -> dict[str, int]:
+def _read_csv(path: Path) -> dict[str, int]:
     table: dict[str, int] = {}
     for number, row in enumerate(csv.reader(io.StringIO(_text(path))), start=1):
         if number == 1 or not row:
             continue
         if len(row) != 2 or not row[1].strip().isdecimal():
-            raise DataError(f"{path}, line {number}: must hold a name and a row, not {row}")
+            raise DataError(f"{path}, line {number}: must hold a name and a row, got {row}")
         table[row[0]] = int(row[1])
     return table
 
 
-class _Reader(pickle.Unpickler):
-    """Reads numbers, texts and containers; everything else in a pickle goes by the name of a class."""
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads numbers, strings and containers; every other object is named by its class, which is refused."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        raise pickle.UnpicklingError(f"it refers to {module}.{name}")
 
     def persistent_load(self, pid: Any) -> NoReturn:
-        raise pickle.UnpicklingError("it asks for an object from elsewhere")
+        raise pickle.UnpicklingError("it refers to an external object")
 
 
-def _unpickled(path: Path) -> Any:
+def _read_pickle(path: Path) -> Any:
     try:
         with path.open("rb") as stream:
-            return _Reader(stream).load()
+            return _PlainUnpickler(stream).load()
     except OSError as error:
         raise DataError(f"{path}: the index cannot be read ({error.strerror or error})") from None
     except Exception as error:  # a damaged pickle may raise anything
         raise DataError(
-            f"{path}: is not a plain table from names to rows ({error}), and nothing else is unpickled: "
-            "write it as JSON"
+            f"{path}: must be a plain mapping from names to rows ({error}); other pickles are refused: "
+            "convert it to JSON"
         ) from None
