@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from earmark.cli.options import AsJson, Quiet, Recording, Rounds, ThreadCounts
+from earmark.cli.options import AsJson, Device, Quiet, Recording, Rounds, ThreadCounts
 from earmark.cli.program import TRAIN, command, one_matrix_thread
 from earmark.cli.progress import download_bar, status_line
 
@@ -26,6 +26,7 @@ def bench(
     ] = None,
     recording: Recording = None,
     threads: ThreadCounts = None,
+    device: Device = "cpu",
     rounds: Rounds = 9,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -39,8 +40,8 @@ def bench(
 
     name = model or registry.DEFAULT
     with download_bar(quiet) as bar:
-        load(name, progress=bar)  # downloaded, and found to be usable
-    settings = speed.all_settings([name], threads or speed.thread_counts())
+        load(name, device=device, progress=bar)  # downloaded, and found to be usable
+    settings = speed.all_settings([name], threads or speed.thread_counts(), device=device)
     with timed_recording(recording) as clip, status_line(quiet) as show:
         found = speed.measure(settings, clip, rounds, show)
     what = str(recording) if recording else f"{speed.CLIP_S:g} s of noise"

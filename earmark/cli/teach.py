@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from earmark.cli.options import Audio, Datasets, Quiet
+from earmark.cli.options import Audio, Datasets, Device, Quiet, Threads
 from earmark.cli.program import TRAIN, command, complain, exit_code
 from earmark.cli.progress import clip_counter, download_bar
 from earmark.errors import extra
@@ -48,9 +48,6 @@ def teach(
     shard_clips: Annotated[
         int, typer.Option(min=1, metavar="N", help="Clips per file of a folder.")
     ] = 10_000,
-    threads: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Threads (default: one per core).")
-    ] = None,
     quiet: Quiet = False,
     sample_rate: Annotated[
         int | None, typer.Option(min=1, metavar="HZ", help="Its sample rate.", rich_help_panel=LITERT)
@@ -65,6 +62,8 @@ def teach(
             metavar="LABELS", help="A label set's name, or a text file of labels.", rich_help_panel=LITERT
         ),
     ] = None,
+    device: Device = "cpu",
+    threads: Threads = None,
 ) -> None:
     """Precompute teacher predictions for distillation."""
     with extra("earmark teach", "train"):
@@ -96,6 +95,7 @@ def teach(
             kind=kind,
             manifests=[file_hash(table) for table in tables],
             shard_clips=shard_clips,
+            device=device,
             on_error=complain,
             progress=show,
         )

@@ -49,21 +49,30 @@ class Setting:
         engine: As for :func:`earmark.load`.
         precision: Likewise.
         threads: Of the network.
+        device: As for :func:`earmark.load`.
     """
 
     model: str
     engine: Engine
     precision: Precision
     threads: int
+    device: str = "cpu"
 
     @property
     def options(self) -> str:
         """Options of the command line."""
-        return f"--engine {self.engine} --precision {self.precision} --threads {self.threads}"
+        device = "" if self.device == "cpu" else f"--device {self.device} "
+        return f"{device}--engine {self.engine} --precision {self.precision} --threads {self.threads}"
 
     def load(self) -> Tagger:
         """Opens the model with this setting."""
-        return load(self.model, threads=self.threads, engine=self.engine, precision=self.precision)
+        return load(
+            self.model,
+            device=self.device,
+            engine=self.engine,
+            precision=self.precision,
+            threads=self.threads,
+        )
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,10 @@ def thread_counts() -> list[int]:
 
 
 def all_settings(
-    models: Sequence[str], threads: Sequence[int], engines: Mapping[str, tuple[str, ...]] | None = None
+    models: Sequence[str],
+    threads: Sequence[int],
+    engines: Mapping[str, tuple[str, ...]] | None = None,
+    device: str = "cpu",
 ) -> list[Setting]:
     """All settings of some models on this machine; for each number of threads ONNX Runtime in fp32 is first.
 
@@ -100,13 +112,14 @@ def all_settings(
         models: Names or paths.
         threads: Numbers of threads.
         engines: Engine -> precisions; default: those that are installed.
+        device: As for :func:`earmark.load`; OpenVINO runs on the CPU only.
     """
     known = installed_engines() if engines is None else engines
     return [
-        Setting(model, engine, precision, number)  # type: ignore[arg-type]
+        Setting(model, engine, precision, number, device)  # type: ignore[arg-type]
         for number in threads
         for model in models
-        for engine in PRECISIONS
+        for engine in (PRECISIONS if device == "cpu" else ("onnx",))
         for precision in known.get(engine, ())
     ]
 

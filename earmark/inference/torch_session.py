@@ -29,7 +29,7 @@ class NetworkSession:
     """
 
     def __init__(self, network: Network, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
-        self._device, self._dtype = _torch_device(device), dtype
+        self._device, self._dtype = torch_device(device), dtype
         self._network = network.eval().to(self._device)
 
     @torch.no_grad()
@@ -42,7 +42,15 @@ class NetworkSession:
         return [getattr(output, name).float().cpu().numpy() for name in names]
 
 
-def _torch_device(device: str) -> torch.device:
+def torch_device(device: str) -> torch.device:
+    """Finds PyTorch's device for the name of a device.
+
+    Args:
+        device: As for :func:`earmark.load`.
+
+    Raises:
+        ModelError: If the device is unknown or not available.
+    """
     kind, index = parse_device(device)
     count = torch.cuda.device_count() if kind != "cpu" else 0
     if kind == "cuda" and index >= count:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from earmark.data.manifest import Clip
 from earmark.data.read_clip import read_clip
 from earmark.errors import DataError, EarmarkError, ModelError
+from earmark.inference.torch_session import torch_device
 from earmark.model_file.atomic import remove_partial, write_atomically
 from earmark.training.distill.losses import Kind, as_scores
 from earmark.training.distill.stored_predictions import SHARDS, PredictionsHeader, read_file, serialize
@@ -32,6 +33,7 @@ def precompute(
     kind: Kind | None = None,
     manifests: Sequence[str] = (),
     shard_clips: int = 10_000,
+    device: str = "cpu",
     on_error: Callable[[str], None] = lambda message: None,
     progress: Callable[[int, str], None] = lambda done, path: None,
 ) -> int:
@@ -44,6 +46,7 @@ def precompute(
         kind: What to store (default: logits); required for LiteRT files.
         manifests: SHA-256 of the clips' manifests.
         shard_clips: Clips per shard of a folder.
+        device: Where checkpoints compute, as for :func:`earmark.load`.
         on_error: Called with a message for each clip that is skipped.
         progress: Called with the number of processed clips and the path of the next.
 
@@ -75,7 +78,7 @@ def precompute(
     }
     done = _complete_shards(output, header, files) if in_shards else {}
     stored = sum(done.values())
-    job = _Job(teacher, header.kind, on_error, progress)
+    job = _Job(teacher, header.kind, torch_device(device), on_error, progress)
     for number, (file, part) in enumerate(files.items()):
         if file in done:
             continue
@@ -133,6 +136,7 @@ class _Job:
 
     teacher: TeacherModel
     kind: Kind
+    device: torch.device
     on_error: Callable[[str], None]
     progress: Callable[[int, str], None]
 
@@ -151,7 +155,7 @@ class _Job:
     def _predict(self, clip: Clip) -> NDArray[np.float32]:
         teacher = self.teacher
         waveform = read_clip(clip, teacher.sample_rate)
-        outputs = teacher(torch.from_numpy(waveform)[None], teacher.sample_rate)
+        outputs = teacher(torch.from_numpy(waveform)[None].to(self.device), teacher.sample_rate).cpu()
         if self.kind == "scores" and teacher.kind == "logits" and teacher.task is not None:
             outputs = as_scores(outputs, teacher.task)
         if not outputs.isfinite().all():
