@@ -1,6 +1,6 @@
-"""``earmark export``: a model as a file for another runtime, compared with the model first.
+"""``earmark export``: a model, or an ensemble, as a file for a runtime, verified against the model.
 
-Conventions: what was compared and what was written go to standard output.
+Conventions: the differences from the model and the files that were written go to standard output.
 """
 
 from __future__ import annotations
@@ -10,58 +10,120 @@ from typing import Annotated, Literal
 
 import typer
 
+from earmark.cli.options import Models, Quiet
 from earmark.cli.program import SHIP, command, one_matrix_thread
-from earmark.cli.progress import download_bar
+from earmark.cli.progress import download_bar, status_line
 from earmark.errors import extra
+
+INT8 = "With --precision int8"
 
 
 @command(SHIP)
 def export(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A model's name, a checkpoint (.safetensors) or a model file (.onnx).", show_default=False
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help=".onnx, .xml (OpenVINO), .tflite, .pt2 or .safetensors."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The file: *.onnx, *.xml (OpenVINO), *.tflite or *.pt2.")],
+    model: Models = None,
     target: Annotated[
-        Literal["onnx", "openvino", "litert", "pt2"] | None,
-        typer.Option(help="The runtime; by default the one that the file's ending says."),
+        Literal["onnx", "openvino", "litert", "pt2", "checkpoint"] | None,
+        typer.Option(help="Runtime (default: that of the suffix)."),
     ] = None,
     waveform: Annotated[
-        bool, typer.Option("--waveform", help="Take waveforms: the log-mel is computed within the graph.")
+        bool, typer.Option("--waveform", help="Compute the log-mel in the graph, from waveforms.")
     ] = False,
     seconds: Annotated[
         str | None,
         typer.Option(
-            help="The one length it takes, or dynamic: any length, which is the default where it can be."
+            metavar="SECONDS", help="Fixed window length, or dynamic (default: dynamic if possible)."
         ),
     ] = None,
     precision: Annotated[
-        Literal["fp16", "bf16"] | None,
-        typer.Option(help="What weights are stored in; for int8 export what earmark compress wrote."),
+        Literal["fp32", "fp16", "bf16", "int8"] | None,
+        typer.Option(help="Number format of the weights; int8: of most layers (default: the model's)."),
+    ] = None,
+    fuse: Annotated[
+        bool, typer.Option("--fuse", help="Fold batch norms into the layers before them.")
+    ] = False,
+    without_epsilon: Annotated[
+        bool, typer.Option("--without-epsilon", help="Fuse as SP4ASC does, which is not exact.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the exported model (default: the model's).")
     ] = None,
     recording: Annotated[
         list[Path] | None,
-        typer.Option(help="Compare by this recording too, besides the one that ships; may be repeated."),
+        typer.Option(metavar="FILE", help="Verify with this audio file too; repeatable."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
+    calibration_set: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="CSV file, audio file or folder to choose ranges by; repeatable.",
+            rich_help_panel=INT8,
+        ),
+    ] = None,
+    audio: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where relative paths start (default: the CSV file's folder).",
+            rich_help_panel=INT8,
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="DROP",
+            help="Largest drop of mAP or accuracy on these clips.",
+            rich_help_panel=INT8,
+        ),
+    ] = 0.005,
+    layout: Annotated[
+        Literal["onnx", "openvino"],
+        typer.Option(help="Runtime to be fastest in.", rich_help_panel=INT8),
+    ] = "onnx",
 ) -> None:
-    """Writes a model for another runtime, unless it answers otherwise than the model."""
+    """Export a model to another runtime and verify it."""
     one_matrix_thread()
     with extra("earmark export", "train"):
+        from earmark.export.calibration_set import find_clips
         from earmark.export.export import export as export_model
-        from earmark.export.source import Form, open_source
-        from earmark.export.targets import target_of
+        from earmark.export.options import ExportOptions
+        from earmark.export.source import open_source
+        from earmark.hub import registry
 
-    form = Form(waveform, _length(seconds), precision)
-    with download_bar(quiet) as report:
-        runtime = target_of(out, target)
-        made = export_model(open_source(model, report), out, runtime, form, recording or ())
-    print(made.summary())
+    options = ExportOptions(
+        target=target,
+        waveform=waveform,
+        seconds=_seconds(seconds),
+        precision=precision,
+        fuse=fuse,
+        fuse_eps=0.0 if without_epsilon else None,
+        max_drop=max_drop,
+        int8_layout=layout,
+        name=name,
+    )
+    with download_bar(quiet) as bar:
+        sources = [open_source(one, bar) for one in model or [registry.DEFAULT]]
+    clips = find_clips(calibration_set, sources[0].info, audio) if calibration_set else []
+    with status_line(quiet) as show:
+        exported = export_model(
+            sources,
+            output,
+            options,
+            calibration_clips=clips,
+            recordings=recording or [],
+            progress=show,
+        )
+    print(exported.summary())
 
 
-def _length(text: str | None) -> float | Literal["dynamic"] | None:
+def _seconds(text: str | None) -> float | Literal["dynamic"] | None:
     if text is None:
         return None
     if text == "dynamic":
@@ -70,5 +132,5 @@ def _length(text: str | None) -> float | Literal["dynamic"] | None:
         return float(text)
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is neither a number nor dynamic", param_hint="--seconds"
+            f"must be a number or dynamic, got {text!r}", param_hint="--seconds"
         ) from None
