@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from earmark.inference.result import Window as Window
     from earmark.inference.tagger import Tagger as Tagger
     from earmark.model_file.info import ModelInfo as ModelInfo
+    from earmark.training.run import train as train
 
 _MODULES = {
     "errors": ("AudioError", "DataError", "EarmarkError", "MissingExtraError", "ModelError", "RecipeError"),
@@ -50,6 +51,7 @@ _MODULES = {
     "inference.result": ("Result", "Tag", "Window"),
     "inference.tagger": ("Tagger",),
     "model_file.info": ("ModelInfo",),
+    "training.run": ("train",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -59,7 +61,10 @@ __all__ = sorted([*_HOMES, "__version__"])
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'earmark' has no attribute {name!r}")
-    return getattr(import_module(f"earmark.{_HOMES[name]}"), name)
+    from earmark.errors import extra
+
+    with extra(f"earmark.{name}", "train"):
+        return getattr(import_module(f"earmark.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,15 @@
-"""The one family of exceptions that earmark raises on purpose.
+"""The exceptions that earmark raises on purpose.
 
-Conventions: a message says what was wrong, where, and what to do, on one line; the command line prints it as
-it is.
+    EarmarkError
+      + AudioError         a recording cannot be read
+      + DataError          a dataset or another input file is missing or malformed
+      + ModelError         a model is unknown, damaged, or cannot be used as asked
+      + RecipeError        a recipe is invalid
+      + RunError           a training was stopped from outside
+      + MissingExtraError  an optional package is needed (also an ImportError)
+
+Conventions: a message is one line that names what was wrong, the value, the allowed range and the remedy; the
+command line prints it as it is.
 """
 
 from collections.abc import Iterator
@@ -9,34 +17,34 @@ from contextlib import contextmanager
 
 
 class EarmarkError(Exception):
-    """Root of every error that earmark raises on purpose."""
+    """Base class of all errors that earmark raises on purpose."""
 
 
 class AudioError(EarmarkError):
-    """A recording cannot be read, or holds samples that mean nothing (none at all, NaN, infinite)."""
+    """A recording cannot be read, or has no samples, or NaN or infinite ones."""
 
 
 class ModelError(EarmarkError):
-    """A model is unknown, its file is damaged or too new, or a network cannot be built as asked."""
+    """A model is unknown, its file is damaged or too new, or it cannot be used as asked."""
 
 
 class DataError(EarmarkError):
-    """A manifest, or a file that it names, is missing or malformed."""
+    """A dataset, or a file that it names, is missing or malformed."""
 
 
 class RecipeError(EarmarkError):
-    """A recipe, or a value that overrides one, is not what the recipe's model allows."""
+    """A recipe, or a value that overrides one, is invalid."""
 
 
 class RunError(EarmarkError):
-    """A training was stopped by what is around it: a full disk, a process that died, too little memory."""
+    """A training was stopped from outside: a full disk, a killed process, too little memory."""
 
 
 class MissingExtraError(EarmarkError, ImportError):
-    """Something was asked for that an optional part of earmark provides.
+    """An optional package is needed that is not installed.
 
     Args:
-        what: What was asked for, as the start of a sentence.
+        what: What needs it, as the start of a sentence.
         extra: The extra that provides it.
     """
 
@@ -46,14 +54,14 @@ class MissingExtraError(EarmarkError, ImportError):
 
 @contextmanager
 def extra(what: str, name: str) -> Iterator[None]:
-    """Says which extra to install where a package that it brings is missing.
+    """Names the extra to install if an import within the block fails.
 
     Args:
-        what: What was asked for, as the start of a sentence.
+        what: What needs the package, as the start of a sentence.
         name: The extra that provides it.
 
     Raises:
-        MissingExtraError: If a module that is not earmark's own cannot be found within the block.
+        MissingExtraError: If a module that is not earmark's own is not found within the block.
     """
     try:
         yield

@@ -1,35 +1,29 @@
-"""One family of errors, each with a place in it."""
+"""The tree of errors, and the hint at an extra."""
 
 import pytest
 
 from earmark import errors
+from earmark.errors import EarmarkError, MissingExtraError, extra
 
 
-@pytest.mark.parametrize(
-    "name", ["AudioError", "ModelError", "DataError", "RecipeError", "RunError", "MissingExtraError"]
-)
-def test_every_kind_is_of_the_family(name):
-    assert issubclass(getattr(errors, name), errors.EarmarkError)
+def test_every_error_is_an_earmark_error():
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    kinds = [kind for kind in kinds if issubclass(kind, Exception)]
+    assert len(kinds) == 7
+    assert all(issubclass(kind, EarmarkError) for kind in kinds)
+    tree = errors.__doc__
+    assert all(kind.__name__ in tree for kind in kinds)
 
 
-def test_there_is_no_kind_but_these():
-    kinds = {
-        name
-        for name, value in vars(errors).items()
-        if isinstance(value, type) and issubclass(value, Exception)
-    }
-    assert kinds == {
-        "EarmarkError",
-        "AudioError",
-        "ModelError",
-        "DataError",
-        "RecipeError",
-        "RunError",
-        "MissingExtraError",
-    }
-
-
-def test_a_missing_extra_says_how_to_get_it():
-    error = errors.MissingExtraError("reading m4a", "ffmpeg")
+def test_a_missing_extra_names_the_command():
+    error = MissingExtraError("reading m4a", "ffmpeg")
     assert isinstance(error, ImportError)
     assert str(error) == "reading m4a needs an optional part of earmark: pip install 'earmark[ffmpeg]'"
+
+
+def test_only_packages_of_others_are_extras():
+    with pytest.raises(MissingExtraError), extra("a test", "train"):
+        import nobody_has_this_package  # noqa: F401
+    with pytest.raises(ModuleNotFoundError) as caught, extra("a test", "train"):
+        import earmark.nobody_has_this_module  # noqa: F401
+    assert not isinstance(caught.value, EarmarkError)
