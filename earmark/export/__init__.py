@@ -1,1 +1,5 @@
-"""From a trained network to the file that users run."""
+"""Exports models: to other runtimes, as one file of several models, and in smaller forms.
+
+Conventions: the outputs of an export are verified against the model before anything is written. All of it
+needs the extra ``train``.
+"""

@@ -1,16 +1,15 @@
-"""What a model hears of clips, kept so that other graphs of it can be judged by the same.
+"""Calibration sets for quantisation: inputs of a graph on real clips, and the metric of its outputs.
 
-Conventions: a feed is what a graph is given of one window, name -> (1, ...). A loss is how much worse another
-graph's scores are: with labels the drop in accuracy where classes exclude each other, else in macro mAP;
-without labels the mean, over clips, of the largest difference of a score.
+Conventions: inputs are those of one window, name -> (1, ...). A drop is how much worse the scores of a
+changed graph are: the difference in accuracy (single-label models) or macro mAP (multi-label models); for
+clips without labels the mean over clips of the largest difference of a score.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,72 +18,77 @@ from earmark.audio.find import find_recordings
 from earmark.data.manifest import Clip, read_manifest, targets
 from earmark.errors import AudioError, DataError
 from earmark.evaluation.metrics import accuracy, average_precision, macro
-from earmark.evaluation.predictions import FEW, answer, require_labels
+from earmark.evaluation.predictions import listed, predict_clips, require_labels
+from earmark.inference.engines import Session
 from earmark.inference.tagger import Tagger
 from earmark.model_file.calibration import uncalibrated_scores
 from earmark.model_file.info import ModelInfo
 
 Floats = NDArray[np.float32]
-Feed = dict[str, Floats]
+Inputs = Mapping[str, Floats]
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
-    """Windows of clips, and what is true of the clips.
+class CalibrationSet:
+    """Inputs of a graph on some clips, and the clips' targets.
 
     Args:
-        info: Of the model that heard them.
-        feeds: One for each window.
-        clips: Number of each window's clip, shape (window,).
-        truth: Shape (clip, class), 1 where a label is set; None where nobody knows.
+        info: Model info of the graph.
+        inputs: The inputs of each window.
+        clip_numbers: Number of the clip of each window, shape (window,).
+        targets: Shape (clip, class), 1 where a label applies; None for clips without labels.
     """
 
     info: ModelInfo
-    feeds: tuple[Feed, ...]
-    clips: NDArray[np.int64]
-    truth: Floats | None
+    inputs: tuple[Inputs, ...]
+    clip_numbers: NDArray[np.int64]
+    targets: Floats | None
 
     @property
-    def judged_by(self) -> str:
-        """What a loss is a loss of."""
-        if self.truth is None:
+    def metric(self) -> str:
+        """Name of the metric: "accuracy", "mAP" or, without labels, "agreement"."""
+        if self.targets is None:
             return "agreement"
         return "accuracy" if self.info.task == "single_label" else "mAP"
 
-    def scores(self, session: Any) -> Floats:
-        """What a graph says of each clip, (clip, class); ``session`` has ``run(names, inputs)``."""
-        logits = np.concatenate([session.run(["logits"], feed)[0] for feed in self.feeds])
+    @property
+    def num_clips(self) -> int:
+        """Number of clips."""
+        return int(self.clip_numbers[-1] + 1)
+
+    def scores(self, session: Session) -> Floats:
+        """Scores of each clip, shape (clip, class), as a tagger with this session returns them."""
+        logits = np.concatenate([session.run(["logits"], inputs)[0] for inputs in self.inputs])
         calibration, task = self.info.calibration, self.info.task
         windows = calibration.probabilities(logits) if calibration else uncalibrated_scores(logits, task)
-        rows = [windows[self.clips == number] for number in range(self.clips[-1] + 1)]
-        return np.stack([row.mean(0) if task == "single_label" else row.max(0) for row in rows])
+        clips = [windows[self.clip_numbers == number] for number in range(self.num_clips)]
+        return np.stack([clip.mean(0) if task == "single_label" else clip.max(0) for clip in clips])
 
-    def loss(self, before: Floats, after: Floats) -> float:
-        """How much worse scores are than those before, both (clip, class)."""
-        if self.truth is None:
+    def drop(self, before: Floats, after: Floats) -> float:
+        """Drop of the metric between two sets of scores, (clip, class); at or below 0: no loss."""
+        if self.targets is None:
             return float(np.abs(after - before).max(1).mean())
-        first, second = (self._metric(scores) for scores in (before, after))
-        return first - second
+        return self._measure(before) - self._measure(after)
 
-    def _metric(self, scores: Floats) -> float:
-        assert self.truth is not None
-        if self.judged_by == "mAP":
-            return macro(average_precision(self.truth, scores))
-        known = self.truth.any(1)  # what belongs to no class is not told apart from it
-        return accuracy(self.truth[known], scores[known])
+    def _measure(self, scores: Floats) -> float:
+        assert self.targets is not None
+        if self.metric == "mAP":
+            return macro(average_precision(self.targets, scores))
+        known = self.targets.any(1)  # accuracy is not defined for clips of no class
+        return accuracy(self.targets[known], scores[known])
 
 
 def find_clips(sources: Sequence[Path], info: ModelInfo, audio: Path | None = None) -> list[Clip]:
-    """The clips that sources name.
+    """Reads the clips of a calibration set.
 
     Args:
-        sources: Manifests (.csv); or recordings and folders of them, of which nobody knows what is heard.
-        info: Of the model.
-        audio: Folder of a manifest's recordings; by default its own.
+        sources: Manifests (.csv); or recordings and folders of recordings, which have no labels.
+        info: The model info.
+        audio: Folder of the manifests' recordings; default: that of each manifest.
 
     Raises:
-        AudioError: If a folder holds no recording.
-        DataError: If nothing is there, or manifests miss one of the model's labels.
+        AudioError: If a folder holds no recordings.
+        DataError: If there are no clips, or no clip has one of the model's labels.
     """
     clips = []
     for source in sources:
@@ -93,16 +97,15 @@ def find_clips(sources: Sequence[Path], info: ModelInfo, audio: Path | None = No
         else:
             clips += [Clip(path, (), labelled=False) for path in _recordings(source)]
     if not clips:
-        raise DataError(f"{', '.join(map(str, sources))}: no clips: name a manifest (.csv) or recordings")
+        raise DataError(f"{', '.join(map(str, sources))}: no clips: give a manifest (.csv) or recordings")
     if any(clip.labelled for clip in clips):
         require_labels(clips, info.labels)
-        heard = {label for clip in clips for label in clip.labels}
-        missed = [label for label in info.labels if label not in heard]
-        if missed:
-            named = ", ".join(map(repr, missed[:FEW])) + (", ..." if len(missed) > FEW else "")
+        used = {label for clip in clips for label in clip.labels}
+        missing = [label for label in info.labels if label not in used]
+        if missing:
             raise DataError(
-                f"no clip has {len(missed)} of the {len(info.labels)} labels ({named}): what 8 bits are to "
-                "span is measured on clips of every class"
+                f"calibration needs clips of every label, there are none of {len(missing)} of "
+                f"{len(info.labels)} ({listed(missing)}): add clips"
             )
     return clips
 
@@ -114,45 +117,49 @@ def _recordings(source: Path) -> Iterator[Path]:
         yield Path(found)
 
 
-def listen(
-    session: Any, info: ModelInfo, clips: Sequence[Clip], before: Callable[[Clip], object] = lambda clip: None
-) -> Evidence:
-    """Hears clips as a tagger does, and keeps what the graph is given.
+def collect(
+    session: Session,
+    info: ModelInfo,
+    clips: Sequence[Clip],
+    before: Callable[[Clip], object] = lambda clip: None,
+) -> CalibrationSet:
+    """Processes clips as a tagger does, and keeps the inputs of the graph.
 
     Args:
-        session: That runs the graph, as one of ONNX Runtime does.
-        info: Of the model.
-        clips: Of find_clips.
-        before: Called with each clip before it is heard.
+        session: Runs the graph.
+        info: The model info.
+        clips: From :func:`find_clips`.
+        before: Called with each clip before it is read.
 
     Raises:
-        DataError: If a clip cannot be heard.
+        DataError: If a clip cannot be read.
     """
     recorder = _Recorder(session)
 
-    def turn(clip: Clip) -> None:
+    def start(clip: Clip) -> None:
         recorder.clip += 1
         before(clip)
 
-    answer(Tagger(recorder, info), clips, before=turn, complain=_refuse)
-    truth = targets(clips, info.labels) if all(clip.labelled for clip in clips) else None
-    return Evidence(info, tuple(recorder.feeds), np.array(recorder.clips), truth)
+    predict_clips(Tagger(recorder, info), clips, before=start, on_error=_fail)
+    known = targets(clips, info.labels) if all(clip.labelled for clip in clips) else None
+    return CalibrationSet(info, tuple(recorder.inputs), np.array(recorder.clips), known)
 
 
-def _refuse(reason: str) -> None:
+def _fail(reason: str) -> None:
     raise DataError(reason)
 
 
 class _Recorder:
-    """Runs a session and keeps what it was given."""
+    """Runs a session and keeps its inputs."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Session) -> None:
         self.session = session
         self.clip = -1
-        self.feeds: list[Feed] = []
+        self.inputs: list[Inputs] = []
         self.clips: list[int] = []
 
-    def run(self, names: Sequence[str], inputs: Any) -> Any:
-        self.feeds.append(inputs)
-        self.clips.append(self.clip)
+    def run(self, names: Sequence[str], inputs: Inputs) -> list[Floats]:
+        for window in range(len(next(iter(inputs.values())))):
+            self.inputs.append({name: values[window : window + 1] for name, values in inputs.items()})
+            self.clips.append(self.clip)
         return self.session.run(names, inputs)

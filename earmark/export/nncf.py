@@ -1,7 +1,7 @@
-"""A graph in 8 bits as OpenVINO computes it quickest, by NNCF; ONNX Runtime runs it as well.
+"""Quantises graphs with NNCF, in the layout that is fastest in OpenVINO; ONNX Runtime runs them as well.
 
-Conventions: NNCF (the extra ``openvino``) is loaded where it is used. It is kept from printing, from the
-network, and from ranges for each channel of an activation, which ONNX Runtime does not know.
+Conventions: NNCF (extra ``openvino``) is imported where it is used. Its output and telemetry are disabled,
+and so are activation ranges per channel, which ONNX Runtime does not support.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +20,14 @@ from earmark.errors import extra
 
 
 def nncf_graph(
-    model: ModelProto, in_float: Sequence[str], feeds: Sequence[dict[str, NDArray[np.float32]]]
+    model: ModelProto, float_nodes: Sequence[str], inputs: Sequence[Mapping[str, NDArray[np.float32]]]
 ) -> bytes:
     """Quantises a graph.
 
     Args:
-        model: Of float32, whose nodes have names; it is left as it is.
-        in_float: Names of nodes that are to stay in float.
-        feeds: What the graph is given, window by window; ranges are measured on them.
+        model: In float32, with named nodes; it is not changed.
+        float_nodes: Names of the nodes that stay in float.
+        inputs: Inputs of the graph, window by window, for the ranges.
 
     Returns:
         The serialised QDQ graph.
@@ -35,29 +35,31 @@ def nncf_graph(
     Raises:
         MissingExtraError: If NNCF is not installed.
     """
-    with _silent(), extra("int8 for OpenVINO", "openvino"):
+    with _silence(), extra("int8 for OpenVINO", "openvino"):
         import nncf
         from nncf.quantization.advanced_parameters import QuantizationParameters
 
-        whole = QuantizationParameters(per_channel=False)
-        made = nncf.quantize(
+        per_tensor = QuantizationParameters(per_channel=False)
+        quantized = nncf.quantize(
             model,
-            nncf.Dataset(list(feeds)),
+            nncf.Dataset(list(inputs)),
             preset=nncf.QuantizationPreset.MIXED,
-            subset_size=len(feeds),
-            ignored_scope=nncf.IgnoredScope(names=list(in_float), validate=False),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(activations_quantization_params=whole),
+            subset_size=len(inputs),
+            ignored_scope=nncf.IgnoredScope(names=list(float_nodes), validate=False),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                activations_quantization_params=per_tensor
+            ),
         )
-    made.producer_name, made.producer_version = "earmark", ""
-    del made.metadata_props[:]
-    return bytes(made.SerializeToString())
+    quantized.producer_name, quantized.producer_version = "earmark", ""
+    del quantized.metadata_props[:]
+    return bytes(quantized.SerializeToString())
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def _silence() -> Iterator[None]:
     level, before = logging.root.manager.disable, os.environ.get("NNCF_DEV")
     logging.disable(logging.WARNING)
-    os.environ["NNCF_DEV"] = "1"  # sends nothing home
+    os.environ["NNCF_DEV"] = "1"  # disables telemetry
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield

@@ -1,278 +1,208 @@
-"""Layers that compute in 8 bits: a model file a quarter as large, and for plain convolutions a quicker one.
+"""Quantises model files to 8 bits: a quarter of the size, and faster for plain convolutions.
 
-Source: Jacob et al., arXiv:1712.05877: activations by one scale and zero point for a whole map, from the
-range that they have on clips (static quantisation); weights by a scale for each output channel.
+Source: static quantisation by :mod:`earmark.export.qdq` or :mod:`earmark.export.nncf`, after equalising
+channels (:mod:`earmark.export.equalize`).
 
-Conventions: the graph that comes out is QDQ: pairs of QuantizeLinear and DequantizeLinear, which runtimes
-turn into arithmetic of 8 bits. What stands before the first layer with weights stays in float, as decibels
-span more than 8 bits; so do the nodes that give logits and embedding. Activations are uint8, weights int8.
+Conventions: the drop of the metric on the calibration set is limited; where it would be larger, some nodes
+stay in float. Nodes before the first layer with weights, and those that compute the outputs, always do.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
 
 import numpy as np
-import onnxruntime
-from onnx import ModelProto, NodeProto, ValueInfoProto
-from onnxruntime.quantization import QuantType
-from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
-from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-from onnxruntime.quantization.registry import QDQRegistry
+from onnx import ModelProto
+from onnxruntime.quantization.calibrate import TensorsData
 
 from earmark.errors import ModelError
-from earmark.export.calibration_set import Evidence, Feed, Floats
+from earmark.export.calibration_set import CalibrationSet, Inputs
 from earmark.export.equalize import equalize
 from earmark.export.nncf import nncf_graph
+from earmark.export.options import Int8Layout
+from earmark.export.qdq import (
+    WEIGHTED,
+    logits_of,
+    measure_magnitudes,
+    measure_ranges,
+    name_nodes,
+    open_graph,
+    qdq_graph,
+    quantizable_nodes,
+)
 from earmark.export.weight_precision import graph_of, require_fp32
 from earmark.features.front_end import FrontEnd
 from earmark.model_file.info import ModelInfo
 from earmark.model_file.onnx_file import attach_info
 
-WEIGHTED = ("Conv", "Gemm", "MatMul")
-_FEW = 16
-"""Windows by which layers are compared with each other, and channels."""
-Engine = Literal["onnx", "openvino"]
-Say = Callable[[str], object]
+_PROBE_WINDOWS = 16
+"""Windows on which nodes and channels are compared."""
+Progress = Callable[[str], object]
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """A model file of 8 bits.
+    """A quantised model file.
 
     Args:
-        content: Of the file.
-        info: Its own.
-        layers: Nodes with weights that could be of 8 bits.
-        in_float: Nodes, with weights or without, that stayed in float because of the bound.
-        loss: See :class:`~earmark.export.calibration_set.Evidence`.
+        content: Content of the file.
+        info: Its model info.
+        layers: Names of the nodes with weights that could be in 8 bits.
+        float_nodes: Names of the nodes that stay in float because of the limit.
+        drop: See :class:`~earmark.export.calibration_set.CalibrationSet`.
     """
 
     content: bytes
     info: ModelInfo
     layers: tuple[str, ...]
-    in_float: tuple[str, ...]
-    loss: float
+    float_nodes: tuple[str, ...]
+    drop: float
+
+    def summary(self) -> str:
+        """Layers and drop, for people."""
+        how = self.info.provenance["int8"]
+        names = f"; nodes in float: {', '.join(self.float_nodes)}" if self.float_nodes else ""
+        narrow, limit = len(set(self.layers) - set(self.float_nodes)), f"(limit {how['bound']:g})"
+        return (
+            f"{narrow} of {len(self.layers)} layers in 8 bits{names}\n"
+            f"int8 lowers {how['judged_by']} by {self.drop:.4f} on {how['clips']} clips {limit}"
+        )
 
 
 def quantize(
     content: bytes,
     info: ModelInfo,
-    evidence: Evidence,
-    bound: float,
+    calibration_set: CalibrationSet,
+    max_drop: float,
     *,
-    engine: Engine = "onnx",
-    say: Say = lambda text: None,
+    layout: Int8Layout = "onnx",
+    progress: Progress = lambda text: None,
 ) -> Quantized:
     """Quantises a model file.
 
-    All nodes are, if the loss is then within the bound. Otherwise those that do most harm when each is
-    quantised alone (by the mean squared change of the logits over 16 windows) stay in float: as few of
-    them, in that order, as bring the loss within the bound. One layer with weights at least is of 8 bits.
+    All nodes are quantised if the drop is then within the limit. Otherwise nodes are ranked by the mean
+    squared change of the logits when each is quantised alone, and as few as needed, in that order, stay in
+    float. At least one layer with weights is in 8 bits.
 
     Args:
-        content: Of a model file of float32 that takes log-mels.
-        info: Its record.
-        evidence: Of clips; ranges and loss are measured on the same.
-        bound: The largest loss allowed.
-        engine: For which the graph is laid out: "onnx" for ONNX Runtime; "openvino", by NNCF. Both run both.
-        say: Is told what is being done.
+        content: Content of a model file in float32 that takes log-mels.
+        info: Its model info.
+        calibration_set: For ranges and the drop.
+        max_drop: The largest allowed drop, at least 0.
+        layout: The runtime that the graph is laid out for: "onnx" for ONNX Runtime, or "openvino", by NNCF.
+            Both runtimes run both.
+        progress: Called with a description of each step.
 
     Raises:
-        ModelError: If the model cannot be quantised, or not within the bound.
+        ModelError: If the model cannot be quantised, or not within the limit.
         MissingExtraError: If NNCF is needed and not installed.
     """
     require_fp32(info)
     if not isinstance(info.front_end, FrontEnd):
-        raise ModelError(f"{info.name}: waveforms span more than 8 bits: give a model that takes log-mels")
-    search = _Search(graph_of(content), evidence, engine, say)
-    in_float, loss = search.fewest_in_float(bound)
-    made = search.all_but(in_float)
+        raise ModelError(
+            f"{info.name} takes waveforms, which need more than 8 bits: give a model of log-mels"
+        )
+    model = graph_of(content)
+    name_nodes(model)
+    before = calibration_set.scores(open_graph(model.SerializeToString()))
+    graph = _QuantizableGraph(model, calibration_set.inputs, layout, progress)
+    if not graph.layers:
+        raise ModelError(f"{info.name}: no layer can be quantised: keep fp16")
+
+    def drop(float_nodes: Sequence[str]) -> float:
+        found = calibration_set.drop(before, calibration_set.scores(open_graph(graph.without(float_nodes))))
+        progress(f"{len(float_nodes)} nodes in float: {calibration_set.metric} drops by {found:.4f}")
+        return found
+
+    float_nodes, found = choose_float_nodes(graph.rank_nodes, graph.layers, drop, max_drop)
+    if found > max_drop:
+        norms = any(node.op_type == "BatchNormalization" for node in model.graph.node)
+        remedy = "give its checkpoint, whose batch norms can be folded" if norms else "keep fp16"
+        raise ModelError(
+            f"{info.name}: int8 lowers {calibration_set.metric} by {found:.4f} (limit {max_drop:g}): "
+            f"raise --max-drop or {remedy}"
+        )
     how = {
-        "engine": engine,
-        "equalised": search.equalised,
-        "clips": int(evidence.clips[-1] + 1),
-        "windows": len(evidence.feeds),
-        "judged_by": evidence.judged_by,
-        "bound": bound,
-        "loss": round(loss, 6),
-        "in_float": list(in_float),
+        "engine": layout,
+        "equalised": graph.equalized,
+        "clips": calibration_set.num_clips,
+        "windows": len(calibration_set.inputs),
+        "judged_by": calibration_set.metric,
+        "bound": max_drop,
+        "loss": round(found, 6),
+        "in_float": list(float_nodes),
     }
     info = info.changed(precision="int8", provenance={**info.provenance, "int8": how})
-    return Quantized(attach_info(made, info), info, tuple(search.layers), in_float, loss)
+    quantized = attach_info(graph.without(float_nodes), info)
+    return Quantized(quantized, info, tuple(graph.layers), float_nodes, found)
 
 
-class _Search:
-    """Tries which nodes of a graph can be of 8 bits."""
+def choose_float_nodes(
+    rank: Callable[[], Sequence[str]],
+    layers: Sequence[str],
+    drop: Callable[[Sequence[str]], float],
+    max_drop: float,
+) -> tuple[tuple[str, ...], float]:
+    """Finds the fewest nodes that have to stay in float.
 
-    def __init__(self, model: ModelProto, evidence: Evidence, engine: Engine, say: Say) -> None:
-        self._model, self._evidence, self._engine, self._say = _named(model), evidence, engine, say
-        self.nodes = _inner_nodes(self._model)
+    Args:
+        rank: Returns all nodes, the most harmful first; called only if some have to stay in float.
+        layers: Nodes with weights, of which at least one is quantised.
+        drop: Measures the drop if some nodes stay in float.
+        max_drop: The largest allowed drop.
+
+    Returns:
+        The nodes, and the drop that remains: above ``max_drop`` if no choice keeps to it.
+    """
+    drops = {0: drop(())}
+    if drops[0] <= max_drop:
+        return (), drops[0]
+    order = rank()
+    most = max(order.index(layer) for layer in layers)
+    low, high = 0, min(1, most)  # too few, and perhaps enough: doubled until it is
+    while drops.setdefault(high, drop(order[:high])) > max_drop:
+        if high == most:
+            return tuple(order[:high]), min(drops.values())
+        low, high = high, min(2 * high, most)
+    while high - low > 1:
+        middle = (low + high) // 2
+        drops[middle] = drop(order[:middle])
+        low, high = (low, middle) if drops[middle] <= max_drop else (middle, high)
+    return tuple(order[:high]), drops[high]
+
+
+class _QuantizableGraph:
+    """A graph of which any nodes can be quantised."""
+
+    def __init__(
+        self, model: ModelProto, inputs: Sequence[Inputs], layout: Int8Layout, progress: Progress
+    ) -> None:
+        self._model, self._inputs, self._layout, self._progress = model, inputs, layout, progress
+        few = min(_PROBE_WINDOWS, len(inputs))
+        self._probes = [inputs[index * len(inputs) // few] for index in range(few)]
         by_name = {node.name: node for node in model.graph.node}
+        self.nodes = quantizable_nodes(model)
         self.layers = [name for name in self.nodes if by_name[name].op_type in WEIGHTED]
-        if not self.layers:
-            raise ModelError(f"{evidence.info.name}: no layer can be quantised: keep it in float")
-        self._before = evidence.scores(_session(model.SerializeToString()))
-        self.equalised = equalize(self._model, self._magnitudes)
-        say(f"measuring ranges on {len(evidence.feeds)} windows")
-        self._ranges = _ranges(self._model, [by_name[name] for name in self.nodes], evidence.feeds)
+        self.equalized = equalize(model, partial(measure_magnitudes, model, inputs=self._probes))
+        progress(f"measuring ranges on {len(inputs)} windows")
+        self._ranges: TensorsData = measure_ranges(model, [by_name[name] for name in self.nodes], inputs)
 
-    def all_but(self, in_float: Sequence[str]) -> bytes:
-        """The graph in 8 bits, for its engine, but for these nodes and those that never are."""
-        chosen = [node for node in self.nodes if node not in in_float]
-        if self._engine == "onnx":
-            return self._only(chosen)
+    def without(self, float_nodes: Sequence[str]) -> bytes:
+        """The graph in 8 bits, except for some nodes."""
+        chosen = [node for node in self.nodes if node not in float_nodes]
+        if self._layout == "onnx":
+            return qdq_graph(self._model, chosen, self._ranges)
         others = [node.name for node in self._model.graph.node if node.name not in chosen]
-        return nncf_graph(self._model, others, self._evidence.feeds)
+        return nncf_graph(self._model, others, self._inputs)
 
-    def _only(self, nodes: Sequence[str]) -> bytes:
-        """The graph with these nodes in 8 bits, for ONNX Runtime."""
-        model = ModelProto()
-        model.CopyFrom(self._model)
-        with _quiet():
-            quantizer = QDQQuantizer(
-                model=model,
-                per_channel=True,
-                reduce_range=False,
-                weight_qType=QuantType.QInt8,
-                activation_qType=QuantType.QUInt8,
-                tensors_range=self._ranges,
-                nodes_to_quantize=list(nodes),
-                nodes_to_exclude=[],
-                op_types_to_quantize=list(QDQRegistry),
-                extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
-            )
-            quantizer.quantize_model()
-        made = quantizer.model.model
-        made.producer_name, made.producer_version = "earmark", ""
-        return bytes(made.SerializeToString())
-
-    def fewest_in_float(self, bound: float) -> tuple[tuple[str, ...], float]:
-        """The nodes that have to stay in float, and the loss that is left."""
-        losses = {0: self._loss(())}
-        if losses[0] <= bound:
-            return (), losses[0]
-        order = self._by_harm()
-        most = max(order.index(layer) for layer in self.layers)
-        low, high = 0, min(1, most)  # so many are too few; so many may be enough: twice as many each time
-        while losses.setdefault(high, self._loss(order[:high])) > bound:
-            if high == most:
-                raise ModelError(
-                    f"{self._evidence.info.name}: 8 bits cost {min(losses.values()):.4f} of "
-                    f"{self._evidence.judged_by}, {bound:g} is allowed: "
-                    f"allow more, or {_instead(self._model)}"
-                )
-            low, high = high, min(2 * high, most)
-        while high - low > 1:
-            middle = (low + high) // 2
-            losses[middle] = self._loss(order[:middle])
-            low, high = (low, middle) if losses[middle] <= bound else (middle, high)
-        return order[:high], losses[high]
-
-    def _loss(self, in_float: Sequence[str]) -> float:
-        after = self._evidence.scores(_session(self.all_but(in_float)))
-        loss = self._evidence.loss(self._before, after)
-        self._say(f"{len(in_float)} nodes in float: {self._evidence.judged_by} loses {loss:.4f}")
-        return loss
-
-    def _by_harm(self) -> tuple[str, ...]:
-        """The nodes, that which changes the logits most when it alone is quantised first."""
-        few = self._few()
-        wanted = _logits(_session(self._model.SerializeToString()), few)
+    def rank_nodes(self) -> list[str]:
+        """All nodes, by the change of the logits when each is quantised alone, the largest first."""
+        expected = logits_of(open_graph(self._model.SerializeToString()), self._probes)
         harm = {}
         for number, node in enumerate(self.nodes, 1):
-            self._say(f"node {number} of {len(self.nodes)} alone")
-            harm[node] = np.square(_logits(_session(self._only([node])), few) - wanted).mean()
-        return tuple(sorted(harm, key=lambda node: -harm[node]))
-
-    def _few(self) -> list[Feed]:
-        feeds = self._evidence.feeds
-        return [feeds[index * len(feeds) // _FEW] for index in range(_FEW)]
-
-    def _magnitudes(self, maps: Sequence[str]) -> dict[str, Floats]:
-        """The largest magnitude of each channel of some maps: name -> (channel,)."""
-        session, largest = _watching(self._model, maps), dict.fromkeys(maps, np.zeros((), np.float32))
-        for feed in self._few() if maps else []:
-            for name, values in zip(maps, session.run(list(maps), feed), strict=True):
-                largest[name] = np.maximum(largest[name], np.abs(values).max((0, 2, 3)))
-        return largest
-
-
-def _named(model: ModelProto) -> ModelProto:
-    """Gives each node a name of its own, by which it can be chosen."""
-    for number, node in enumerate(model.graph.node):
-        node.name = f"{number}_{node.op_type}"
-    return model
-
-
-def _inner_nodes(model: ModelProto) -> list[str]:
-    """Names of the nodes from the first layer with weights on, without those that give the outputs."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    outputs = {value.name for value in model.graph.output}
-    layers = [
-        n for n, node in enumerate(model.graph.node) if node.op_type in WEIGHTED and node.input[1] in weights
-    ]
-    first = layers[0] if layers else len(model.graph.node)
-    return [
-        node.name
-        for node in list(model.graph.node)[first:]
-        if node.op_type in QDQRegistry and not outputs & set(node.output)
-    ]
-
-
-def _instead(model: ModelProto) -> str:
-    """What to do with a graph that does not bear 8 bits."""
-    norms = any(node.op_type == "BatchNormalization" for node in model.graph.node)
-    return "give its checkpoint, whose norms can be folded" if norms else "keep it in float"
-
-
-def _ranges(model: ModelProto, nodes: Sequence[NodeProto], feeds: Sequence[Feed]) -> TensorsData:
-    """The least and largest value of all that the nodes take and give, over all windows."""
-    constant = {tensor.name for tensor in model.graph.initializer}
-    names = {name for node in nodes for name in (*node.input, *node.output) if name} - constant
-    session = _watching(model, sorted(names - {value.name for value in model.graph.input}))
-    shown = [value.name for value in session.get_outputs() if value.type == "tensor(float)"]
-    found: dict[str, tuple[np.float32, np.float32]] = {}
-    for feed in feeds:
-        for name, values in zip(shown, session.run(shown, feed), strict=True):
-            low, high = found.get(name, (np.float32(np.inf), np.float32(-np.inf)))
-            found[name] = min(low, values.min()), max(high, values.max())
-    data = {
-        name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
-        for name, (low, high) in found.items()
-    }
-    return TensorsData(CalibrationMethod.MinMax, data)
-
-
-def _watching(model: ModelProto, maps: Sequence[str]) -> Any:
-    """A session that gives these maps too."""
-    watched = ModelProto()
-    watched.CopyFrom(model)
-    given = {value.name for value in model.graph.output}
-    watched.graph.output.extend(ValueInfoProto(name=name) for name in maps if name not in given)
-    return _session(watched.SerializeToString())
-
-
-def _logits(session: Any, feeds: Sequence[Feed]) -> Floats:
-    return np.concatenate([session.run(["logits"], feed)[0] for feed in feeds])
-
-
-def _session(graph: bytes) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the quantiser's advice on how to prepare a graph from the caller."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(level)
+            self._progress(f"ranking node {number} of {len(self.nodes)}")
+            alone = open_graph(qdq_graph(self._model, [node], self._ranges))
+            harm[node] = np.square(logits_of(alone, self._probes) - expected).mean()
+        return sorted(harm, key=lambda node: -harm[node])

@@ -42,21 +42,25 @@ class ExportSource:
         info: The model info.
         network: The network in evaluation mode; None if there is only a graph.
         content: Content of the model file, if there is only a graph.
+        exact: The model before quantisation, if this is its graph in 8 bits.
     """
 
     info: ModelInfo
     network: Network | None = None
     content: bytes = b""
+    exact: ExportSource | None = None
 
     def session(self) -> Session:
         """An inference session that runs the model."""
         return NetworkSession(self.network) if self.network is not None else onnx_session(self.content)
 
     def exact_session(self) -> Session | None:
-        """An inference session that runs the model in float64.
+        """An inference session that runs the model with less rounding: in float64, or before quantisation.
 
-        None for graphs, and for networks that take waveforms, whose front-ends compute in float32.
+        None for other graphs, and for networks that take waveforms, whose front-ends compute in float32.
         """
+        if self.exact is not None:
+            return self.exact.session()
         if self.network is None or not isinstance(self.info.front_end, FrontEnd):
             return None
         return NetworkSession(deepcopy(self.network).double(), torch.float64)
@@ -120,8 +124,9 @@ class _FrontEndAndNetwork(nn.Module):
     def __init__(self, network: Network, info: ModelInfo) -> None:
         super().__init__()
         self.network, front_end = network, info.front_end
-        in_graph = isinstance(front_end, GraphFrontEnd)
-        self.front_end = FoldedLogMel(front_end.log_mel) if in_graph else nn.Identity()
+        self.front_end: nn.Module = nn.Identity()
+        if isinstance(front_end, GraphFrontEnd):
+            self.front_end = FoldedLogMel(front_end.log_mel)
 
     def forward(self, given: Tensor) -> tuple[Tensor, Tensor]:
         output = self.network(self.front_end(given))
