@@ -70,7 +70,7 @@ def test_a_checkpoint_is_evaluated(run: Run, checkpoint: Path, manifest: Path, t
     report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
     assert report["overall"]["accuracy"] == values["accuracy"]
     assert report["model"]["files"][0]["path"] == str(checkpoint)
-    assert report["settings"]["by"] == "license"
+    assert report["settings"]["group_by"] == "license"
     assert "torch" in report["versions"]
     with np.load(tmp_path / "report" / "scores.npz", allow_pickle=False) as stored:
         np.testing.assert_allclose(stored["scores"], scores, rtol=0, atol=1e-6)
@@ -98,12 +98,12 @@ def test_masked_passes_are_seeded(run: Run, checkpoint: Path, manifest: Path) ->
     assert first != pytest.approx(plain, abs=1e-4)
 
 
-@pytest.mark.parametrize("windows", ["average", "whole", "center"])
+@pytest.mark.parametrize("windows", ["all", "whole", "center"])
 def test_windows(run: Run, checkpoint: Path, manifest: Path, windows: str) -> None:
     plain = numbers(run("evaluate", manifest, "-m", checkpoint)[1])
     code, out, err = run("evaluate", manifest, "-m", checkpoint, "--windows", windows)
     assert (code, err) == (0, "")
-    same = windows == "average"  # classes exclude each other: the mean is what the tagger takes
+    same = windows == "all"  # classes exclude each other: the mean is what the tagger takes
     assert (numbers(out) == plain) == same
 
 

@@ -17,8 +17,8 @@ import earmark
 from earmark.data.manifest import Clip
 from earmark.model_file.info import ModelInfo
 from earmark.models.checkpoint import save_checkpoint
-from earmark.training import teach as teaching
-from earmark.training.distill.stored_predictions import StoredAnswers
+from earmark.training.distill import precompute as teaching
+from earmark.training.distill.stored_predictions import StoredPredictions
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -60,11 +60,11 @@ def test_what_the_model_says_of_each_clip_is_stored(
     code, out, said = teach("--output", tmp_path / "a.npz", *option)
     assert (code, out) == (0, "")
     assert said.endswith(f"wrote {tmp_path / 'a.npz'}: toy about 5 of 5 clips\n")
-    answers = StoredAnswers(tmp_path / "a.npz")
-    assert answers.heading.labels == ("tone", "noise")
-    assert answers.heading.kind == ("scores" if option == ["--scores"] else "logits")
-    assert (answers.heading.task, len(answers.heading.manifests[0])) == ("multi_label", 64)
-    assert answers.heading.teachers[0]["name"] == "toy"
+    answers = StoredPredictions(tmp_path / "a.npz")
+    assert answers.header.labels == ("tone", "noise")
+    assert answers.header.kind == ("scores" if option == ["--scores"] else "logits")
+    assert (answers.header.task, len(answers.header.manifests[0])) == ("multi_label", 64)
+    assert answers.header.teachers[0]["name"] == "toy"
     ids = ids_of(clips)
     stored = answers.read(answers.find(ids))
     scores = stored if option == ["--scores"] else 1 / (1 + np.exp(-stored))
@@ -84,8 +84,8 @@ def test_an_ensemble_in_any_spelling(
     assert teach("--output", paths[0], "--quiet") == (0, "", "")
     assert teach("--output", paths[1], "--quiet", model=(checkpoint, toy_model))[0] == 0
     assert teach("--output", paths[2], "--quiet", model=(f"{checkpoint}+{toy_model}",))[0] == 0
-    one, *both = (StoredAnswers(path) for path in paths)
-    assert [answers.heading.teachers[0]["name"] for answers in both] == ["toy+toy", "toy+toy"]
+    one, *both = (StoredPredictions(path) for path in paths)
+    assert [answers.header.teachers[0]["name"] for answers in both] == ["toy+toy", "toy+toy"]
     for answers in both:
         np.testing.assert_allclose(answers.read(np.arange(5)), one.read(np.arange(5)), atol=5e-3)
 
@@ -97,7 +97,7 @@ def test_a_bad_clip_is_said_and_left_out(teach: Run, clips: Path, tmp_path: Path
     assert "earmark: " in said
     assert "fold1_1_noise.wav: " in said
     assert "toy about 4 of 5 clips" in said
-    assert StoredAnswers(tmp_path / "a.npz").find(ids_of(clips)).tolist().count(-1) == 1
+    assert StoredPredictions(tmp_path / "a.npz").find(ids_of(clips)).tolist().count(-1) == 1
 
 
 def test_an_interrupted_run_over_shards_goes_on(
@@ -122,7 +122,7 @@ def test_an_interrupted_run_over_shards_goes_on(
     assert heard == (ids := ids_of(clips))[:4] + ids[2:]
     assert (folder / "shard_00000.npz").read_bytes() == begun
     assert [path.name for path in sorted(folder.iterdir())] == [f"shard_0000{n}.npz" for n in range(3)]
-    assert StoredAnswers(folder).find(ids).tolist() == [0, -1, 1, 2, 3]
+    assert StoredPredictions(folder).find(ids).tolist() == [0, -1, 1, 2, 3]
     # all is there: nothing is heard again, and the clip that is left out still counts
     assert teach(*arguments, folder, manifest=manifest)[0] == 1
     assert len(heard) == 7
@@ -140,7 +140,7 @@ def test_rows_of_an_hdf5_file_are_heard_too(teach: Run, clips: Path, tmp_path: P
     manifest.write_text("path,labels,member,id\nc.hdf,,0,first\nc.hdf,,1,second\n", encoding="utf-8")
     assert teach("--output", tmp_path / "a.npz", "--quiet")[0] == 0
     assert teach("--output", tmp_path / "b.npz", "--quiet", manifest=manifest)[0] == 0
-    files, members = (StoredAnswers(tmp_path / name) for name in ("a.npz", "b.npz"))
+    files, members = (StoredPredictions(tmp_path / name) for name in ("a.npz", "b.npz"))
     np.testing.assert_array_equal(
         members.read(members.find(["first", "second"])), files.read(files.find(ids_of(clips)[:2]))
     )
@@ -191,9 +191,9 @@ def test_a_litert_file_has_to_say_what_it_answers_with(teach: Run, shared: Path,
     )
     code, _, said = teach("--output", tmp_path / "a.npz", *arguments, "--scores", model=(yamnet,))
     assert code == 0
-    answers = StoredAnswers(tmp_path / "a.npz")
-    assert answers.heading.kind == "scores"
-    assert "Speech" in answers.heading.labels
+    answers = StoredPredictions(tmp_path / "a.npz")
+    assert answers.header.kind == "scores"
+    assert "Speech" in answers.header.labels
     assert 0 <= answers.read(np.arange(5)).min() <= answers.read(np.arange(5)).max() <= 1
 
 
