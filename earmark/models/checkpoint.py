@@ -1,8 +1,8 @@
-"""Checkpoints: the weights of a network and its record in one safetensors file.
+"""Checkpoints: the weights of a network and its model info in one safetensors file.
 
-Conventions: the tensors bear the names of the state dict, and are of the record's precision; the file's
-metadata holds the record as JSON under "earmark.record" and, under "earmark.sha256", a hash over record and
-tensors. Nothing is ever unpickled.
+Conventions: tensors have the names of the state dict and the precision of the model info. The metadata of the
+file has the model info as JSON under "earmark.record", and a SHA-256 over that JSON and all tensors under
+"earmark.sha256". Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -22,88 +22,84 @@ from earmark.features.learned import LearnedFrontEnd
 from earmark.model_file.atomic import write_atomically
 from earmark.model_file.info import ModelInfo
 from earmark.models.network import Network
-from earmark.models.registry import configure, create_model
-from earmark.models.waveform_network import front_end_of, with_front_end
+from earmark.models.registry import create_config, create_model
+from earmark.models.waveform_network import attach_front_end, learned_front_end
 
-RECORD_KEY = "earmark.record"
+INFO_KEY = "earmark.record"
 HASH_KEY = "earmark.sha256"
-STORED_AS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""Precision of a record -> type of its checkpoint's weights; a network computes in float32 always."""
+TENSOR_TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""Precision of a model -> type of the stored tensors; networks always compute in float32."""
 
 
 def save_checkpoint(path: str | PathLike[str], network: Network, info: ModelInfo) -> None:
-    """Writes a network's weights and its record, whole or not at all.
+    """Writes a network's weights and its model info atomically.
 
     Args:
-        path: The file, customarily named "*.safetensors"; its folder is made where it is missing.
-        network: Built as the record says, on any device, in any memory format.
-        info: What the weights are; they are rounded to its precision.
+        path: The file, usually "*.safetensors"; missing parent folders are created.
+        network: On any device, in any memory format.
+        info: Model info of the network; the weights are rounded to its precision.
 
     Raises:
-        ModelError: If the record describes another network, or a precision that only graphs have.
-        OSError: If the file cannot be written; a previous one is then untouched.
+        ModelError: If the model info is that of another network, or has a precision that only graphs have.
+        OSError: If the file cannot be written; an existing one is left unchanged.
     """
-    if configure(info.architecture, **_arguments(info)) != network.config:
+    if create_config(info.architecture, **_arguments(info)) != network.config:
         raise ModelError(
-            f"the record describes {info.architecture} for {len(info.labels)} labels "
-            f"with {dict(info.arguments)}, the network is {network.config}: give the record of this network"
+            f"the model info describes {info.architecture} for {len(info.labels)} labels with "
+            f"{dict(info.arguments)}, the network is {network.config}: use the model info of this network"
         )
     learned = info.front_end if isinstance(info.front_end, LearnedFrontEnd) else None
-    if front_end_of(network) != learned:
+    if learned_front_end(network) != learned:
         raise ModelError(
-            f"the network has the learned front-end {front_end_of(network)}, its record has {learned}: "
-            "give the record of this network"
+            f"the network has the learned front-end {learned_front_end(network)}, the model info {learned}: "
+            "use the model info of this network"
         )
-    if info.precision not in STORED_AS:
+    if info.precision not in TENSOR_TYPES:
         raise ModelError(
-            f"{path}: a checkpoint cannot be of {info.precision}: write a model file (.onnx), or one of "
-            f"{', '.join(STORED_AS)}"
+            f"the precision of a checkpoint must be one of {', '.join(TENSOR_TYPES)}, got {info.precision}: "
+            "write a model file (.onnx)"
         )
-    stored_as = STORED_AS[info.precision]
+    stored_as = TENSOR_TYPES[info.precision]
     tensors = {
         name: tensor.detach().to("cpu", stored_as if tensor.is_floating_point() else None).contiguous()
         for name, tensor in network.state_dict().items()
     }
     text = info.to_json()
-    write_atomically(path, _ordered(save(tensors, {RECORD_KEY: text, HASH_KEY: _hash(text, tensors)})))
+    write_atomically(path, _sort_header(save(tensors, {INFO_KEY: text, HASH_KEY: _hash(text, tensors)})))
 
 
 def load_checkpoint(path: str | PathLike[str]) -> tuple[Network, ModelInfo]:
-    """Reads what save_checkpoint wrote; every tensor must be there and none besides.
-
-    Weights of 16 bits become float32.
+    """Reads a checkpoint strictly; 16-bit weights become float32.
 
     Args:
         path: The file.
 
     Returns:
-        The network on the CPU in evaluation mode, and its record.
+        The network on the CPU in evaluation mode, and its model info.
 
     Raises:
-        ModelError: If the file is missing, damaged, no checkpoint of earmark, or of a newer version.
+        ModelError: If the file is missing, damaged, not a checkpoint of earmark, or of a newer version.
     """
     metadata, tensors = _read(path)
-    text = metadata.get(RECORD_KEY)
+    text = metadata.get(INFO_KEY)
     if text is None:
         raise ModelError(
-            f"{path}: is no checkpoint of earmark (it has no {RECORD_KEY}): give a file that earmark wrote"
+            f"{path}: is not a checkpoint of earmark (no {INFO_KEY} in its metadata): see earmark pull --from"
         )
     if metadata.get(HASH_KEY) != _hash(text, tensors):
-        raise ModelError(
-            f"{path}: the checkpoint is damaged (its SHA-256 does not match): fetch or train it again"
-        )
+        raise ModelError(f"{path}: the checkpoint is damaged (SHA-256 mismatch): download or train it again")
     try:
         info = ModelInfo.from_json(text)
-        # The fresh weights are overwritten: drawing them must change no one's chance.
+        # The random weights are overwritten; the caller's random state stays unchanged.
         with torch.random.fork_rng(devices=[]):
-            network = with_front_end(create_model(info.architecture, **_arguments(info)), info.front_end)
+            network = attach_front_end(create_model(info.architecture, **_arguments(info)), info.front_end)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         problem = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
-        raise ModelError(f"{path}: the weights are not those of {info.architecture}: {problem}") from None
+        raise ModelError(f"{path}: the weights do not fit {info.architecture}: {problem}") from None
     return network.eval(), info
 
 
@@ -119,15 +115,15 @@ def _read(path: str | PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]
         raise ModelError(f"{path}: the checkpoint cannot be read: {error.strerror or error}") from None
     except SafetensorError as error:
         raise ModelError(
-            f"{path}: is not a whole safetensors file ({error}): fetch or train it again"
+            f"{path}: is not a valid safetensors file ({error}): download or train it again"
         ) from None
 
 
-def _ordered(content: bytes) -> bytes:
-    """Sorts the header of a safetensors file, which comes in chance order: equal weights make equal files."""
+def _sort_header(content: bytes) -> bytes:
+    """Sorts the header of a safetensors file, whose order is random: equal weights make equal files."""
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # the tensors stay aligned
+    header += b" " * (-len(header) % 8)  # keeps the tensors aligned
     return len(header).to_bytes(8, "little") + header + content[start:]
 
 

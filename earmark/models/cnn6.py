@@ -1,9 +1,9 @@
-"""Cnn6_60k, the small network of SP4ASC for acoustic scenes, from separable convolutions.
+"""Cnn6_60k, SP4ASC's small network for acoustic scenes, built of separable convolutions.
 
 Source: valeoai/SP4ASC (Apache-2.0), DCASE 2021 task 1a; golden sp4asc/sp4asc.npz.
 
-Conventions: a spectrogram (batch, mel, frame) comes in as everywhere. Inside, maps are
-(batch, channel, frame, mel), because the published kernels are; ``feature_maps`` turns them back.
+Conventions: inside the network maps are (batch, channel, frame, mel), as the published kernels need them;
+inputs and ``feature_maps`` are (..., mel, frame) as everywhere.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from earmark.errors import ModelError
-from earmark.models.layers import StripeMask, lengthen
+from earmark.models.layers import repeat_to_length
 from earmark.models.network import Network, NetworkConfig, Output, require
 from earmark.models.registry import register
+from earmark.models.spec_augment import SpecAugment
 
 CHANNELS = (1, 64, 128, 128, 128)
-FEWEST = 2 ** (len(CHANNELS) - 1)
-"""Mel bands and frames that the four poolings reduce to one."""
+MIN_SIZE = 2 ** (len(CHANNELS) - 1)
+"""Least mel bands and frames for the four poolings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cnn6Config(NetworkConfig):
-    """All choices of a Cnn6_60k.
+    """Configuration of a Cnn6_60k.
 
     Attributes:
         num_classes: Length of the logits, at least 1.
-        n_mels: Mel bands of the spectrograms, each with a norm of its own; at least 16.
-        dropout: Share of the head's values dropped in training.
-        spec_augment: In training, what is masked after the norm of the mel bands: limit of the width of a
-            stripe of frames, number of such stripes, the same two for mel bands; see StripeMask. The
-            published networks were trained with (128, 2, 32, 2) or, with mixup, (128, 2, 16, 2).
+        n_mels: Mel bands of the spectrograms, each with its own norm; at least 16.
+        dropout: Dropout rate of the head, from 0 to below 1.
+        spec_augment: SpecAugment after the norm of the mel bands, in training: limit of the width of a stripe
+            of frames, number of such stripes, the same two for mel bands. The published networks were trained
+            with (128, 2, 32, 2) or, with mixup, (128, 2, 16, 2).
     """
 
     n_mels: int = 256
@@ -44,17 +45,17 @@ class Cnn6Config(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("n_mels", self.n_mels, self.n_mels >= FEWEST, f"at least {FEWEST}")
-        require("dropout", self.dropout, 0 <= self.dropout < 1, "a number from 0 to below 1")
+        require("n_mels", self.n_mels, self.n_mels >= MIN_SIZE, f"at least {MIN_SIZE}")
+        require("dropout", self.dropout, 0 <= self.dropout < 1, "from 0 to below 1")
         mask = self.spec_augment
         holds = isinstance(mask, list | tuple) and len(mask) == 4
         holds = holds and all(type(value) is int and value >= 0 for value in mask)
-        require("spec_augment", mask, holds, "four whole numbers, none below 0")
-        object.__setattr__(self, "spec_augment", tuple(mask))  # a recipe or a record gives a list
+        require("spec_augment", mask, holds, "four integers, none below 0")
+        object.__setattr__(self, "spec_augment", tuple(mask))  # TOML and JSON have lists only
 
 
 class SeparableConv(nn.Module):
-    """Mixes the channels, filters each along frames and along mel bands side by side, halves the map.
+    """Pointwise convolution, sum of depthwise convolutions along frames and along mel, norm, mean pooling.
 
     Args:
         channels: Input and output channels.
@@ -77,20 +78,20 @@ class SeparableConv(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Maps (batch, channel, frame, mel) to (batch, channel, frame // 2, mel // 2)."""
-        pooled: Tensor = self.pool(self.bn(self._filtered(features)).relu())
+        pooled: Tensor = self.pool(self.bn(self._convolve(features)).relu())
         return pooled
 
-    def _filtered(self, features: Tensor) -> Tensor:
-        """Both filters' sum; where one channel learns, by the product of the kernels, in half the time."""
-        filters = (self.sp_conv1, self.sp_conv2)
+    def _convolve(self, features: Tensor) -> Tensor:
+        """Sums both depthwise convolutions; of one channel, training merges the kernels: half the time."""
+        depthwise = (self.sp_conv1, self.sp_conv2)
         if not self.training or features.shape[1] > 1:
             mixed = self.ch_conv1(features)
-            along_frame, along_mel = (each(mixed) for each in filters)
+            along_frame, along_mel = (conv(mixed) for conv in depthwise)
         else:
-            kernels = [self.ch_conv1.weight * each.weight for each in filters]
+            kernels = [self.ch_conv1.weight * conv.weight for conv in depthwise]
             along_frame, along_mel = (
-                conv2d(features, kernel, each.bias, padding=each.padding, dilation=each.dilation)
-                for kernel, each in zip(kernels, filters, strict=True)
+                conv2d(features, kernel, conv.bias, padding=conv.padding, dilation=conv.dilation)
+                for kernel, conv in zip(kernels, depthwise, strict=True)
             )
         summed: Tensor = along_frame + along_mel
         return summed
@@ -100,11 +101,11 @@ class SeparableConv(nn.Module):
 class Cnn6(Network):
     """Cnn6_60k from log-mel to logits.
 
-    The embedding is what the head sees: of each of 128 channels, averaged over mel, the maximum over frames
-    plus the mean over frames.
+    The embedding is the input of the head: the map averaged over mel, then its maximum over frames plus its
+    mean over frames.
 
     Args:
-        config: All its choices; None for the published defaults.
+        config: None for the published defaults.
     """
 
     config: Cnn6Config
@@ -115,23 +116,23 @@ class Cnn6(Network):
         limit, count, mel_limit, mel_count = config.spec_augment
         width = CHANNELS[-1]
         self.bn0 = nn.BatchNorm2d(config.n_mels)
-        self.spec_augmenter = StripeMask((limit, count), (mel_limit, mel_count))
+        self.spec_augmenter = SpecAugment((limit, count), (mel_limit, mel_count))
         self.conv1, self.conv2, self.conv3, self.conv4 = map(SeparableConv, pairwise(CHANNELS))
         self.dropout = nn.Dropout(config.dropout)
         self.fc1 = nn.Linear(width, width)
         self.fc2 = nn.Linear(width, config.num_classes)
 
     def forward(self, log_mel: Tensor) -> Output:
-        """Computes logits and embedding of any number of spectrograms of any length.
+        """Computes logits and embedding of spectrograms of any length.
 
         Args:
-            log_mel: float32 in decibels, shape (batch, mel, frame); fewer than 16 frames are repeated.
+            log_mel: float32 in decibels, shape (batch, mel, frame); repeated to at least 16 frames.
 
         Returns:
             Logits (batch, class) and embedding (batch, 128).
 
         Raises:
-            ModelError: If the spectrogram has not the number of mel bands that the network was built for.
+            ModelError: If the number of mel bands differs from ``config.n_mels``.
         """
         averaged = self.feature_maps(log_mel)[-1].mean(2)  # (batch, channel, frame)
         embedding = averaged.amax(2) + averaged.mean(2)
@@ -145,17 +146,18 @@ class Cnn6(Network):
             log_mel: As for forward.
 
         Returns:
-            Four maps of shape (batch, channel, mel, frame), ever halved along the last two.
+            Four maps of shape (batch, channel, mel, frame), each of half the resolution.
 
         Raises:
-            ModelError: As forward does.
+            ModelError: As for forward.
         """
         if log_mel.shape[1] != self.config.n_mels:
             raise ModelError(
-                f"the spectrogram has {log_mel.shape[1]} mel bands, the network was built for "
-                f"{self.config.n_mels}: use its own front-end, or build it with n_mels = {log_mel.shape[1]}"
+                f"the network needs {self.config.n_mels} mel bands, got {log_mel.shape[1]}: use its own "
+                f"front-end, or build it with n_mels = {log_mel.shape[1]}"
             )
-        normed = self.bn0(lengthen(log_mel, FEWEST, FEWEST).unsqueeze(3))  # (batch, mel, frame, 1)
+        log_mel = repeat_to_length(log_mel, MIN_SIZE, MIN_SIZE)
+        normed = self.bn0(log_mel.unsqueeze(3))  # (batch, mel, frame, 1)
         masked = self.spec_augmenter(normed.transpose(1, 3).transpose(2, 3))  # (batch, 1, mel, frame)
         maps = [masked.transpose(2, 3)]  # (batch, 1, frame, mel)
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):

@@ -1,9 +1,9 @@
-"""EfficientNets for log-mel spectrograms, as audax builds them.
+"""EfficientNets for log-mel spectrograms, as in audax.
 
-Source: Tan and Le, arXiv:1905.11946, table 1; golden audax/models.npz.
+Source: Tan and Le, arXiv:1905.11946, table 1; golden tests/golden/audax_models.npz.
 
-Conventions: a spectrogram (batch, mel, frame) becomes a one-channel image (batch, 1, mel, frame). All that
-shrinks the map pads as flax does ("same"); squeeze-excitation has no biases.
+Conventions: a spectrogram (batch, mel, frame) is a one-channel image (batch, 1, mel, frame). Strided
+layers pad as flax does ("same"); squeeze-excitation has no biases.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional
 
-from earmark.models.layers import AxisExcitation, ConvNormActivation, initialise_truncated, make_divisible
-from earmark.models.mobilenet import Block, InvertedResidual
+from earmark.models.layers import ConvNormActivation, make_divisible
+from earmark.models.mobilenet import BlockConfig, InvertedResidual
 from earmark.models.network import Network, NetworkConfig, Output, require
 from earmark.models.registry import register
+from earmark.models.squeeze_excitation import AxisExcitation
+from earmark.models.weight_init import init_truncated_normal
 
 SCALES: dict[str, dict[str, object]] = {
     "efficientnet_b0": {"width": 1.0, "depth": 1.0},
@@ -30,16 +32,15 @@ _SILU = partial(nn.SiLU, inplace=True)
 
 @dataclass(frozen=True, kw_only=True)
 class EfficientNetConfig(NetworkConfig):
-    """All choices of an EfficientNet.
+    """Configuration of an EfficientNet.
 
     Attributes:
         num_classes: Length of the logits, at least 1.
         width: Factor on all numbers of channels, above 0.
         depth: Factor on the number of blocks of each stage, above 0.
-        drop_path: Probability of leaving out the branch of a block in training, rising linearly to almost
-            this from 0 in the first block.
-        dropout: Share of the embedding's values dropped before the last layer in training.
-        norm_momentum: Share of each training batch in the running statistics of the batch norms.
+        drop_path: Stochastic depth: probability of dropping block i of n is ``drop_path * i / n``.
+        dropout: Dropout rate before the last layer, from 0 to below 1.
+        norm_momentum: Momentum of the batch norms' running statistics, above 0, at most 1.
     """
 
     width: float = 1.0
@@ -51,16 +52,14 @@ class EfficientNetConfig(NetworkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("width", "depth"):
-            require(name, getattr(self, name), getattr(self, name) > 0, "a number above 0")
+            require(name, getattr(self, name), getattr(self, name) > 0, "above 0")
         for name in ("drop_path", "dropout"):
-            require(name, getattr(self, name), 0 <= getattr(self, name) < 1, "a number from 0 to below 1")
-        require(
-            "norm_momentum", self.norm_momentum, 0 < self.norm_momentum <= 1, "a number above 0, at most 1"
-        )
+            require(name, getattr(self, name), 0 <= getattr(self, name) < 1, "from 0 to below 1")
+        require("norm_momentum", self.norm_momentum, 0 < self.norm_momentum <= 1, "above 0, at most 1")
 
 
-def block_table(config: EfficientNetConfig) -> list[Block]:
-    """Lists the blocks of a network, width and depth applied."""
+def efficientnet_blocks(config: EfficientNetConfig) -> list[BlockConfig]:
+    """Lists the blocks of a network with width and depth applied."""
     stages = [  # expansion, kernel, stride, input and output channels, blocks
         (1, 3, 1, 32, 16, 1),
         (6, 3, 2, 16, 24, 2),
@@ -76,18 +75,18 @@ def block_table(config: EfficientNetConfig) -> list[Block]:
         for index in range(math.ceil(number * config.depth)):
             channels, step = (out, 1) if index else (wide, stride)
             expanded = make_divisible(channels * expansion)
-            blocks.append(Block(channels, kernel, expanded, out, True, _SILU, step))
+            blocks.append(BlockConfig(channels, kernel, expanded, out, True, _SILU, step))
     return blocks
 
 
 class ChannelExcitation(AxisExcitation):
-    """Squeeze-excitation over the channels of a block, without biases.
+    """Squeeze-excitation over channels without biases; its bottleneck is a quarter of the block's input.
 
     Args:
-        block: Its input is four times as wide as the bottleneck.
+        block: Input and expanded channels.
     """
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: BlockConfig) -> None:
         squeezed = max(1, block.in_channels // 4)
         super().__init__(1, block.expanded, squeezed, bias=False, activation=functional.silu)
 
@@ -98,10 +97,10 @@ class ChannelExcitation(AxisExcitation):
 
 @register(EfficientNetConfig, SCALES)
 class EfficientNet(Network):
-    """An EfficientNet from log-mel to logits; the embedding is the mean of the last feature map.
+    """EfficientNet from log-mel to logits; the embedding is the mean of the last feature map.
 
     Args:
-        config: All its choices; None for those of efficientnet_b0.
+        config: None for efficientnet_b0.
     """
 
     config: EfficientNetConfig
@@ -111,7 +110,7 @@ class EfficientNet(Network):
         super().__init__(config)
         norm = partial(nn.BatchNorm2d, eps=1e-5, momentum=config.norm_momentum)
         layer = partial(ConvNormActivation, norm=norm, activation=_SILU, padding="same")
-        table = block_table(config)
+        table = efficientnet_blocks(config)
         channels = 4 * table[-1].out_channels
         self.stem = layer((1, table[0].in_channels), 3, stride=2)
         self.blocks = nn.Sequential(
@@ -129,11 +128,11 @@ class EfficientNet(Network):
         self.tail = layer((table[-1].out_channels, channels), 1)
         self.dropout = nn.Dropout(config.dropout)
         self.fc = nn.Linear(channels, config.num_classes)
-        initialise_truncated(self, gain=2.0)
-        initialise_truncated(self.fc)
+        init_truncated_normal(self, gain=2.0)
+        init_truncated_normal(self.fc)
 
     def forward(self, log_mel: Tensor) -> Output:
-        """Computes logits and embedding of any number of spectrograms of any length.
+        """Computes logits and embedding of spectrograms of any length.
 
         Args:
             log_mel: float32, shape (batch, mel, frame).
@@ -141,6 +140,7 @@ class EfficientNet(Network):
         Returns:
             Logits (batch, class) and embedding (batch, channel), 1280 channels at width 1.
         """
-        features = self.tail(self.blocks(self.stem(log_mel.unsqueeze(1))))
-        embedding = features.mean((2, 3))  # (batch, channel, mel / 32, frame / 32) -> (batch, channel)
+        features = self.stem(log_mel.unsqueeze(1))  # (batch, 32, mel / 2, frame / 2) at width 1
+        features = self.tail(self.blocks(features))  # (batch, channel, mel / 32, frame / 32)
+        embedding = features.mean((2, 3))  # (batch, channel)
         return Output(self.fc(self.dropout(embedding)), embedding)

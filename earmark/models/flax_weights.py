@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from earmark.errors import ModelError
 from earmark.models.convnext import ConvNeXt
 from earmark.models.efficientnet import EfficientNet
-from earmark.models.layers import ConvNormActivation, ResidualBlock
+from earmark.models.layers import ConvNormActivation
 from earmark.models.mobilenet import InvertedResidual
 from earmark.models.network import Network
-from earmark.models.resnet import ResNet
+from earmark.models.resnet import ResidualBlock, ResNet
 from earmark.models.waveform_network import WaveformNetwork
 
 Names = dict[str, str]

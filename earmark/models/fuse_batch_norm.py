@@ -1,12 +1,11 @@
-"""Batch norms folded into the layers before them: the same answers, fewer weights and operations.
+"""Fuses batch norms into the layers before them: equal outputs, fewer weights and operations.
 
-Source: Jacob et al., arXiv:1712.05877, section 3.2; SP4ASC folds its networks so before they are submitted
-(golden sp4asc/sp4asc.npz).
+Source: Jacob et al., arXiv:1712.05877, section 3.2; SP4ASC fuses its networks for submission (golden
+sp4asc/sp4asc.npz).
 
-Conventions: a module of several layers says in its attribute ``norms`` which norm stands behind which layers;
-in an ``nn.Sequential`` their order says it. A norm with no layer before it, like that of Cnn6_60k's mel
-bands, keeps a scale and an offset: it cannot move into a later layer that pads with zeros, which would then
-pass through it.
+Conventions: in an ``nn.Sequential`` a norm follows its layer; any other module lists its norms in the
+attribute ``norms``: name of the norm -> names of the layers whose summed outputs it takes. A norm without a
+layer before it, like that of Cnn6_60k's mel bands, becomes a :class:`ChannelAffine`.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _LAYERS = (nn.Conv2d, nn.Linear)
 
 
-class Affine(nn.Module):
-    """What a batch norm is once its statistics are folded into its weights: a line for each channel.
+class ChannelAffine(nn.Module):
+    """Scale and offset of each channel.
 
     Args:
-        scale: Shape (channel, 1, ...), with an axis for each that follows the channel.
-        offset: The same shape.
+        scale: Shape (channel, 1, ...), with one axis for each that follows the channel.
+        offset: Same shape.
     """
 
     def __init__(self, scale: Tensor, offset: Tensor) -> None:
@@ -45,20 +44,20 @@ class Affine(nn.Module):
 
 
 @torch.no_grad()
-def fold_norms(network: Network, eps: float | None = None) -> None:
-    """Folds every batch norm of a network, in place; evaluation mode then answers as before.
+def fuse_batch_norm(network: Network, eps: float | None = None) -> None:
+    """Fuses all batch norms of a network, in place; outputs in evaluation mode stay equal.
 
     Args:
-        network: With running statistics; its ``config``, and those of networks within, become ``fused``.
-        eps: What is added to the running variances; None: what each norm adds, which is exact.
+        network: With running statistics; ``config.fused`` becomes true, also of networks inside it.
+        eps: Added to the running variances; None: the epsilon of each norm, which is exact; 0 is SP4ASC's.
 
     Raises:
-        ModelError: If a channel has no variance, and eps is 0.
+        ModelError: If eps is 0 and a channel has a variance of 0.
     """
     for name, module in list(network.named_modules()):
         for norm_name, layers in _norms_within(module):
             norm = module.get_submodule(norm_name)
-            scale, offset = _line(norm, eps, f"{name}.{norm_name}")
+            scale, offset = _scale_and_offset(norm, eps, f"{name}.{norm_name}")
             for layer in layers:
                 _scale_outputs(module.get_submodule(layer), scale)
             _add_to_outputs(module.get_submodule(layers[-1]), offset)
@@ -66,15 +65,15 @@ def fold_norms(network: Network, eps: float | None = None) -> None:
     for name, module in list(network.named_modules()):
         if isinstance(module, _NORMS):
             shape = (-1, 1, 1) if isinstance(module, nn.BatchNorm2d) else (-1,)
-            scale, offset = _line(module, eps, name)
-            network.set_submodule(name, Affine(scale.view(shape), offset.view(shape)))
+            scale, offset = _scale_and_offset(module, eps, name)
+            network.set_submodule(name, ChannelAffine(scale.view(shape), offset.view(shape)))
     for part in network.modules():
         if isinstance(part, Network):
             part.config = replace(part.config, fused=True)
 
 
 def _norms_within(module: nn.Module) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Names of the norms directly within a module, each with the layers whose summed outputs it takes."""
+    """Yields the names of a module's own norms, each with the layers whose summed outputs it takes."""
     if isinstance(module, nn.Sequential):
         for (layer_name, layer), (norm_name, norm) in pairwise(module.named_children()):
             if isinstance(layer, _LAYERS) and isinstance(norm, _NORMS):
@@ -85,18 +84,18 @@ def _norms_within(module: nn.Module) -> Iterator[tuple[str, tuple[str, ...]]]:
             yield norm_name, layers
 
 
-def _line(norm: Any, eps: float | None, name: str) -> tuple[Tensor, Tensor]:
-    """Scale and offset of each channel; computed in 64 bits, so that folding rounds once."""
+def _scale_and_offset(norm: Any, eps: float | None, name: str) -> tuple[Tensor, Tensor]:
+    """Computes scale and offset of each channel in float64, so that they are rounded once."""
     variance = norm.running_var.double() + (norm.eps if eps is None else eps)
     scale = norm.weight.double() / variance.sqrt()
     if eps is not None and not scale.is_meta and not scale.isfinite().all():
-        raise ModelError(f"{name}: a channel has a variance of 0: fold its norm with its own epsilon")
+        raise ModelError(f"{name}: a channel has a variance of 0, which needs an epsilon above 0")
     offset = norm.bias.double() - norm.running_mean.double() * scale
     return scale.to(norm.weight.dtype), offset.to(norm.weight.dtype)
 
 
 def _scale_outputs(layer: Any, scale: Tensor) -> None:
-    # A dynamic convolution holds several kernels, and says itself of what shape each is.
+    # A dynamic convolution has several kernels, each of layer.shape.
     shape = getattr(layer, "shape", layer.weight.shape)
     kernels = layer.weight.view(-1, *shape)
     kernels.mul_(scale.view(-1, *[1] * (len(shape) - 1)))

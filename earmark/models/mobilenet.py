@@ -1,10 +1,10 @@
 """MobileNetV3 for log-mel spectrograms, the published "mn" family of every width.
 
-Source: Howard et al., arXiv:1905.02244, table 1 (large); Schmid et al., arXiv:2211.04772; models/mn*.npz of
-the goldens.
+Source: Howard et al., arXiv:1905.02244, table 1 (large); Schmid et al., arXiv:2211.04772; golden
+tests/golden/mobilenet.npz and models/mn*.npz.
 
-Conventions: a spectrogram (batch, mel, frame) becomes a one-channel image (batch, 1, mel, frame); the names
-in the state dict are the published ones.
+Conventions: a spectrogram (batch, mel, frame) is a one-channel image (batch, 1, mel, frame); names in
+the state dict are the published ones.
 """
 
 from __future__ import annotations
@@ -16,20 +16,12 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from earmark.models.layers import (
-    SE_AXES,
-    SE_FUSIONS,
-    AttentionPooling,
-    ConvNormActivation,
-    DropPath,
-    Padding,
-    SqueezeExcitation,
-    initialise,
-    make_divisible,
-)
+from earmark.models.layers import ConvNormActivation, DropPath, Padding, make_divisible
 from earmark.models.network import Network, NetworkConfig, Output, require
-from earmark.models.recompute import chained
+from earmark.models.pooling_layers import AttentionPooling
 from earmark.models.registry import register
+from earmark.models.squeeze_excitation import SE_AXES, SE_FUSIONS, SqueezeExcitation
+from earmark.models.weight_init import init_kaiming
 
 HEADS = ("mlp", "fully_convolutional", "multihead_attention_pooling")
 WIDTHS = {
@@ -45,15 +37,15 @@ WIDTHS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockTableConfig(NetworkConfig):
-    """The choices of every network that is made of the fifteen blocks.
+class MobileNetBaseConfig(NetworkConfig):
+    """Configuration that MobileNet and DyMN share.
 
     Attributes:
         num_classes: Length of the logits, at least 1.
         width: Factor on all numbers of channels, above 0.
-        strides: Of the four stages that may shrink the map, each 1 or 2.
-        dropout: Share of the mlp head's hidden values dropped in training.
-        norm_momentum: Share of each training batch in the running statistics of the batch norms.
+        strides: Strides of the four stages that may reduce the resolution, each 1 or 2.
+        dropout: Dropout rate before the last layer of the mlp head, from 0 to below 1.
+        norm_momentum: Momentum of the batch norms' running statistics, above 0, at most 1.
     """
 
     width: float = 1.0
@@ -63,31 +55,29 @@ class BlockTableConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("width", self.width, self.width > 0, "a number above 0")
+        require("width", self.width, self.width > 0, "above 0")
         strides_hold = isinstance(self.strides, list | tuple) and len(self.strides) == 4
         strides_hold = strides_hold and all(stride in (1, 2) for stride in self.strides)
         require("strides", self.strides, strides_hold, "four numbers, each 1 or 2")
-        object.__setattr__(self, "strides", tuple(self.strides))  # a recipe or a record gives a list
-        require("dropout", self.dropout, 0 <= self.dropout < 1, "a number from 0 to below 1")
-        require(
-            "norm_momentum", self.norm_momentum, 0 < self.norm_momentum <= 1, "a number above 0, at most 1"
-        )
+        object.__setattr__(self, "strides", tuple(self.strides))  # TOML and JSON have lists only
+        require("dropout", self.dropout, 0 <= self.dropout < 1, "from 0 to below 1")
+        require("norm_momentum", self.norm_momentum, 0 < self.norm_momentum <= 1, "above 0, at most 1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MobileNetConfig(BlockTableConfig):
-    """All choices of a MobileNet, those of BlockTableConfig among them.
+class MobileNetConfig(MobileNetBaseConfig):
+    """Configuration of a MobileNet, in addition to MobileNetBaseConfig.
 
     Attributes:
         head: One of HEADS.
         heads: Attention heads of the head "multihead_attention_pooling".
-        dilated: Whether the last three blocks dilate by 2 and keep the map's size instead of shrinking it.
-        reduced_tail: Whether the last three blocks and what follows have half the channels.
+        dilated: Whether the last three blocks have a dilation of 2 instead of a stride.
+        reduced_tail: Whether the last three blocks and the layers after them have half the channels.
         se_dims: Axes of squeeze-excitation: any of the letters c (channel), f (mel), t (frame); or "none".
-        se_agg: How the maps scaled along several axes become one: one of SE_FUSIONS.
-        se_ratio: How many times narrower the bottlenecks of squeeze-excitation are.
-        n_mels: Mel bands of the spectrograms; matters only with f in se_dims, any number is taken otherwise.
-        num_frames: Frames of the spectrograms; matters only with t in se_dims, any number is taken otherwise.
+        se_agg: Fusion of the maps scaled along several axes, a key of SE_FUSIONS.
+        se_ratio: Reduction of the bottlenecks of squeeze-excitation.
+        n_mels: Mel bands of the spectrograms; needed only with f in se_dims.
+        num_frames: Frames of the spectrograms; needed only with t in se_dims.
     """
 
     head: str = "mlp"
@@ -110,8 +100,8 @@ class MobileNetConfig(BlockTableConfig):
 
 
 @dataclass(frozen=True)
-class Block:
-    """One row of the table: an inverted residual block."""
+class BlockConfig:
+    """Channels, kernel and stride of an inverted residual block."""
 
     in_channels: int
     kernel: int
@@ -124,7 +114,7 @@ class Block:
 
     @property
     def step(self) -> int:
-        """The stride in effect: a dilated block keeps the map's size."""
+        """The stride in effect: a dilated block keeps the resolution."""
         return 1 if self.dilation > 1 else self.stride
 
 
@@ -132,13 +122,15 @@ RELU = partial(nn.ReLU, inplace=True)
 HARDSWISH = partial(nn.Hardswish, inplace=True)
 
 
-def block_table(config: BlockTableConfig, *, tail: int = 1, dilation: int = 1) -> list[Block]:
-    """Lists the fifteen blocks of a network, widths applied.
+def mobilenet_blocks(config: MobileNetBaseConfig, *, tail: int = 1, dilation: int = 1) -> list[BlockConfig]:
+    """Lists the fifteen blocks of a network with the width applied.
+
+    Source: Howard et al., arXiv:1905.02244, table 1.
 
     Args:
-        config: Its width and strides.
-        tail: What the channels of the last three blocks are divided by.
-        dilation: Of the last three blocks.
+        config: Width and strides.
+        tail: Divisor of the channels of the last three blocks.
+        dilation: Dilation of the last three blocks.
 
     Returns:
         The blocks, first to last.
@@ -165,26 +157,25 @@ def block_table(config: BlockTableConfig, *, tail: int = 1, dilation: int = 1) -
     def wide(channels: int) -> int:
         return make_divisible(channels * config.width)
 
-    return [Block(wide(i), k, wide(e), wide(o), *rest) for i, k, e, o, *rest in rows]  # type: ignore[arg-type]
+    return [BlockConfig(wide(i), k, wide(e), wide(o), *rest) for i, k, e, o, *rest in rows]  # type: ignore[arg-type]
 
 
 class InvertedResidual(nn.Module):
-    """Expands the channels, filters each by itself, re-weights them, projects them back.
+    """Pointwise expansion, depthwise convolution, squeeze-excitation, pointwise projection.
+
+    Source: Sandler et al., arXiv:1801.04381, figure 3; Howard et al., arXiv:1905.02244, figure 4.
 
     Args:
-        block: The row of the table.
-        excitation: The block's squeeze-excitation, or None.
-        norm: Makes the batch norm of a number of channels.
-        padding: See layers.convolution.
-        drop_path: Probability of leaving the branch out in training, where there is a way around it.
-
-    Attributes:
-        recomputes: Whether less is kept for the backward pass; see :mod:`earmark.models.recompute`.
+        block: Channels, kernel and stride.
+        excitation: The squeeze-excitation, or None.
+        norm: Builds the batch norm of a number of channels.
+        padding: As of layers.convolution.
+        drop_path: Probability of dropping the branch in training, in blocks with a residual connection.
     """
 
     def __init__(
         self,
-        block: Block,
+        block: BlockConfig,
         excitation: nn.Module | None,
         norm: Callable[[int], nn.Module],
         *,
@@ -215,12 +206,10 @@ class InvertedResidual(nn.Module):
         self.block = nn.Sequential(*layers)
         self.residual = block.stride == 1 and block.in_channels == block.out_channels
         self.drop_path = DropPath(drop_path)
-        self.recomputes = False
 
     def forward(self, features: Tensor) -> Tensor:
         """Maps (batch, in_channels, mel, frame) to (batch, out_channels, mel / stride, frame / stride)."""
-        keeps_less = self.training and self.recomputes
-        result: Tensor = chained(self.block, features) if keeps_less else self.block(features)
+        result: Tensor = self.block(features)
         return features + self.drop_path(result) if self.residual else result
 
 
@@ -229,7 +218,7 @@ class MobileNet(Network):
     """MobileNetV3 from log-mel to logits; the embedding is the mean of the last feature map.
 
     Args:
-        config: All its choices; None for the published defaults.
+        config: None for the published defaults.
     """
 
     config: MobileNetConfig
@@ -238,14 +227,14 @@ class MobileNet(Network):
         config = config or MobileNetConfig()
         super().__init__(config)
         norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=config.norm_momentum)
-        blocks = block_table(
+        blocks = mobilenet_blocks(
             config, tail=2 if config.reduced_tail else 1, dilation=2 if config.dilated else 1
         )
         channels = 6 * blocks[-1].out_channels
         layers: list[nn.Module] = [
             ConvNormActivation((1, blocks[0].in_channels), 3, stride=2, norm=norm, activation=HARDSWISH)
         ]
-        # Every layer is padded so that a map of n becomes ceil(n / stride): the stem halves first.
+        # Every layer maps n positions to ceil(n / stride); the first convolution has a stride of 2.
         sizes = {"f": math.ceil(config.n_mels / 2), "t": math.ceil(config.num_frames / 2)}
         for block in blocks:
             sizes = {axis: math.ceil(size / block.step) for axis, size in sizes.items()}
@@ -255,10 +244,10 @@ class MobileNet(Network):
         )
         self.features = nn.Sequential(*layers)
         self.classifier = _head(channels, config)
-        initialise(self)
+        init_kaiming(self)
 
     def forward(self, log_mel: Tensor) -> Output:
-        """Computes logits and embedding of any number of spectrograms of any length.
+        """Computes logits and embedding of spectrograms of any length.
 
         Args:
             log_mel: float32, shape (batch, mel, frame).
@@ -267,21 +256,20 @@ class MobileNet(Network):
             Logits (batch, class) and embedding (batch, channel), 960 channels at width 1.
 
         Raises:
-            ModelError: If se_dims has f or t and the spectrogram is not of the size the network is built for.
+            ModelError: If se_dims has f or t and the spectrogram has another size than configured.
         """
-        features = self.features(
-            log_mel.unsqueeze(1)
-        )  # (batch, 1, mel, frame) -> (batch, channel, mel/32, frame/32)
+        features = log_mel.unsqueeze(1)  # (batch, 1, mel, frame)
+        features = self.features(features)  # (batch, channel, mel / 32, frame / 32)
         return Output(self.classifier(features), features.mean((2, 3)))
 
     def feature_maps(self, log_mel: Tensor) -> list[Tensor]:
-        """Computes the output of every stage: first convolution, fifteen blocks, last convolution.
+        """Computes the output of each stage: first convolution, fifteen blocks, last convolution.
 
         Args:
             log_mel: float32, shape (batch, mel, frame).
 
         Returns:
-            Seventeen maps of shape (batch, channel, mel, frame), ever smaller along the last two.
+            Seventeen maps of shape (batch, channel, mel, frame), with decreasing resolution.
         """
         maps = [log_mel.unsqueeze(1)]
         for stage in self.features:
@@ -289,7 +277,9 @@ class MobileNet(Network):
         return maps[1:]
 
 
-def _excitation(block: Block, sizes: dict[str, int], config: MobileNetConfig) -> SqueezeExcitation | None:
+def _excitation(
+    block: BlockConfig, sizes: dict[str, int], config: MobileNetConfig
+) -> SqueezeExcitation | None:
     if not block.excited or config.se_dims == "none":
         return None
     lengths = {"c": block.expanded, **sizes}
@@ -310,12 +300,12 @@ def _head(channels: int, config: MobileNetConfig) -> nn.Module:
     return mlp_head(channels, 640 if config.reduced_tail else 1280, config)
 
 
-def mlp_head(channels: int, hidden: int, config: BlockTableConfig) -> nn.Sequential:
-    """Makes the head of two linear layers on the mean of the last feature map.
+def mlp_head(channels: int, hidden: int, config: MobileNetBaseConfig) -> nn.Sequential:
+    """Builds the head of global mean pooling and two linear layers.
 
     Args:
-        channels: Channels of that map.
-        hidden: Hidden values at width 1.
+        channels: Channels of the last feature map.
+        hidden: Hidden units at width 1.
         config: Width, dropout and number of classes.
 
     Returns:

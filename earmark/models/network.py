@@ -1,7 +1,7 @@
-"""What every network of earmark is: a log-mel spectrogram in, the same named tuple out.
+"""The interface of all networks: a log-mel spectrogram in, logits and embedding out.
 
-Conventions: shapes are (batch, mel, frame) in, (batch, class) and (batch, channel) out; no flag, batch size
-or class count changes them. A network is built from one frozen dataclass that holds all its choices.
+Conventions: shapes are (batch, mel, frame) in, (batch, class) and (batch, channel) out, whatever the flags,
+batch size and number of classes. A network is built from one frozen dataclass, its config.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from earmark.errors import ModelError
 
 
 class Output(NamedTuple):
-    """What a network answers.
+    """Output of a network.
 
     Attributes:
         logits: Shape (batch, class), before sigmoid or softmax.
@@ -37,27 +37,27 @@ def _is_number(value: Any) -> bool:
 
 
 _CHECKS: dict[Any, tuple[Callable[[Any], bool], str]] = {
-    int: (_is_count, "a whole number of at least 1"),
+    int: (_is_count, "an integer of at least 1"),
     float: (_is_number, "a finite number"),
     bool: (lambda value: isinstance(value, bool), "true or false"),
-    str: (lambda value: isinstance(value, str), "a text"),
+    str: (lambda value: isinstance(value, str), "a string"),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """The choices that all networks share; each network's own dataclass adds to them.
+    """Configuration that all networks share; each network's dataclass adds its own fields.
 
-    Every whole number of a configuration counts something and is at least 1, every other number is finite:
-    that is checked here for all fields, so a sub-class only checks what is special about its own.
+    The types of all fields are checked here, integers to be at least 1, floats to be finite; sub-classes
+    check what is special about their fields.
 
     Attributes:
         num_classes: Length of the logits.
-        fused: Whether batch norms are folded into the layers before them
-            (:mod:`earmark.models.fuse_batch_norm`); made of a trained network, to run it.
+        fused: Whether batch norms are fused into the layers before them, for inference
+            (:mod:`earmark.models.fuse_batch_norm`).
 
     Raises:
-        ModelError: If a value is not possible.
+        ModelError: If a value is invalid.
     """
 
     num_classes: int = 527
@@ -72,10 +72,10 @@ class NetworkConfig:
 
 
 class Network(nn.Module):
-    """A network from log-mel to logits and embedding; sub-classes fill in ``forward``.
+    """Base class of networks from log-mel to logits and embedding.
 
     Args:
-        config: All choices of the network; kept as ``network.config``.
+        config: Configuration of the network, available as ``network.config``.
     """
 
     config: NetworkConfig
@@ -97,16 +97,16 @@ class Network(nn.Module):
 
 
 def require(name: str, value: object, holds: bool, allowed: str) -> None:
-    """Refuses a value of a configuration.
+    """Checks a value of a configuration.
 
     Args:
-        name: The value's name, as its user writes it.
-        value: What was given.
-        holds: Whether it is allowed.
-        allowed: What would be, in words.
+        name: Name of the field.
+        value: Its value.
+        holds: Whether the value is allowed.
+        allowed: Allowed values, for the message.
 
     Raises:
-        ModelError: If it is not allowed.
+        ModelError: If ``holds`` is false.
     """
     if not holds:
-        raise ModelError(f"{name} = {value!r} is not possible: give {allowed}")
+        raise ModelError(f"{name} must be {allowed}, got {value!r}")

@@ -1,7 +1,6 @@
-"""From a module of PyTorch to an ONNX graph that says nothing of the machine it was made on.
+"""Exports PyTorch modules to ONNX graphs without traces of the machine they were made on.
 
-Conventions: a graph that takes waveforms or log-mels leaves batch and length open, under the names "batch"
-and "time" or "frame", numbered as the inputs are.
+Conventions: batch and length are dynamic axes, named "batch" and "time" (waveforms) or "frame" (log-mels).
 """
 
 from __future__ import annotations
@@ -19,55 +18,54 @@ from torch import Tensor, nn
 
 from earmark.features.learned import AnyFrontEnd
 from earmark.model_file.info import ModelInfo
-from earmark.models.ensemble import Ensemble
 from earmark.models.network import Network
 
 OPSET = 20
-OUTPUTS = ("logits", "embedding")
+OUTPUT_NAMES = ("logits", "embedding")
 
 
-def network_graph(network: Network, info: ModelInfo) -> ModelProto:
-    """The graph of a network.
+def network_to_onnx(network: Network, info: ModelInfo) -> ModelProto:
+    """Exports a network.
 
     Args:
         network: In evaluation mode.
-        info: Of the network; it says what the inputs are.
+        info: Model info of the network, for the shape of its input.
 
     Returns:
-        From ``record.graph_inputs`` to logits (batch, class) and embedding (batch, channel).
+        A graph from ``info.front_end.graph_input`` to logits (batch, class) and embedding (batch, channel).
     """
-    axes = _open_axes(info)
-    several = isinstance(network, Ensemble)  # its inputs are one argument with a star
-    return to_onnx(network, examples(info), (axes,) if several else axes, (info.graph_inputs, OUTPUTS))
+    name = info.front_end.graph_input
+    last = {"waveform": "time", "log_mel": "frame"}[name]
+    inputs = example_inputs(info)
+    axes = {0: torch.export.Dim("batch"), inputs[0].ndim - 1: torch.export.Dim(last)}
+    return module_to_onnx(network, inputs, (axes,), ([name], OUTPUT_NAMES))
 
 
-def examples(info: ModelInfo, batch: int = 2) -> tuple[Tensor, ...]:
-    """Zeros for each input of a model's graph, as long as a window: (batch, mel, frame) or (batch, time)."""
-    lengths = zip(info.front_ends, info.samples(info.window_s), strict=True)
-    return tuple(torch.zeros(batch, *input_shape(front_end, samples)) for front_end, samples in lengths)
+def example_inputs(info: ModelInfo, batch: int = 2) -> tuple[Tensor]:
+    """Builds an example of a graph's input.
+
+    Args:
+        info: Model info, for the front-end and the window.
+        batch: Number of windows.
+
+    Returns:
+        One tensor of zeros, one window long: (batch, mel, frame), or (batch, time) for waveforms.
+    """
+    samples = round(info.window_s * info.front_end.sample_rate)
+    return (torch.zeros(batch, *input_shape(info.front_end, samples)),)
 
 
 def input_shape(front_end: AnyFrontEnd, samples: int) -> tuple[int, ...]:
-    """Of what a graph takes of so many samples: (mel, frame), or (time,) with the front-end in the graph."""
+    """Returns the shape of a graph's input without the batch: (mel, frame), or (time,) for waveforms."""
     if front_end.graph_input == "waveform":
         return (samples,)
     return front_end.n_mels, front_end.num_frames(samples)
 
 
-def _open_axes(info: ModelInfo) -> tuple[dict[int, torch.export.Dim], ...]:
-    """Those axes of each input that are left open."""
-    batch = torch.export.Dim("batch")
-    axes = []
-    for name, example in zip(info.graph_inputs, examples(info), strict=True):
-        last = name.replace("waveform", "time").replace("log_mel", "frame")
-        axes.append({0: batch, example.ndim - 1: torch.export.Dim(last)})
-    return tuple(axes)
-
-
-def to_onnx(
+def module_to_onnx(
     module: nn.Module,
-    given: tuple[Tensor, ...],
-    axes: tuple[object, ...],
+    inputs: tuple[Tensor, ...],
+    dynamic_axes: tuple[object, ...],
     names: tuple[Sequence[str], Sequence[str]],
     opset: int = OPSET,
 ) -> ModelProto:
@@ -75,52 +73,52 @@ def to_onnx(
 
     Args:
         module: In evaluation mode.
-        given: An example of what it takes.
-        axes: Those that are open, for each argument.
-        names: Of inputs and outputs.
+        inputs: Example inputs.
+        dynamic_axes: Dynamic axes of each input, as ``torch.export`` takes them.
+        names: Names of the inputs and of the outputs.
         opset: Version of ONNX's operators.
 
     Returns:
-        The model, without a trace of the sources.
+        The model, without source lines and stack traces.
     """
-    with _quiet(), _out_of_place(module), torch.no_grad():
+    with _quiet(), _not_inplace(module), torch.no_grad():
         program = torch.onnx.export(
             module,
-            given,
+            inputs,
             dynamo=True,
             input_names=list(names[0]),
             output_names=list(names[1]),
-            dynamic_shapes=axes,
+            dynamic_shapes=dynamic_axes,
             opset_version=opset,
             optimize=True,
             verbose=False,
         )
     assert program is not None
-    remove_unused_nodes(program.model)  # initializers that loops leave behind; the runtime warns of them
+    remove_unused_nodes(program.model)  # initializers left over by loops, of which ONNX Runtime warns
     model: ModelProto = program.model_proto
     model.producer_name, model.producer_version = "earmark", ""
     del model.metadata_props[:]
-    for graph in with_bodies(model.graph):
+    for graph in subgraphs(model.graph):
         for node in graph.node:
-            del node.metadata_props[:]  # source lines and stack traces of this machine
+            del node.metadata_props[:]  # source lines and stack traces
             node.doc_string = ""
         for value in (*graph.value_info, *graph.input, *graph.output, *graph.initializer):
             del value.metadata_props[:]
     return model
 
 
-def with_bodies(graph: GraphProto) -> Iterator[GraphProto]:
-    """A graph and those of its loops."""
+def subgraphs(graph: GraphProto) -> Iterator[GraphProto]:
+    """Yields a graph and the bodies of its loops."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from with_bodies(attribute.g)
+                yield from subgraphs(attribute.g)
 
 
 @contextlib.contextmanager
-def _out_of_place(network: nn.Module) -> Iterator[None]:
-    """Has no activation overwrite its input; the exporter takes those apart, for half as long again."""
+def _not_inplace(network: nn.Module) -> Iterator[None]:
+    """Turns off in-place activations, which the exporter rewrites at half as much time again."""
     inside = [module for module in network.modules() if getattr(module, "inplace", False)]
     for module in inside:
         module.inplace = False  # type: ignore[assignment]
@@ -133,7 +131,7 @@ def _out_of_place(network: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps from the caller what the exporter says on standard output and in warnings."""
+    """Suppresses the exporter's standard output, log and warnings."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

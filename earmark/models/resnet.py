@@ -1,10 +1,9 @@
-"""ResNets for log-mel spectrograms, as audax builds them.
+"""ResNets for log-mel spectrograms, as in audax.
 
-Source: He et al., arXiv:1512.03385, table 1; golden audax/models.npz.
+Source: He et al., arXiv:1512.03385, table 1; golden tests/golden/audax_models.npz.
 
-Conventions: a spectrogram (batch, mel, frame) becomes a one-channel image (batch, 1, mel, frame). What
-shrinks the map behind the first convolution pads as flax does ("same"). The names in the state dict are
-torchvision's.
+Conventions: a spectrogram (batch, mel, frame) is a one-channel image (batch, 1, mel, frame). Strided layers
+after the first convolution pad as flax does ("same"). Names in the state dict are torchvision's.
 """
 
 from __future__ import annotations
@@ -18,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from earmark.models.layers import ResidualBlock, initialise_truncated, pad_same
+from earmark.models.layers import ConvNormActivation, Padding, convolution, pad_same
 from earmark.models.network import Network, NetworkConfig, Output, require
 from earmark.models.registry import register
+from earmark.models.weight_init import init_truncated_normal
 
 DEPTHS: dict[str, dict[str, object]] = {
     "resnet18": {"depths": (2, 2, 2, 2), "bottleneck": False},
@@ -28,19 +28,75 @@ DEPTHS: dict[str, dict[str, object]] = {
     "resnet50": {"depths": (3, 4, 6, 3), "bottleneck": True},
 }
 WIDTH = 64
-"""Channels of the first stage's blocks; each later stage has twice as many."""
+"""Channels of the first stage's 3 x 3 convolutions; they double from stage to stage."""
+
+
+class ResidualBlock(nn.Module):
+    """Basic or bottleneck residual block.
+
+    Source: He et al., arXiv:1512.03385, figure 5, with the stride of a bottleneck in its 3 x 3 convolution.
+
+    Args:
+        in_channels: Input channels.
+        width: Channels of the 3 x 3 convolutions.
+        stride: Stride of the first 3 x 3 convolution.
+        bottleneck: False: two 3 x 3 convolutions, ``width`` output channels; True: 1 x 1, 3 x 3 and 1 x 1,
+            ``4 * width`` output channels.
+        norm: Builds the batch norm of a number of channels.
+        padding: As of layers.convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        *,
+        stride: int,
+        bottleneck: bool,
+        norm: Callable[[int], nn.Module],
+        padding: Padding = "centred",
+    ) -> None:
+        super().__init__()
+        self.out_channels = 4 * width if bottleneck else width
+        kernels = (1, 3, 1) if bottleneck else (3, 3)
+        strides = (1, stride, 1) if bottleneck else (stride, 1)
+        widths = (in_channels, *[width] * (len(kernels) - 1), self.out_channels)
+        for number, (kernel, step) in enumerate(zip(kernels, strides, strict=True), 1):
+            channels = widths[number - 1], widths[number]
+            self.add_module(f"conv{number}", convolution(channels, kernel, stride=step, padding=padding))
+            self.add_module(f"bn{number}", norm(channels[1]))
+        self.depth = len(kernels)
+        self.norms = {f"bn{number}": (f"conv{number}",) for number in range(1, self.depth + 1)}
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != self.out_channels:
+            channels = in_channels, self.out_channels
+            self.downsample = ConvNormActivation(channels, 1, stride=stride, norm=norm, activation=None)
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """The last batch norm; with a scale of zero the block is the identity."""
+        return self.get_submodule(f"bn{self.depth}")
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps (batch, in_channels, mel, frame) to (batch, out_channels, mel / stride, frame / stride)."""
+        result = features
+        for number in range(1, self.depth + 1):
+            result = self.get_submodule(f"bn{number}")(self.get_submodule(f"conv{number}")(result))
+            if number < self.depth:
+                result = torch.relu(result)
+        return torch.relu(self.downsample(features) + result)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig(NetworkConfig):
-    """All choices of a ResNet.
+    """Configuration of a ResNet.
 
     Attributes:
         num_classes: Length of the logits, at least 1.
-        depths: Blocks of each of the four stages.
-        bottleneck: Whether a block has three convolutions, the middle one narrow, instead of two.
-        dropout: Share of the embedding's values dropped before the last layer in training.
-        norm_momentum: Share of each training batch in the running statistics of the batch norms.
+        depths: Residual blocks in each of the four stages.
+        bottleneck: Whether blocks are bottlenecks of three convolutions instead of two.
+        dropout: Dropout rate before the last layer, from 0 to below 1.
+        norm_momentum: Momentum of the batch norms' running statistics, above 0, at most 1.
     """
 
     depths: tuple[int, int, int, int] = (2, 2, 2, 2)
@@ -55,15 +111,15 @@ class ResNetConfig(NetworkConfig):
         require(
             "norm_momentum", self.norm_momentum, 0 < self.norm_momentum <= 1, "a number above 0, at most 1"
         )
-        object.__setattr__(self, "depths", tuple(self.depths))  # a recipe or a record gives a list
+        object.__setattr__(self, "depths", tuple(self.depths))  # TOML and JSON have lists only
 
 
 @register(ResNetConfig, DEPTHS)
 class ResNet(Network):
-    """A ResNet from log-mel to logits; the embedding is the mean of the last feature map.
+    """ResNet from log-mel to logits; the embedding is the mean of the last feature map.
 
     Args:
-        config: All its choices; None for those of resnet18.
+        config: None for resnet18.
     """
 
     config: ResNetConfig
@@ -77,13 +133,19 @@ class ResNet(Network):
         self.bn1 = norm(WIDTH)
         stages, channels = [], WIDTH
         for stage, depth in enumerate(config.depths):
-            width = WIDTH << stage
-            stages.append(_stage(channels, width, depth, config.bottleneck, 2 if stage else 1, norm))
-            channels = 4 * width if config.bottleneck else width
+            stage_block = partial(
+                ResidualBlock,
+                width=WIDTH << stage,
+                bottleneck=config.bottleneck,
+                norm=norm,
+                padding="same",
+            )
+            layer, channels = residual_stage(stage_block, channels, depth, stride=2 if stage else 1)
+            stages.append(layer)
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.dropout = nn.Dropout(config.dropout)
         self.fc = nn.Linear(channels, config.num_classes)
-        initialise_truncated(self)
+        init_truncated_normal(self)
         for block in self.blocks:
             nn.init.zeros_(block.last_norm.weight)  # type: ignore[arg-type]
 
@@ -93,7 +155,7 @@ class ResNet(Network):
         return [module for module in self.modules() if isinstance(module, ResidualBlock)]
 
     def forward(self, log_mel: Tensor) -> Output:
-        """Computes logits and embedding of any number of spectrograms of any length.
+        """Computes logits and embedding of spectrograms of any length.
 
         Args:
             log_mel: float32, shape (batch, mel, frame).
@@ -102,7 +164,7 @@ class ResNet(Network):
             Logits (batch, class) and embedding (batch, channel), 512 channels without bottlenecks, else 2048.
         """
         features = torch.relu(self.bn1(self.conv1(log_mel.unsqueeze(1))))  # (batch, 64, mel / 2, frame / 2)
-        # What is pooled is not below zero: the zeros of the padding win nowhere.
+        # After the ReLU nothing is negative, so the padding's zeros never are the maximum.
         features = functional.max_pool2d(pad_same(features, 3, 2), 3, 2)  # (batch, 64, mel / 4, frame / 4)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             features = stage(features)
@@ -111,17 +173,27 @@ class ResNet(Network):
 
 
 def require_depths(depths: Any) -> None:
-    """Refuses what does not give the number of blocks of four stages, with a ModelError."""
+    """Raises ModelError unless ``depths`` are the numbers of blocks of four stages."""
     holds = isinstance(depths, list | tuple) and len(depths) == 4
     holds = holds and all(type(depth) is int and depth >= 1 for depth in depths)
-    require("depths", depths, holds, "four whole numbers of at least 1")
+    require("depths", depths, holds, "four integers of at least 1")
 
 
-def _stage(
-    in_channels: int, width: int, depth: int, bottleneck: bool, stride: int, norm: Callable[[int], nn.Module]
-) -> nn.Sequential:
-    """Blocks in a row, the first of which may shrink the map."""
-    block = partial(ResidualBlock, bottleneck=bottleneck, norm=norm, padding="same")
-    blocks = [block(in_channels, width, stride=stride)]
-    blocks += [block(blocks[0].out_channels, width, stride=1) for _ in range(depth - 1)]
-    return nn.Sequential(*blocks)
+def residual_stage(
+    block: Callable[..., ResidualBlock], in_channels: int, depth: int, stride: int
+) -> tuple[nn.Sequential, int]:
+    """Builds residual blocks in a row, of which the first may reduce the resolution.
+
+    Args:
+        block: Builds a block of a number of input channels and a stride.
+        in_channels: Input channels.
+        depth: Number of blocks.
+        stride: Stride of the first block.
+
+    Returns:
+        The blocks, and their output channels.
+    """
+    blocks = [block(in_channels, stride=stride)]
+    out_channels = blocks[0].out_channels
+    blocks += [block(out_channels, stride=1) for _ in range(depth - 1)]
+    return nn.Sequential(*blocks), out_channels

@@ -1,38 +1,42 @@
-"""ResNetish: residual networks whose stem keeps the resolution of a log-mel spectrogram.
+"""ResNetish: ResNets for log-mel spectrograms whose stem keeps the resolution, as in sound-clf-pytorch.
 
-Source: He et al., arXiv:1512.03385, with the stride of a bottleneck in its middle convolution;
-daisukelab/sound-clf-pytorch for stem and pooling; golden sound_clf/sound_clf.npz.
+Source: He et al., arXiv:1512.03385; daisukelab/sound-clf-pytorch for stem and pooling; golden
+tests/golden/sound_clf_networks.npz.
 
-Conventions: a spectrogram (batch, mel, frame) becomes a one-channel image (batch, 1, mel, frame); the names
-in the state dict are the published ones.
+Conventions: a spectrogram (batch, mel, frame) is a one-channel image (batch, 1, mel, frame). Names in the
+state dict are the published ones.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from earmark.models.layers import CellPooling, initialise
+from earmark.models.layers import convolution
 from earmark.models.network import Network, NetworkConfig, Output, require
+from earmark.models.pooling_layers import AdaptivePool
 from earmark.models.registry import register
+from earmark.models.resnet import ResidualBlock, residual_stage
+from earmark.models.weight_init import init_kaiming
 
 STAGE_WIDTHS = (64, 128, 256, 512)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetishConfig(NetworkConfig):
-    """All choices of a ResNetish.
+    """Configuration of a ResNetish.
 
     Attributes:
         num_classes: Length of the logits, at least 1.
-        blocks: Residual blocks of each of the four stages.
+        blocks: Residual blocks in each of the four stages.
         bottleneck: Whether blocks are bottlenecks of three convolutions instead of two.
-        stem_stride: Of the first convolution.
-        pool_stride: Of the max-pooling after it.
-        cells: Grid, along mel and frame, that the last map is averaged in for the classifier. The tutorial's
-            published scores are of stem_stride = 2, pool_stride = 1, cells = (1, 1).
+        stem_stride: Stride of the first convolution.
+        pool_stride: Stride of the max-pooling after it.
+        cells: Grid, along mel and frame, of the adaptive mean pooling before the classifier. The tutorial's
+            published scores are for stem_stride = 2, pool_stride = 1, cells = (1, 1).
     """
 
     blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
@@ -47,55 +51,8 @@ class ResNetishConfig(NetworkConfig):
             value = getattr(self, name)
             holds = isinstance(value, list | tuple) and len(value) == length
             holds = holds and all(type(number) is int and number >= 1 for number in value)
-            require(name, value, holds, f"{length} whole numbers of at least 1")
-            object.__setattr__(self, name, tuple(value))  # a recipe or a record gives a list
-
-
-def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
-
-
-class ResidualBlock(nn.Module):
-    """Adds to a map what two or three convolutions make of it.
-
-    Source: He et al., arXiv:1512.03385, figure 5.
-
-    Args:
-        in_channels: Of the map.
-        width: Channels of the 3x3 convolutions; the result has four times as many with a bottleneck.
-        stride: Of the first 3x3 convolution.
-        bottleneck: Whether 1x1 convolutions narrow and widen the map around a single 3x3 convolution.
-    """
-
-    def __init__(self, in_channels: int, width: int, stride: int, *, bottleneck: bool) -> None:
-        super().__init__()
-        out_channels = width * self.expansion(bottleneck)
-        if bottleneck:
-            self.conv1, self.bn1 = _conv(in_channels, width, 1), nn.BatchNorm2d(width)
-            self.conv2, self.bn2 = _conv(width, width, 3, stride), nn.BatchNorm2d(width)
-            self.conv3, self.bn3 = _conv(width, out_channels, 1), nn.BatchNorm2d(out_channels)
-        else:
-            self.conv1, self.bn1 = _conv(in_channels, width, 3, stride), nn.BatchNorm2d(width)
-            self.conv2, self.bn2 = _conv(width, width, 3), nn.BatchNorm2d(width)
-        self.bottleneck = bottleneck
-        self.norms = {f"bn{number}": (f"conv{number}",) for number in range(1, 4 if bottleneck else 3)}
-        self.downsample: nn.Sequential | None = None
-        if stride != 1 or in_channels != out_channels:
-            norm = nn.BatchNorm2d(out_channels)
-            self.downsample = nn.Sequential(_conv(in_channels, out_channels, 1, stride), norm)
-
-    @staticmethod
-    def expansion(bottleneck: bool) -> int:
-        """How many times wider than its 3x3 convolution a block is."""
-        return 4 if bottleneck else 1
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Maps (batch, in_channels, mel, frame) to (batch, out_channels, mel / stride, frame / stride)."""
-        result: Tensor = self.bn2(self.conv2(self.bn1(self.conv1(features)).relu()))
-        if self.bottleneck:
-            result = self.bn3(self.conv3(result.relu()))
-        shortcut = features if self.downsample is None else self.downsample(features)
-        return (result + shortcut).relu()
+            require(name, value, holds, f"{length} integers of at least 1")
+            object.__setattr__(self, name, tuple(value))  # TOML and JSON have lists only
 
 
 @register(
@@ -107,10 +64,10 @@ class ResidualBlock(nn.Module):
     },
 )
 class ResNetish(Network):
-    """A residual network from log-mel to logits; the embedding is the mean of the last feature map.
+    """ResNetish from log-mel to logits; the embedding is the mean of the last feature map.
 
     Args:
-        config: All its choices; None for those of resnetish18.
+        config: None for resnetish18.
     """
 
     config: ResNetishConfig
@@ -120,32 +77,30 @@ class ResNetish(Network):
         config = config or ResNetishConfig()
         super().__init__(config)
         channels = STAGE_WIDTHS[0]
-        self.conv1, self.bn1 = _conv(1, channels, 7, config.stem_stride), nn.BatchNorm2d(channels)
+        self.conv1 = convolution((1, channels), 7, stride=config.stem_stride)
+        self.bn1 = nn.BatchNorm2d(channels)
         self.maxpool = nn.MaxPool2d(3, config.pool_stride, 1)
         stages = []
-        for number, (width, count) in enumerate(zip(STAGE_WIDTHS, config.blocks, strict=True)):
-            blocks = []
-            for index in range(count):
-                stride = 2 if number and index == 0 else 1
-                blocks.append(ResidualBlock(channels, width, stride, bottleneck=config.bottleneck))
-                channels = width * ResidualBlock.expansion(config.bottleneck)
-            stages.append(nn.Sequential(*blocks))
+        for number, (width, depth) in enumerate(zip(STAGE_WIDTHS, config.blocks, strict=True)):
+            block = partial(ResidualBlock, width=width, bottleneck=config.bottleneck, norm=nn.BatchNorm2d)
+            stage, channels = residual_stage(block, channels, depth, stride=2 if number else 1)
+            stages.append(stage)
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        initialise(self)
-        self.pool = CellPooling(config.cells, "mean")
-        # After the others were drawn: the published head starts as PyTorch makes it.
+        init_kaiming(self)
+        self.pool = AdaptivePool(config.cells, "mean")
+        # Built after the others are redrawn: the published head has PyTorch's own initial weights.
         self.fc = nn.Linear(channels * config.cells[0] * config.cells[1], config.num_classes)
 
     def forward(self, log_mel: Tensor) -> Output:
-        """Computes logits and embedding of any number of spectrograms of any size.
+        """Computes logits and embedding of spectrograms of any size.
 
         Args:
             log_mel: float32, shape (batch, mel, frame).
 
         Returns:
-            Logits (batch, class) and embedding (batch, channel): 512 channels, 2048 of resnetish50.
+            Logits (batch, class) and embedding (batch, channel): 512 channels, 2048 for bottlenecks.
         """
-        features = self.feature_maps(log_mel)[-1]
+        features = self.feature_maps(log_mel)[-1]  # (batch, channel, mel / 16, frame / 16) by default
         return Output(self.fc(self.pool(features).flatten(1)), features.mean((2, 3)))
 
     def feature_maps(self, log_mel: Tensor) -> list[Tensor]:
@@ -155,7 +110,7 @@ class ResNetish(Network):
             log_mel: float32, shape (batch, mel, frame).
 
         Returns:
-            Five maps of shape (batch, channel, mel, frame), ever smaller along the last two.
+            Five maps of shape (batch, channel, mel, frame), with decreasing resolution.
         """
         stem = self.maxpool(self.bn1(self.conv1(log_mel.unsqueeze(1))).relu())
         maps = [stem]

@@ -1,11 +1,11 @@
-"""VGGish and AlexNet for log-mel spectrograms: plain stacks of convolutions before wide linear layers.
+"""VGGish and AlexNet for log-mel spectrograms: stacks of convolutions, then wide linear layers.
 
 Source: Hershey et al., arXiv:1609.09430 (VGGish); Krizhevsky, arXiv:1404.5997, with batch norms (AlexNet);
-daisukelab/sound-clf-pytorch for their poolings; golden sound_clf/sound_clf.npz.
+daisukelab/sound-clf-pytorch for their pooling; golden tests/golden/sound_clf_networks.npz.
 
-Conventions: a spectrogram (batch, mel, frame) becomes a one-channel image (batch, 1, mel, frame); the names
-in the state dict are the published ones. The linear layers see the map flattened as (channel, mel, frame):
-weights ported from Google's VGGish, which flatten (frame, mel, channel), do not fit without a permutation.
+Conventions: a spectrogram (batch, mel, frame) is a one-channel image (batch, 1, mel, frame); names in the
+state dict are the published ones. The linear layers take the map flattened as (channel, mel, frame): weights
+ported from Google's VGGish, which flattens (frame, mel, channel), have to be permuted.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from earmark.models.layers import CellPooling, lengthen
+from earmark.models.layers import repeat_to_length
 from earmark.models.network import Network, NetworkConfig, Output, require
+from earmark.models.pooling_layers import AdaptivePool
 from earmark.models.registry import register
 
 CELLS = (4, 6)
-"""Grid, along mel and frame, that the last map of both networks is pooled to."""
+"""Grid, along mel and frame, of the adaptive pooling of the last map in both networks."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One convolution, and whether the map is pooled after it."""
+    """A convolution, and whether max-pooling follows."""
 
     channels: int
     kernel: int = 3
@@ -38,12 +39,12 @@ def convolutions(layers: Iterable[Layer], *, pool: int, normed: bool) -> list[nn
     """Builds a stack of convolutions with biases.
 
     Args:
-        layers: From the spectrogram on.
-        pool: Side of the max-poolings, whose stride is 2.
+        layers: In order, from the spectrogram on.
+        pool: Kernel of the max-poolings, whose stride is 2.
         normed: Whether a batch norm follows each convolution.
 
     Returns:
-        For each layer: convolution, norm, ReLU, pooling, without those it has not.
+        For each layer: convolution, norm where ``normed``, ReLU, max-pooling where ``pooled``.
     """
     modules: list[nn.Module] = []
     channels = 1
@@ -60,7 +61,7 @@ def convolutions(layers: Iterable[Layer], *, pool: int, normed: bool) -> list[nn
 
 @dataclass(frozen=True, kw_only=True)
 class VGGishConfig(NetworkConfig):
-    """All choices of a VGGish.
+    """Configuration of a VGGish.
 
     Attributes:
         num_classes: Length of the logits, at least 1.
@@ -74,15 +75,15 @@ class VGGishConfig(NetworkConfig):
 
 @register(VGGishConfig, {"vggish": {}})
 class VGGish(Network):
-    """VGGish from log-mel to logits; the embedding is what its head sees, 128 numbers that are not negative.
+    """VGGish from log-mel to logits; the embedding is the input of the head, after a ReLU.
 
     Args:
-        config: All its choices; None for the published defaults.
+        config: None for the published defaults.
     """
 
     config: VGGishConfig
-    fewest = (8, 8)
-    """Mel bands and frames that the three poolings reduce to one."""
+    min_size = (8, 8)
+    """Least mel bands and frames for the three poolings."""
 
     def __init__(self, config: VGGishConfig | None = None) -> None:
         config = config or VGGishConfig()
@@ -90,7 +91,7 @@ class VGGish(Network):
         layers = [Layer(64, pooled=True), Layer(128, pooled=True)]
         layers += [Layer(256), Layer(256, pooled=True), Layer(512), Layer(512)]
         stack = convolutions(layers, pool=2, normed=False)
-        self.features = nn.Sequential(*stack, CellPooling(CELLS, "max"))
+        self.features = nn.Sequential(*stack, AdaptivePool(CELLS, "max"))
         self.embeddings = nn.Sequential(
             nn.Linear(512 * CELLS[0] * CELLS[1], config.hidden),
             nn.ReLU(inplace=True),
@@ -102,11 +103,10 @@ class VGGish(Network):
         self.head = nn.Linear(config.embedding_size, config.num_classes)
 
     def forward(self, log_mel: Tensor) -> Output:
-        """Computes logits and embedding of any number of spectrograms of any length.
+        """Computes logits and embedding of spectrograms of any length.
 
         Args:
-            log_mel: float32, shape (batch, mel, frame), at least 8 mel bands; fewer than 8 frames are
-                repeated.
+            log_mel: float32, shape (batch, mel, frame), at least 8 mel bands; repeated to at least 8 frames.
 
         Returns:
             Logits (batch, class) and embedding (batch, embedding_size).
@@ -114,19 +114,19 @@ class VGGish(Network):
         Raises:
             ModelError: If there are too few mel bands.
         """
-        cells = self.features(lengthen(log_mel, *self.fewest).unsqueeze(1))  # (batch, 512, *CELLS)
+        cells = self.features(repeat_to_length(log_mel, *self.min_size).unsqueeze(1))  # (batch, 512, *CELLS)
         embedding = self.embeddings(cells.flatten(1))
         return Output(self.head(embedding), embedding)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlexNetConfig(NetworkConfig):
-    """All choices of an AlexNet.
+    """Configuration of an AlexNet.
 
     Attributes:
         num_classes: Length of the logits, at least 1.
         hidden: Width of the two linear layers before the head.
-        dropout: Share of the values before each of them dropped in training.
+        dropout: Dropout rate before each of them, from 0 to below 1.
     """
 
     hidden: int = 4096
@@ -134,20 +134,20 @@ class AlexNetConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("dropout", self.dropout, 0 <= self.dropout < 1, "a number from 0 to below 1")
+        require("dropout", self.dropout, 0 <= self.dropout < 1, "from 0 to below 1")
 
 
 @register(AlexNetConfig, {"alexnet": {}})
 class AlexNet(Network):
-    """AlexNet with batch norms from log-mel to logits; the embedding is what its last layer sees.
+    """AlexNet with batch norms from log-mel to logits; the embedding is the input of its last layer.
 
     Args:
-        config: All its choices; None for the published defaults.
+        config: None for the published defaults.
     """
 
     config: AlexNetConfig
-    fewest = (21, 35)
-    """Mel bands and frames that stem and poolings reduce to one."""
+    min_size = (21, 35)
+    """Least mel bands and frames for the first convolution and the three poolings."""
 
     def __init__(self, config: AlexNetConfig | None = None) -> None:
         config = config or AlexNetConfig()
@@ -156,7 +156,7 @@ class AlexNet(Network):
         layers += [Layer(192, kernel=5, padding=2, pooled=True)]
         layers += [Layer(384), Layer(256), Layer(256, pooled=True)]
         self.features = nn.Sequential(*convolutions(layers, pool=3, normed=True))
-        self.pool = CellPooling(CELLS, "mean")
+        self.pool = AdaptivePool(CELLS, "mean")
         self.classifier = nn.Sequential(
             nn.Dropout(config.dropout),
             nn.Linear(256 * CELLS[0] * CELLS[1], config.hidden),
@@ -168,19 +168,19 @@ class AlexNet(Network):
         )
 
     def forward(self, log_mel: Tensor) -> Output:
-        """Computes logits and embedding of any number of spectrograms of any length.
+        """Computes logits and embedding of spectrograms of any length.
 
         Args:
-            log_mel: float32, shape (batch, mel, frame), at least 21 mel bands; fewer than 35 frames are
-                repeated.
+            log_mel: float32, shape (batch, mel, frame), at least 21 mel bands; repeated to at least 35
+                frames.
 
         Returns:
-            Logits (batch, class) and embedding (batch, hidden), not negative.
+            Logits (batch, class) and embedding (batch, hidden), after a ReLU.
 
         Raises:
             ModelError: If there are too few mel bands.
         """
-        cells = self.pool(self.features(lengthen(log_mel, *self.fewest).unsqueeze(1)))
+        cells = self.pool(self.features(repeat_to_length(log_mel, *self.min_size).unsqueeze(1)))
         *layers, last = self.classifier
         embedding = cells.flatten(1)  # (batch, 256 * cells), then (batch, hidden)
         for layer in layers:

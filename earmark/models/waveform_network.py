@@ -1,6 +1,6 @@
-"""A network and its front-end: apart where the front-end is a log-mel, one module where it learns.
+"""Networks with learned front-ends: waveform in, logits and embedding out.
 
-Conventions: a front-end in PyTorch maps waveforms (batch, time) to (batch, mel, frame), whatever its kind.
+Conventions: a front-end in PyTorch, learned or not, maps waveforms (batch, time) to (batch, mel, frame).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from earmark.models.sincnet import SincNet
 
 
 class WaveformNetwork(Network):
-    """A front-end that learns and the network behind it, which train, are saved and exported as one.
+    """A learned front-end and a network, which are trained, saved and exported as one.
 
     Args:
-        network: Takes what the front-end gives; its choices are kept as ``config``.
-        front_end: What is fixed of the front-end.
+        network: Takes the features of the front-end; ``config`` is the config of this network.
+        front_end: Fixed constants of the front-end.
     """
 
     def __init__(self, network: Network, front_end: LearnedFrontEnd) -> None:
@@ -44,25 +44,33 @@ class WaveformNetwork(Network):
         return output
 
 
-def with_front_end(network: Network, front_end: AnyFrontEnd) -> Network:
-    """Puts a fresh front-end before a network where it is one that learns; else gives the network back."""
+def attach_front_end(network: Network, front_end: AnyFrontEnd) -> Network:
+    """Wraps a network with a learned front-end of random weights; returns it unchanged for a log-mel.
+
+    Args:
+        network: Takes log-mels.
+        front_end: Of any kind.
+
+    Returns:
+        A :class:`WaveformNetwork`, or ``network`` itself.
+    """
     return WaveformNetwork(network, front_end) if isinstance(front_end, LearnedFrontEnd) else network
 
 
-def front_end_of(network: Network) -> LearnedFrontEnd | None:
-    """What is fixed of the front-end that a network holds, or None where it takes log-mels."""
+def learned_front_end(network: Network) -> LearnedFrontEnd | None:
+    """Returns the constants of a network's learned front-end, or None if it takes log-mels."""
     return network.features.front_end if isinstance(network, WaveformNetwork) else None
 
 
-def apart(network: Network, front_end: AnyFrontEnd) -> tuple[nn.Module, Network]:
-    """The two halves of what hears: waveform -> features, and features -> logits and embedding.
+def split_front_end(network: Network, front_end: AnyFrontEnd) -> tuple[nn.Module, Network]:
+    """Splits a model into waveform -> features, and features -> logits and embedding.
 
     Args:
-        network: As made by with_front_end.
-        front_end: The one it was made with.
+        network: As returned by :func:`attach_front_end`.
+        front_end: The front-end of the model, learned or a log-mel.
 
     Returns:
-        The front-end, whose weights where it has any are the network's own, and the network behind it.
+        The front-end, which shares its weights with ``network``, and the network behind it.
     """
     if isinstance(network, WaveformNetwork):
         return network.features, network.network

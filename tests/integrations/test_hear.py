@@ -24,8 +24,8 @@ from earmark.model_file.info import ModelInfo
 from earmark.model_file.labels import label_set
 from earmark.models import Network, create_model
 from earmark.models.checkpoint import save_checkpoint
-from earmark.models.stages import POOLS, StageEmbedding
-from earmark.models.waveform_network import with_front_end
+from earmark.models.stage_embedding import STAGE_POOLINGS, StageEmbedding
+from earmark.models.waveform_network import attach_front_end
 from tests.models.golden_weights import build_tensors, read_manifest, settle, synth_10s
 
 BLOCKS = ("b5", "b11", "b13", "b15")
@@ -222,7 +222,7 @@ def test_stages_of_a_checkpoint(info: ModelInfo, exported: tuple[Network, Path],
 
 def test_stages_behind_a_front_end_that_learns_are_refused(info: ModelInfo) -> None:
     learned = info.changed(front_end=LEAF)
-    network = with_front_end(create_model("mn01", num_classes=2), LEAF).eval()
+    network = attach_front_end(create_model("mn01", num_classes=2), LEAF).eval()
     with pytest.raises(ModelError, match="this front-end learns"):
         with_stages(network, learned)
 
@@ -255,7 +255,7 @@ def test_stages_that_there_are_not(stages: list[str], pool: str, message: str) -
 
 def test_pools_of_a_map_by_hand() -> None:
     features = torch.tensor([[[[1.0, 3.0], [5.0, 7.0]]]])
-    pooled = {name: pool(features).tolist() for name, pool in POOLS.items()}
+    pooled = {name: pool(features).tolist() for name, pool in STAGE_POOLINGS.items()}
     assert pooled == {
         "mean": [[4]],
         "max": [[7]],

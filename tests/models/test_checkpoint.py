@@ -1,4 +1,4 @@
-"""Checkpoints come back as they were saved, or not at all."""
+"""Checkpoints are loaded as they were saved, or raise."""
 
 import json
 
@@ -10,7 +10,7 @@ from earmark.errors import ModelError
 from earmark.features.front_end import FrontEnd
 from earmark.model_file.info import ModelInfo
 from earmark.models import Network, create_model
-from earmark.models.checkpoint import HASH_KEY, RECORD_KEY, _hash, load_checkpoint, save_checkpoint
+from earmark.models.checkpoint import HASH_KEY, INFO_KEY, _hash, load_checkpoint, save_checkpoint
 
 
 @pytest.fixture
@@ -41,14 +41,14 @@ def path(tmp_path, network, info):
 
 
 def rewrite(path, tensors, metadata):
-    """Puts a checkpoint with a hash that fits in a file's place."""
-    metadata = metadata | {HASH_KEY: _hash(metadata[RECORD_KEY], tensors)}
+    """Replaces a checkpoint by one with a matching hash."""
+    metadata = metadata | {HASH_KEY: _hash(metadata[INFO_KEY], tensors)}
     path.write_bytes(save(tensors, metadata))
 
 
-def test_comes_back_as_saved(path, network, info):
-    loaded, loaded_record = load_checkpoint(path)
-    assert loaded_record == info
+def test_round_trip(path, network, info):
+    loaded, loaded_info = load_checkpoint(path)
+    assert loaded_info == info
     assert not loaded.training
     assert loaded.config == network.config
     state = network.state_dict()
@@ -64,7 +64,7 @@ def test_memory_format_and_training_mode_do_not_matter(path, network, info, tmp_
     assert network.training
 
 
-def test_loading_changes_no_ones_chance(path):
+def test_loading_leaves_the_random_state(path):
     torch.manual_seed(3)
     wanted = torch.randn(4)
     torch.manual_seed(3)
@@ -76,29 +76,29 @@ def test_loading_changes_no_ones_chance(path):
     "changes",
     [{"labels": ("a", "b", "c")}, {"arguments": {}}, {"architecture": "mn02"}, {"architecture": "mn"}],
 )
-def test_a_record_of_another_network_is_not_saved(path, network, info, changes):
+def test_model_info_of_another_network_raises(path, network, info, changes):
     before = path.read_bytes()
     with pytest.raises(ModelError):
         save_checkpoint(path, network, info.changed(**changes))
     assert path.read_bytes() == before
 
 
-def test_a_missing_file_and_a_folder_are_named(tmp_path):
+def test_missing_file_and_folder_raise(tmp_path):
     for path in (tmp_path / "none.safetensors", tmp_path):
-        with pytest.raises(ModelError, match="cannot be read") as caught:
+        with pytest.raises(ModelError) as caught:
             load_checkpoint(path)
         assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
-def test_a_cut_file_is_refused(path, keep):
+def test_truncated_file_raises(path, keep):
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ModelError, match="not a whole safetensors file"):
+    with pytest.raises(ModelError):
         load_checkpoint(path)
 
 
 @pytest.mark.parametrize("where", [-1, -50_000])
-def test_a_flipped_bit_is_noticed(path, where):
+def test_flipped_bit_raises(path, where):
     content = bytearray(path.read_bytes())
     content[where] ^= 1
     path.write_bytes(content)
@@ -106,13 +106,13 @@ def test_a_flipped_bit_is_noticed(path, where):
         load_checkpoint(path)
 
 
-def test_a_file_of_others_is_refused(path, tmp_path):
+def test_other_files_raise(path, tmp_path):
     pickled = tmp_path / "weights.pt"
     torch.save({"a": torch.zeros(2)}, pickled)
-    with pytest.raises(ModelError, match="not a whole safetensors file"):
+    with pytest.raises(ModelError):
         load_checkpoint(pickled)
     path.write_bytes(save({"a": torch.zeros(2)}))
-    with pytest.raises(ModelError, match=r"no checkpoint of earmark"):
+    with pytest.raises(ModelError, match="not a checkpoint of earmark"):
         load_checkpoint(path)
 
 
@@ -122,12 +122,12 @@ def test_a_file_of_others_is_refused(path, tmp_path):
         ({"version": 999}, "upgrade earmark"),
         ({"architecture": "mn011"}, "mn01"),
         ({"arguments": {"wings": 2}}, "wings"),
-        ({"architecture": "mn02", "arguments": {}}, "not those of mn02"),
+        ({"architecture": "mn02", "arguments": {}}, "do not fit mn02"),
     ],
 )
-def test_a_record_that_does_not_fit_is_refused(path, info, changes, problem):
+def test_model_info_that_does_not_fit_raises(path, info, changes, problem):
     text = json.dumps(json.loads(info.to_json()) | changes)
-    rewrite(path, load(path.read_bytes()), {RECORD_KEY: text})
+    rewrite(path, load(path.read_bytes()), {INFO_KEY: text})
     with pytest.raises(ModelError, match=problem) as caught:
         load_checkpoint(path)
     assert str(caught.value).startswith(str(path))
@@ -135,12 +135,12 @@ def test_a_record_that_does_not_fit_is_refused(path, info, changes, problem):
 
 
 @pytest.mark.parametrize("change", ["missing", "besides"])
-def test_every_tensor_must_be_there_and_none_besides(path, info, change):
+def test_missing_and_extra_tensors_raise(path, info, change):
     tensors = load(path.read_bytes())
     if change == "missing":
         del tensors["classifier.5.bias"]
     else:
         tensors["classifier.6.bias"] = torch.zeros(2)
-    rewrite(path, tensors, {RECORD_KEY: info.to_json()})
+    rewrite(path, tensors, {INFO_KEY: info.to_json()})
     with pytest.raises(ModelError, match=r"classifier\.[56]\.bias"):
         load_checkpoint(path)

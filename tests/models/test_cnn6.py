@@ -1,4 +1,7 @@
-"""Parity with SP4ASC's trained networks, what masks them in training, and what a Cnn6_60k refuses."""
+"""Cnn6_60k: parity with SP4ASC's trained networks, SpecAugment, and errors.
+
+Untested without ../shared: parity with the three trained networks, at every stage and from the waveform.
+"""
 
 from pathlib import Path
 
@@ -11,13 +14,14 @@ from torch import Tensor, nn
 
 import earmark
 from earmark.errors import ModelError
-from earmark.export.export import TOLERANCE, export_model
 from earmark.features.presets import SP4ASC
 from earmark.model_file.info import ModelInfo
+from earmark.model_file.onnx_file import attach_info
 from earmark.models import Network, create_model
 from earmark.models.cnn6 import SeparableConv
-from earmark.models.layers import StripeMask, zero_stripes
 from earmark.models.log_mel import TorchLogMel
+from earmark.models.onnx_graph import network_to_onnx
+from earmark.models.spec_augment import SpecAugment, zero_stripes
 
 SCENES = (
     "airport", "bus", "metro", "metro_station", "park", "public_square", "shopping_mall",
@@ -140,7 +144,7 @@ def test_masks_as_the_reference(golden, numbers):
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 @torch.no_grad()
-def test_a_metro_station_is_heard_through_a_model_file(shared, golden, numbers, tmp_path, weights):
+def test_model_file_recognises_a_metro_station(shared, golden, numbers, tmp_path, weights):
     network, path = trained(golden, weights), tmp_path / "scenes.onnx"
     info = ModelInfo(
         name="scenes",
@@ -153,7 +157,7 @@ def test_a_metro_station_is_heard_through_a_model_file(shared, golden, numbers, 
         padding="repeat",
         embedding_size=128,
     )
-    assert export_model(network, info, path) <= TOLERANCE
+    path.write_bytes(attach_info(network_to_onnx(network, info).SerializeToString(), info))
     tagger = earmark.load(path, threads=1)
     result = tagger.tag(shared / "data" / "demo" / "metro_station-paris.wav")
     assert result.tags[0].label == "metro_station"
@@ -177,25 +181,8 @@ def test_a_clip_that_is_too_short_is_repeated():
 
 
 def test_other_mel_counts_are_refused():
-    with pytest.raises(ModelError, match=r"40 mel bands.* built for 32.* n_mels = 40"):
+    with pytest.raises(ModelError, match=r"32 mel bands, got 40"):
         small()(torch.zeros(1, 40, 50))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "allowed"),
-    [
-        ({"n_mels": 15}, "at least 16"),
-        ({"dropout": -0.1}, "from 0"),
-        ({"spec_augment": (128, 2, 32)}, "four whole numbers"),
-        ({"spec_augment": (128, 2, -1, 2)}, "none below 0"),
-        ({"spec_augment": (128, 2.0, 32, 2)}, "whole numbers"),
-        ({"spec_augment": 128}, "four whole numbers"),
-    ],
-)
-def test_refuses_what_cannot_be_built(arguments, allowed):
-    with pytest.raises(ModelError, match=allowed) as caught:
-        create_model("cnn6_60k", **arguments)
-    assert next(iter(arguments)) in str(caught.value)
 
 
 def test_settings_of_training_reach_the_layers():
@@ -222,7 +209,7 @@ def test_masks_in_training_only_and_when_asked_for():
 
 def test_stripes_are_as_wide_as_they_may_be():
     torch.manual_seed(0)
-    masked = StripeMask((5, 1), (3, 2))(torch.ones(2000, 1, 12, 20)) == 0
+    masked = SpecAugment((5, 1), (3, 2))(torch.ones(2000, 1, 12, 20)) == 0
     frames, mels = masked.all(2)[:, 0], masked.all(3)[:, 0]  # (item, position)
     assert torch.equal(masked[:, 0], mels[:, :, None] | frames[:, None, :])
     assert frames.sum(1).unique().tolist() == [0, 1, 2, 3, 4]
@@ -234,6 +221,6 @@ def test_stripes_are_as_wide_as_they_may_be():
 
 
 def test_stripes_are_no_longer_than_the_clip():
-    masked = StripeMask((128, 2), (0, 0))(torch.ones(500, 1, 4, 3)) == 0
+    masked = SpecAugment((128, 2), (0, 0))(torch.ones(500, 1, 4, 3)) == 0
     assert masked[:, 0, 0].sum(1).unique().tolist() == [0, 1, 2]
-    assert torch.equal(StripeMask((128, 2), (0, 0))(torch.ones(1, 1, 4, 1)), torch.ones(1, 1, 4, 1))
+    assert torch.equal(SpecAugment((128, 2), (0, 0))(torch.ones(1, 1, 4, 1)), torch.ones(1, 1, 4, 1))

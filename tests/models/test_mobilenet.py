@@ -1,8 +1,8 @@
-"""Parity with the published networks, and what a MobileNet takes and refuses.
+"""MobileNet: parity with the published networks, and shapes.
 
-tests/golden/mobilenet.npz holds, for four small networks of the goldens beside the project
-(golden/efficientat), the manifest, the build arguments, and the reference's logits, embedding and stage
-statistics of the synthetic clip.
+tests/golden/mobilenet.npz has, for four small networks, the manifest, the build arguments, and the
+reference's logits, embedding and stage statistics of the synthetic clip. Untested without ../shared: the
+other golden networks, a real recording, and other lengths.
 """
 
 from pathlib import Path
@@ -82,39 +82,6 @@ def test_answers_as_the_reference_at_other_lengths(golden, length):
 @torch.no_grad()
 def test_answers_as_the_committed_numbers(name):
     assert_committed_parity("mobilenet", COMMITTED, name)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "allowed"),
-    [
-        ({"width": 0}, "above 0"),
-        ({"width": float("nan")}, "finite"),
-        ({"width": "1.0"}, "finite number"),
-        ({"head": "mpl"}, "mlp, fully_convolutional, multihead_attention_pooling"),
-        ({"head": ["mlp"]}, "a text"),
-        ({"heads": 0}, "at least 1"),
-        ({"strides": (2, 2, 2)}, "four numbers, each 1 or 2"),
-        ({"strides": (2, 2, 2, 3)}, "each 1 or 2"),
-        ({"strides": (2, 2, 2, [2])}, "each 1 or 2"),
-        ({"strides": 2}, "four numbers"),
-        ({"dilated": 1}, "true or false"),
-        ({"se_dims": "cx"}, "c, f and t"),
-        ({"se_dims": "cc"}, "each once"),
-        ({"se_dims": ""}, "or none"),
-        ({"se_agg": "sum"}, "max, min, avg, add"),
-        ({"se_ratio": 0}, "at least 1"),
-        ({"n_mels": 64.0}, "whole number"),
-        ({"num_frames": -1}, "at least 1"),
-        ({"num_classes": 0}, "at least 1"),
-        ({"num_classes": True}, "whole number"),
-        ({"dropout": 1.0}, "below 1"),
-        ({"norm_momentum": 0}, "above 0"),
-    ],
-)
-def test_refuses_what_cannot_be_built(arguments, allowed):
-    with pytest.raises(ModelError, match=allowed) as caught:
-        create_model("mobilenet", **arguments)
-    assert next(iter(arguments)) in str(caught.value)
 
 
 @pytest.mark.parametrize("head", ["mlp", "fully_convolutional", "multihead_attention_pooling"])

@@ -7,12 +7,11 @@ import pytest
 import torch
 from audax_golden import COMMITTED, assert_answers, assert_counts, on_meta
 from golden_weights import settle
-from open_export import assert_exports
+from onnx_parity import assert_exports
 
-from earmark.errors import ModelError
 from earmark.models import create_model
-from earmark.models.layers import ResidualBlock, pad_same, same_padding
-from earmark.models.resnet import ResNet, ResNetConfig
+from earmark.models.layers import pad_same, same_padding
+from earmark.models.resnet import ResidualBlock, ResNet, ResNetConfig
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
@@ -39,32 +38,15 @@ def test_any_size_is_taken(bottleneck):
         assert output.embedding.shape == (batch, 2048 if bottleneck else 512)
 
 
-def test_exports_with_batch_and_length_left_open(tmp_path, info):
+def test_exports_with_batch_and_length_left_open(info):
     network = settle(ResNet(ResNetConfig(depths=(1, 1, 1, 1), num_classes=2)))
-    assert_exports(network, info, tmp_path / "toy.onnx")
+    assert_exports(network, info)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_the_whole_network_exports(tmp_path, info, name):
-    assert_exports(settle(create_model(name, num_classes=2)), info, tmp_path / "whole.onnx")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "allowed"),
-    [
-        ({"depths": (2, 2, 2)}, "four whole numbers"),
-        ({"depths": (2, 2, 2, 0)}, "at least 1"),
-        ({"depths": 2}, "four whole numbers"),
-        ({"bottleneck": 1}, "true or false"),
-        ({"dropout": 1.0}, "below 1"),
-        ({"norm_momentum": 0}, "above 0"),
-        ({"num_classes": 0}, "at least 1"),
-    ],
-)
-def test_refuses_what_cannot_be_built(arguments, allowed):
-    with pytest.raises(ModelError, match=allowed):
-        ResNetConfig(**arguments)
+def test_the_whole_network_exports(info, name):
+    assert_exports(settle(create_model(name, num_classes=2)), info)
 
 
 def test_a_block_starts_by_passing_its_input_on():

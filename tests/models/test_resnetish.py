@@ -4,12 +4,11 @@ import pytest
 import sound_clf
 import torch
 from golden_weights import settle
+from onnx_parity import assert_exports
 from torch.nn import functional
 
 from earmark.errors import ModelError
-from earmark.export.export import TOLERANCE, export_model
-from earmark.models import create_model
-from earmark.models.layers import CellPooling
+from earmark.models.pooling_layers import AdaptivePool
 from earmark.models.resnetish import ResNetish, ResNetishConfig
 
 COUNTS = {"resnetish18": 11_674_089, "resnetish34": 21_782_249, "resnetish50": 25_517_033}
@@ -79,27 +78,12 @@ def test_takes_any_size_and_batch():
         torch.testing.assert_close(network(log_mel[:1]).logits, output.logits[:1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "allowed"),
-    [
-        ({"stem_stride": 0}, "at least 1"),
-        ({"pool_stride": 1.5}, "whole number"),
-        ({"cells": (4, 0)}, "2 whole numbers"),
-        ({"cells": 4}, "2 whole numbers"),
-    ],
-)
-def test_refuses_what_cannot_be_built(arguments, allowed):
-    with pytest.raises(ModelError, match=allowed) as caught:
-        create_model("resnetish18", **arguments)
-    assert next(iter(arguments)) in str(caught.value)
-
-
-def test_refuses_blocks_that_cannot_be_built():
-    with pytest.raises(ModelError, match=r"blocks .* 4 whole numbers"):
+def test_invalid_blocks_raise():
+    with pytest.raises(ModelError, match="blocks"):
         ResNetishConfig(blocks=(2, 2, 2))
 
 
-def test_a_list_is_as_good_as_a_tuple():
+def test_lists_become_tuples():
     assert ResNetishConfig(cells=[4, 6], blocks=[2, 2, 2, 2]) == ResNetishConfig()
 
 
@@ -115,16 +99,16 @@ def test_starting_weights_have_the_published_spread():
     ("kind", "native"), [("mean", "adaptive_avg_pool2d"), ("max", "adaptive_max_pool2d")]
 )
 @pytest.mark.parametrize("size", [(4, 6), (1, 1), (3, 7), (8, 63), (9, 5)])
-def test_cells_are_those_of_adaptive_pooling(kind, native, size):
+def test_adaptive_pool_matches_pytorch(kind, native, size):
     features = torch.randn(2, 3, *size)
     wanted = getattr(functional, native)(features, (4, 6))
-    torch.testing.assert_close(CellPooling((4, 6), kind)(features), wanted)
+    torch.testing.assert_close(AdaptivePool((4, 6), kind)(features), wanted)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bottleneck", [False, True])
-def test_exports_with_batch_and_length_left_open(info, tmp_path, bottleneck):
+def test_exports_with_batch_and_length_left_open(info, bottleneck):
     network = settle(small(bottleneck=bottleneck))
     with torch.no_grad():
         network.fc.weight.mul_(30)
-    assert export_model(network, info, tmp_path / "some.onnx") <= TOLERANCE
+    assert_exports(network, info)

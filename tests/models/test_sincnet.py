@@ -103,6 +103,6 @@ def test_mixed_precision_changes_nothing():
 
 
 @pytest.mark.parametrize("waveform", [torch.zeros(500), torch.zeros(1, 1, 500), torch.zeros(1, 500).double()])
-def test_hostile_waveforms_are_refused(waveform):
-    with pytest.raises(AudioError, match="float32"):
+def test_invalid_waveforms_raise(waveform):
+    with pytest.raises(AudioError):
         SincNet(SMALL)(waveform)

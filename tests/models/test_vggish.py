@@ -1,14 +1,15 @@
-"""Parity with the tutorial's VGGish and AlexNet, and what the two take and refuse."""
+"""VGGish and AlexNet: parity with sound-clf-pytorch, and sizes of their input.
 
-import numpy as np
-import onnxruntime
+Untested without ../shared: names and shapes of the published state dicts.
+"""
+
 import pytest
 import sound_clf
 import torch
+from onnx_parity import assert_exports
 from torch import nn
 
 from earmark.errors import ModelError
-from earmark.export.export import TOLERANCE, export_model
 from earmark.models import create_model
 
 COUNTS = {"vggish": 72_146_473, "alexnet": 44_575_721}
@@ -64,34 +65,19 @@ def test_no_smaller_map_can_be_pooled(name):
     """Nor is a larger one asked for."""
     network = small(name)
     mels, frames = FEWEST[name]
-    assert network.fewest == FEWEST[name]
+    assert network.min_size == FEWEST[name]
     assert network.features(torch.zeros(1, 1, mels, frames)).shape[2] >= 1
     for size in ((mels - 1, frames), (mels, frames - 1)):
         stack = network.features if name == "alexnet" else network.features[:-1]
-        with pytest.raises(RuntimeError, match="Output size is too small"):
+        with pytest.raises(RuntimeError):
             stack(torch.zeros(1, 1, *size))
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_too_few_mel_bands_are_refused(name):
+def test_too_few_mel_bands_raise(name):
     mels = FEWEST[name][0]
-    with pytest.raises(ModelError, match=f"{mels - 1} mel bands, .* at least {mels}"):
+    with pytest.raises(ModelError, match=f"at least {mels} mel bands, got {mels - 1}"):
         small(name)(torch.zeros(1, mels - 1, 50))
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "allowed"),
-    [
-        ("vggish", {"hidden": 0}, "at least 1"),
-        ("vggish", {"embedding_size": 1.0}, "whole number"),
-        ("alexnet", {"hidden": True}, "whole number"),
-        ("alexnet", {"dropout": 1.0}, "below 1"),
-    ],
-)
-def test_refuses_what_cannot_be_built(name, arguments, allowed):
-    with pytest.raises(ModelError, match=allowed) as caught:
-        create_model(name, **arguments)
-    assert next(iter(arguments)) in str(caught.value)
 
 
 def test_dropout_reaches_the_layers():
@@ -102,12 +88,5 @@ def test_dropout_reaches_the_layers():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
 @torch.no_grad()
-def test_exports_with_batch_and_length_left_open(info, tmp_path, name):
-    network = small(name)
-    assert export_model(network, info, tmp_path / "some.onnx") <= TOLERANCE
-    session = onnxruntime.InferenceSession(tmp_path / "some.onnx", providers=["CPUExecutionProvider"])
-    for batch, frames in [(1, 1), (2, 7), (3, 36), (1, 71)]:
-        log_mel = torch.randn(batch, info.front_end.n_mels, frames)
-        answers = session.run(["logits", "embedding"], {"log_mel": log_mel.numpy()})
-        for got, wanted in zip(answers, network(log_mel), strict=True):
-            np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+def test_exports_with_batch_and_length_left_open(info, name):
+    assert_exports(small(name), info, [(1, 1), (2, 7), (3, 36), (1, 71)])

@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float32]
 @cache
 def golden(key: str) -> npt.NDArray[Any]:
     """An array of the committed golden file."""
-    with np.load(Path(__file__).parents[1] / "golden" / "front_end.npz") as stored:
+    with np.load(Path(__file__).parent / "golden" / "front_end.npz") as stored:
         return stored[key]
 
 

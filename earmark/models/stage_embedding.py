@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from earmark.errors import ModelError
-from earmark.models.layers import AxisExcitation
 from earmark.models.network import Network
+from earmark.models.squeeze_excitation import AxisExcitation
 
-BEST_STAGES = ("mel_avgs", "b5", "b11", "b13", "b15")
+DEFAULT_STAGES = ("mel_avgs", "b5", "b11", "b13", "b15")
 """What served best over the HEAR benchmark's tasks, for networks of fifteen blocks."""
 
-POOLS: dict[str, Callable[[Tensor], Tensor]] = {
+STAGE_POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda features: features.mean((2, 3)),
     "max": lambda features: features.amax((2, 3)),
     "mean_plus_max": lambda features: features.mean((2, 3)) + features.amax((2, 3)),
@@ -54,10 +54,10 @@ class StageEmbedding(nn.Module):
         ModelError: If the network has no such stage, or there is no such pooling.
     """
 
-    def __init__(self, network: Network, stages: Sequence[str] = BEST_STAGES, pool: str = "mean") -> None:
+    def __init__(self, network: Network, stages: Sequence[str] = DEFAULT_STAGES, pool: str = "mean") -> None:
         super().__init__()
-        if pool not in POOLS:
-            raise ModelError(f"there is no pooling {pool!r}: choose one of {', '.join(POOLS)}")
+        if pool not in STAGE_POOLINGS:
+            raise ModelError(f"there is no pooling {pool!r}: choose one of {', '.join(STAGE_POOLINGS)}")
         if not stages:
             raise ModelError("no stage was named: give at least one")
         for stage in stages:
@@ -96,7 +96,7 @@ class StageEmbedding(nn.Module):
             last = max(int(name[1:]) for name in answers if re.fullmatch(r"b\d+", name))
             raise ModelError(f"the network has no stage {stage}: its feature maps are b0 to b{last}")
         answer = answers[stage]
-        return POOLS[self.pool](answer) if stage.startswith("b") else answer
+        return STAGE_POOLINGS[self.pool](answer) if stage.startswith("b") else answer
 
 
 class StageSession:
@@ -111,7 +111,7 @@ class StageSession:
         ModelError: As StageEmbedding does.
     """
 
-    def __init__(self, network: Network, stages: Sequence[str] = BEST_STAGES, pool: str = "mean") -> None:
+    def __init__(self, network: Network, stages: Sequence[str] = DEFAULT_STAGES, pool: str = "mean") -> None:
         self._embedding = StageEmbedding(network, stages, pool)
 
     @torch.no_grad()
