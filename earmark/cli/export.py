@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from earmark.cli.options import Models, Quiet
+from earmark.cli.options import Quiet
 from earmark.cli.program import SHIP, command, one_matrix_thread
 from earmark.cli.progress import download_bar, status_line
 from earmark.errors import extra
@@ -26,7 +26,17 @@ def export(
             "--output", "-o", metavar="FILE", help=".onnx, .xml (OpenVINO), .tflite, .pt2 or .safetensors."
         ),
     ],
-    model: Models = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODELS]...",
+            help="Names or files (default: the model that ships); several are an ensemble.",
+        ),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", metavar="MODEL", help="As MODELS; repeatable."),
+    ] = None,
     target: Annotated[
         Literal["onnx", "openvino", "litert", "pt2", "checkpoint"] | None,
         typer.Option(help="Runtime (default: that of the suffix)."),
@@ -108,8 +118,9 @@ def export(
         int8_layout=layout,
         name=name,
     )
+    names = [*(models or ()), *(model or ())] or [registry.DEFAULT]
     with download_bar(quiet) as bar:
-        sources = [open_source(one, bar) for one in model or [registry.DEFAULT]]
+        sources = [open_source(one, bar) for one in names]
     clips = find_clips(calibration_set, sources[0].info, audio) if calibration_set else []
     with status_line(quiet) as show:
         exported = export_model(

@@ -30,13 +30,14 @@ Row = tuple[str, str]
 
 def _write_panels(formatter: Any, rows: Iterable[tuple[str, Row | None]]) -> None:
     """Writes rows of a name and a text, those of one panel under one heading."""
-    panels: dict[str, list[Row]] = {}
+    panels: dict[str, list[Row]] = {"Arguments": [], "Options": []}
     for panel, row in rows:
         if row is not None:
             panels.setdefault(panel, []).append(row)
     for panel, own in panels.items():
-        with formatter.section(panel):
-            formatter.write_dl(own)
+        if own:
+            with formatter.section(panel):
+                formatter.write_dl(own)
 
 
 def _parameters(command: TyperCommand | TyperGroup, ctx: Any) -> Iterable[tuple[str, Row | None]]:

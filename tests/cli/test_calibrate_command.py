@@ -46,11 +46,23 @@ def test_a_model_file_is_calibrated_without_pytorch(
     out = tmp_path / "made" / "toy.onnx"
     report = tmp_path / "report"
     code, printed, err = run(
-        "calibrate", manifest, "-m", toy_model, "--threshold-target", "f1", "--output", out, "--report", report, "--quiet"
+        "calibrate",
+        manifest,
+        "-m",
+        toy_model,
+        "--threshold-target",
+        "f1",
+        "--output",
+        out,
+        "--report",
+        report,
+        "--quiet",
     )
     assert (code, err) == (0, "")
     truth, raw = scores_of(toy_model, manifest)
-    assert metrics_of(printed)["binary_log_loss"][0] == pytest.approx(metrics.binary_log_loss(truth, raw), abs=1e-4)
+    assert metrics_of(printed)["binary_log_loss"][0] == pytest.approx(
+        metrics.binary_log_loss(truth, raw), abs=1e-4
+    )
     assert metrics_of(printed)["binary_brier"][0] == pytest.approx(metrics.binary_brier(truth, raw), abs=1e-4)
     assert "24 clips in 2 parts" in printed
     info = read_info(out)
@@ -68,7 +80,9 @@ def test_a_model_file_is_calibrated_without_pytorch(
 
 def test_the_answer_says_so(run: Run, toy_model: Path, manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "toy.onnx"
-    assert run("calibrate", manifest, "-m", toy_model, "--method", "shared", "--output", out, "--quiet")[0] == 0
+    assert (
+        run("calibrate", manifest, "-m", toy_model, "--method", "shared", "--output", out, "--quiet")[0] == 0
+    )
     clip = manifest.parent / "fold1_0_tone.wav"
     _, table, _ = run("tag", clip, "--model", out)
     assert ", probabilities)" in table

@@ -54,7 +54,9 @@ def scores_of(model: Path, manifest: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_checkpoint_is_evaluated(run: Run, checkpoint: Path, manifest: Path, tmp_path: Path) -> None:
-    code, out, err = run("evaluate", manifest, "-m", checkpoint, "--group-by", "license", "--output", tmp_path / "report")
+    code, out, err = run(
+        "evaluate", manifest, "-m", checkpoint, "--group-by", "license", "--output", tmp_path / "report"
+    )
     assert (code, err) == (0, "")
     truth, scores = scores_of(checkpoint, manifest)
     values = numbers(out)
@@ -203,7 +205,9 @@ def test_a_model_file_is_evaluated_without_pytorch(
     for name in [name for name in sys.modules if name.startswith("earmark.evaluation")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
-    code, out, err = run("evaluate", manifest, "-m", toy_model, "--tta", 2, "--output", tmp_path, "--threads", 1)
+    code, out, err = run(
+        "evaluate", manifest, "-m", toy_model, "--tta", 2, "--output", tmp_path, "--threads", 1
+    )
     assert (code, err) == (0, "")
     assert numbers(out)["clips"] == 16
     settings = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["settings"]
@@ -229,6 +233,8 @@ def test_windows_of_long_clips_are_pooled(run: Run, toy_model: Path, tmp_path: P
         [window.scores for window in earmark.load(toy_model).tag(tmp_path / "long.wav").windows]
     )
     for option, wanted in (([], windows.max(0)), (["--windows", "average"], windows.mean(0))):
-        assert run("evaluate", manifest, "-m", toy_model, *option, "--output", tmp_path / "r", "--quiet")[0] == 0
+        assert (
+            run("evaluate", manifest, "-m", toy_model, *option, "--output", tmp_path / "r", "--quiet")[0] == 0
+        )
         with np.load(tmp_path / "r" / "scores.npz", allow_pickle=False) as stored:
             np.testing.assert_allclose(stored["scores"][0], wanted, rtol=0, atol=1e-6)

@@ -33,7 +33,7 @@ def test_a_graph_of_waveforms_of_one_length(run: Run, toy_model: Path, tmp_path:
     clip, output = tmp_path / "hum.wav", tmp_path / "out" / "toy.onnx"
     soundfile.write(clip, 0.1 * np.sin(np.arange(8000) / 5), 8000)
     options = ("--waveform", "--seconds", 0.75, "--recording", clip)
-    code, out, err = run("export", "-m", toy_model, "-o", output, *options)
+    code, out, err = run("export", toy_model, "-o", output, *options)
     assert (code, err) == (0, "")
     assert "hum.wav" in out
     assert str(output) in out.splitlines()[-1]
@@ -57,7 +57,7 @@ def test_a_checkpoint_is_fused_and_halved(run: Run, checkpoint: Path, tmp_path: 
 def test_layers_compute_in_8_bits(run: Run, toy_model: Path, tmp_path: Path) -> None:
     clips, output = toy.write_clips(tmp_path / "clips", clips_per_fold=8, quiet=0), tmp_path / "small.onnx"
     options = ("--precision", "int8", "--calibration-set", clips, "--max-drop", 0.5)
-    code, _, err = run("export", "-m", toy_model, *options, "-o", output)
+    code, _, err = run("export", toy_model, *options, "-o", output)
     assert (code, err) == (0, "")
     assert read_info(output).precision == "int8"
     np.testing.assert_allclose(scores(output), scores(toy_model), atol=0.2)
@@ -66,7 +66,7 @@ def test_layers_compute_in_8_bits(run: Run, toy_model: Path, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_several_models_become_one_file(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "both.onnx"
-    code, _, err = run("export", "-m", checkpoint, "-m", checkpoint, "-o", output, "--name", "both")
+    code, _, err = run("export", checkpoint, "-m", checkpoint, "-o", output, "--name", "both")
     assert (code, err) == (0, "")
     assert read_info(output).name == "both"
     np.testing.assert_allclose(scores(output), scores(checkpoint), atol=1e-3)

@@ -68,7 +68,11 @@ def test_pull_then_tag(run, web, own_cache, clip):
 
 
 def test_pull_from_a_file(run, web, own_cache, published_weights, tmp_path):
-    assert run("pull", "start", "--from", published_weights) == (0, f"{own_cache / 'start.safetensors'}\n", "")
+    assert run("pull", "start", "--from", published_weights) == (
+        0,
+        f"{own_cache / 'start.safetensors'}\n",
+        "",
+    )
     assert web.requests == []
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
     code, out, err = run("pull", "scenes", "--from", tmp_path / "other.pt")
@@ -111,7 +115,9 @@ def written(monkeypatch) -> list[ModelInfo]:
 
 def test_convert_any_checkpoint(run, published_weights, tmp_path, written):
     out_path = tmp_path / "out" / "own.onnx"
-    code, out, err = run("convert", published_weights, *ARGUMENTS, *OPTIONS, "--license", "CC0", "--output", out_path)
+    code, out, err = run(
+        "convert", published_weights, *ARGUMENTS, *OPTIONS, "--license", "CC0", "--output", out_path
+    )
     assert (code, err) == (0, "")
     assert out.splitlines() == [str(out_path), str(out_path.with_suffix(".safetensors"))]
     [info] = written
@@ -159,7 +165,9 @@ def test_labels_come_from_a_file(run, published_weights, tmp_path, written):
     assert (code, err) == (0, "")
     assert written[0].labels == tuple(f"söund {number}" for number in range(10))
     assert (written[0].task, written[0].front_end.hop_length) == ("multi_label", 320)
-    code, _, _ = run("convert", published_weights, "--architecture", "mn01", "--argument", "num_classes=10", *options)
+    code, _, _ = run(
+        "convert", published_weights, "--architecture", "mn01", "--argument", "num_classes=10", *options
+    )
     assert code == 0
     assert written[1].labels[9] == "output 9"
 
@@ -168,7 +176,9 @@ def test_a_converted_model_tags_a_scene(run, shared, tmp_path):
     if "cnn6_60k" not in architectures():
         pytest.skip("the network cnn6_60k is not registered")
     given, model = shared / "golden" / "sp4asc" / "cnn6_60k_mixup.safetensors", tmp_path / "scenes.onnx"
-    code, _, err = run("convert", given, "--architecture", "cnn6_60k", "--labels", "tau_scenes", "--output", model)
+    code, _, err = run(
+        "convert", given, "--architecture", "cnn6_60k", "--labels", "tau_scenes", "--output", model
+    )
     assert (code, err) == (0, "")
     clip = shared / "data" / "demo" / "metro_station-paris.wav"
     _, out, _ = run("tag", clip, "--model", model, "--format", "json")

@@ -1,4 +1,4 @@
-"""``earmark teach``: what it stores, how it goes on after an interruption, and what mistakes look like."""
+"""``earmark teach``: stored predictions, continued runs and errors."""
 
 import csv
 import sys
@@ -11,12 +11,13 @@ import pytest
 import refresh
 import soundfile
 import toy
-from earmark.training.config.learning import Teacher
+from one_line import assert_one_line
 
 import earmark
 from earmark.data.manifest import Clip
 from earmark.model_file.info import ModelInfo
 from earmark.models.checkpoint import save_checkpoint
+from earmark.training.config.learning import Teacher
 from earmark.training.distill import precompute as teaching
 from earmark.training.distill.stored_predictions import StoredPredictions
 
@@ -54,12 +55,12 @@ def with_a_bad_clip(manifest: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("option", [[], ["--logits"], ["--scores"]])
-def test_what_the_model_says_of_each_clip_is_stored(
+def test_the_predictions_for_each_clip_are_stored(
     teach: Run, clips: Path, toy_model: Path, tmp_path: Path, option: list[str]
 ) -> None:
-    code, out, said = teach("--output", tmp_path / "a.npz", *option)
+    code, out, err = teach("--output", tmp_path / "a.npz", *option)
     assert (code, out) == (0, "")
-    assert said.endswith(f"wrote {tmp_path / 'a.npz'}: toy about 5 of 5 clips\n")
+    assert "5 of 5 clips" in err.splitlines()[-1]
     answers = StoredPredictions(tmp_path / "a.npz")
     assert answers.header.labels == ("tone", "noise")
     assert answers.header.kind == ("scores" if option == ["--scores"] else "logits")
@@ -75,42 +76,39 @@ def test_what_the_model_says_of_each_clip_is_stored(
             np.testing.assert_allclose(row, tagger.tag(path).scores, atol=2e-3)
 
 
-def test_an_ensemble_in_any_spelling(
+def test_the_predictions_of_an_ensemble_are_averaged(
     teach: Run, exported: tuple, info: ModelInfo, toy_model: Path, tmp_path: Path
 ) -> None:
     checkpoint = tmp_path / "toy.safetensors"
     save_checkpoint(checkpoint, exported[0], info)
-    paths = [tmp_path / f"{number}.npz" for number in range(3)]
+    paths = [tmp_path / f"{number}.npz" for number in range(2)]
     assert teach("--output", paths[0], "--quiet") == (0, "", "")
     assert teach("--output", paths[1], "--quiet", model=(checkpoint, toy_model))[0] == 0
-    assert teach("--output", paths[2], "--quiet", model=(f"{checkpoint}+{toy_model}",))[0] == 0
-    one, *both = (StoredPredictions(path) for path in paths)
-    assert [answers.header.teachers[0]["name"] for answers in both] == ["toy+toy", "toy+toy"]
-    for answers in both:
-        np.testing.assert_allclose(answers.read(np.arange(5)), one.read(np.arange(5)), atol=5e-3)
+    one, both = (StoredPredictions(path) for path in paths)
+    assert both.header.teachers[0]["name"] == "toy+toy"
+    np.testing.assert_allclose(both.read(np.arange(5)), one.read(np.arange(5)), atol=5e-3)
 
 
-def test_a_bad_clip_is_said_and_left_out(teach: Run, clips: Path, tmp_path: Path) -> None:
+def test_a_bad_clip_is_skipped(teach: Run, clips: Path, tmp_path: Path) -> None:
     manifest = with_a_bad_clip(clips, tmp_path / "bad")
-    code, _, said = teach("--output", tmp_path / "a.npz", manifest=manifest)
+    code, _, err = teach("--output", tmp_path / "a.npz", manifest=manifest)
     assert code == 1
-    assert "earmark: " in said
-    assert "fold1_1_noise.wav: " in said
-    assert "toy about 4 of 5 clips" in said
+    assert "fold1_1_noise.wav" in err
+    assert "4 of 5 clips" in err.splitlines()[-1]
     assert StoredPredictions(tmp_path / "a.npz").find(ids_of(clips)).tolist().count(-1) == 1
 
 
-def test_an_interrupted_run_over_shards_goes_on(
+def test_an_interrupted_run_is_continued(
     teach: Run, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = with_a_bad_clip(clips, tmp_path / "bad")
     folder, arguments = tmp_path / "teacher", ("--shard-clips", 2, "--quiet", "--output")
-    heard: list[str] = []
+    read_ids: list[str] = []
     read = teaching.read_clip
 
     def interrupted(clip: Clip, rate: int) -> np.ndarray:
-        heard.append(clip.id)
-        if len(heard) == 4:
+        read_ids.append(clip.id)
+        if len(read_ids) == 4:
             raise KeyboardInterrupt
         return read(clip, rate)
 
@@ -119,16 +117,16 @@ def test_an_interrupted_run_over_shards_goes_on(
     assert [path.name for path in folder.iterdir()] == ["shard_00000.npz"]
     begun = (folder / "shard_00000.npz").read_bytes()
     assert teach(*arguments, folder, manifest=manifest)[0] == 1
-    assert heard == (ids := ids_of(clips))[:4] + ids[2:]
+    assert read_ids == (ids := ids_of(clips))[:4] + ids[2:]
     assert (folder / "shard_00000.npz").read_bytes() == begun
     assert [path.name for path in sorted(folder.iterdir())] == [f"shard_0000{n}.npz" for n in range(3)]
     assert StoredPredictions(folder).find(ids).tolist() == [0, -1, 1, 2, 3]
-    # all is there: nothing is heard again, and the clip that is left out still counts
+    # complete: nothing is read again, and the skipped clip still counts
     assert teach(*arguments, folder, manifest=manifest)[0] == 1
-    assert len(heard) == 7
+    assert len(read_ids) == 7
 
 
-def test_rows_of_an_hdf5_file_are_heard_too(teach: Run, clips: Path, tmp_path: Path) -> None:
+def test_rows_of_an_hdf5_file(teach: Run, clips: Path, tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py", reason="earmark[hdf5] is not installed")
     sounds = [clips.parent / f"{name}.wav" for name in ids_of(clips)[:2]]
     with h5py.File(tmp_path / "c.hdf", "w") as file:
@@ -146,12 +144,12 @@ def test_rows_of_an_hdf5_file_are_heard_too(teach: Run, clips: Path, tmp_path: P
     )
 
 
-def test_answers_of_another_run_are_not_mixed_in(teach: Run, clips: Path, tmp_path: Path) -> None:
+def test_predictions_of_another_run_are_not_mixed_in(teach: Run, clips: Path, tmp_path: Path) -> None:
     assert teach("--output", tmp_path / "t", "--quiet")[0] == 0
     for changes in (["--scores"], ["--shard-clips", 3]):
-        code, _, said = teach("--output", tmp_path / "t", *changes)
+        code, _, err = teach("--output", tmp_path / "t", *changes)
         assert code == 2
-        assert "shard_00000.npz: holds answers of another teacher, kind or manifest" in said
+        assert "shard_00000.npz" in err
 
 
 def test_mistakes_are_one_line(
@@ -163,33 +161,29 @@ def test_mistakes_are_one_line(
     nothing.write_text("path,labels\nnone.wav,\n", encoding="utf-8")
     a_file = tmp_path / "file"
     a_file.write_bytes(b"")
-    for arguments, options, expected in (
-        ([], {"manifest": twice}, "1 ids stand for more than one clip, first 'quiet_0'"),
-        ([], {"manifest": nothing}, "not one of 1 clips could be heard"),
-        ([], {"manifest": tmp_path / "none.csv"}, "none.csv: the manifest cannot be read"),
-        ([], {"model": ("mn10_az",)}, "did you mean mn10_as"),
-        ([], {"model": (toy_model, toy_single_label_model)}, "cannot answer together: task is"),
-        (["--sample-rate", 16000], {}, "only a LiteRT file (.tflite) needs it said"),
-        ([], {"model": ("x.tflite",)}, "does not say its sample rate"),
-        (["--output", a_file], {}, "is a file: name a folder"),
+    for arguments, options in (
+        ([], {"manifest": twice}),
+        ([], {"manifest": nothing}),
+        ([], {"manifest": tmp_path / "none.csv"}),
+        ([], {"model": ("mn10_az",)}),
+        ([], {"model": (toy_model, toy_single_label_model)}),
+        (["--sample-rate", 16000], {}),
+        (["--device", "tpu"], {}),
+        ([], {"model": ("x.tflite",)}),
+        (["--output", a_file], {}),
     ):
-        code, _, said = teach("--output", tmp_path / "a.npz", *arguments, **options)
-        assert code == 2, expected
-        assert expected in said.splitlines()[-1]
-        assert said.splitlines()[-1].startswith("earmark: ")
+        code, _, err = teach("--output", tmp_path / "a.npz", *arguments, **options)
+        assert code == 2, (arguments, options)
+        assert_one_line(err.splitlines()[-1] + "\n")
     assert not (tmp_path / "a.npz").exists()
 
 
-def test_a_litert_file_has_to_say_what_it_answers_with(teach: Run, shared: Path, tmp_path: Path) -> None:
+def test_a_litert_teacher_needs_the_kind_of_its_outputs(teach: Run, shared: Path, tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert", reason="earmark[litert] is not installed")
     yamnet = shared / "teachers" / "yamnet_int8.tflite"
     arguments = ["--sample-rate", 16000, "--labels", shared / "teachers" / "yamnet_521_labels.txt"]
-    code, _, said = teach("--output", tmp_path / "a.npz", *arguments, model=(yamnet,))
-    assert (code, said.splitlines()[-1]) == (
-        2,
-        "earmark: yamnet_int8: a LiteRT file does not say what it answers with: give --scores or --logits",
-    )
-    code, _, said = teach("--output", tmp_path / "a.npz", *arguments, "--scores", model=(yamnet,))
+    assert teach("--output", tmp_path / "a.npz", *arguments, model=(yamnet,))[0] == 2
+    code, _, _ = teach("--output", tmp_path / "a.npz", *arguments, "--scores", model=(yamnet,))
     assert code == 0
     answers = StoredPredictions(tmp_path / "a.npz")
     assert answers.header.kind == "scores"
@@ -199,10 +193,9 @@ def test_a_litert_file_has_to_say_what_it_answers_with(teach: Run, shared: Path,
 
 def test_without_pytorch_the_extra_is_named(teach: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    code, _, said = teach("--output", "a.npz")
-    assert (code, said) == (
-        2, "earmark: earmark teach needs an optional part of earmark: pip install 'earmark[train]'\n"
-    )  # fmt: skip
+    code, _, err = teach("--output", "a.npz")
+    assert code == 2
+    assert_one_line(err, "pip install 'earmark[train]'")
 
 
 def test_the_sections_of_the_page_are_valid() -> None:
