@@ -17,7 +17,7 @@ from statistics import median
 
 from benchmarks.processes import run, worker
 from benchmarks.tables import markdown
-from earmark.hub.registry import Published, published
+from earmark.hub.registry import PublishedModel, published
 
 PEER = "mn10_as"
 """Hop 320, 128 mel bands: every network alternates with it."""
@@ -36,7 +36,7 @@ class PublishedNetwork:
         entries: Those with labels first.
     """
 
-    entries: tuple[Published, ...]
+    entries: tuple[PublishedModel, ...]
 
     @property
     def name(self) -> str:
@@ -44,13 +44,13 @@ class PublishedNetwork:
         return self.entries[0].name
 
 
-def networks(entries: Iterable[Published] | None = None) -> list[PublishedNetwork]:
+def networks(entries: Iterable[PublishedModel] | None = None) -> list[PublishedNetwork]:
     """The distinct networks of the registry, in its order.
 
     Args:
         entries: Entries to use instead of the registry's.
     """
-    alike: dict[str, list[Published]] = {}
+    alike: dict[str, list[PublishedModel]] = {}
     for known in published().values() if entries is None else entries:
         alike.setdefault(_network_of(known), []).append(known)
     return [
@@ -58,7 +58,7 @@ def networks(entries: Iterable[Published] | None = None) -> list[PublishedNetwor
     ]
 
 
-def _network_of(known: Published) -> str:
+def _network_of(known: PublishedModel) -> str:
     """Identifies a network: everything but its weights, of which the temperature counts as one."""
     arguments = {name: value for name, value in known.arguments.items() if name != "temperature"}
     front_end = known.front_end.to_dict()

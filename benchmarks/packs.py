@@ -28,7 +28,7 @@ from earmark.audio import load_audio, pad, resample
 from earmark.data.dataset import ClipDataset
 from earmark.data.manifest import Clip
 from earmark.data.shards.pack import HDF5, load_pack
-from earmark.data.shards.writer import Packing, pack
+from earmark.data.shards.writer import PackOptions, pack
 
 RATE, SECONDS, BATCH = 32000, 10, 16
 WANTED = 3000
@@ -36,11 +36,11 @@ WANTED = 3000
 CORES = 16
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "esc18" / "audio"
 REFERENCE = "mp3 in HDF5, h5py and PyAV"
-SIDES: dict[str, Packing] = {
-    "memmap": Packing("memmap"),
-    "shards, FLAC": Packing(codec="flac"),
-    "shards, mp3": Packing(codec="mp3"),
-    "mp3 in HDF5": Packing("hdf5"),
+SIDES: dict[str, PackOptions] = {
+    "memmap": PackOptions("memmap"),
+    "shards, FLAC": PackOptions(codec="flac"),
+    "shards, mp3": PackOptions(codec="mp3"),
+    "mp3 in HDF5": PackOptions("hdf5"),
 }
 JOBS = {"10 s": (SECONDS, RATE), "5 s of them": (5, RATE), "10 s at 16 kHz": (SECONDS, 16000)}
 """Seconds per clip, and sample rate."""

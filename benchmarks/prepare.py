@@ -34,7 +34,7 @@ from earmark.errors import ModelError
 from earmark.export.export import export_model
 from earmark.features.front_end import FrontEnd
 from earmark.hub import registry
-from earmark.hub.registry import Published
+from earmark.hub.registry import PublishedModel
 from earmark.model_file.atomic import write_atomically
 from earmark.model_file.info import ModelInfo
 from earmark.model_file.onnx_file import attach_info, read_info, read_model_file
@@ -111,7 +111,7 @@ def _random_info(architecture: str, num_classes: int, front_end: FrontEnd, windo
     )
 
 
-def _published_info(known: Published, network: Network) -> ModelInfo:
+def _published_info(known: PublishedModel, network: Network) -> ModelInfo:
     """The model info of a published network, with placeholder labels."""
     return ModelInfo(
         name=known.name,

@@ -89,7 +89,7 @@ def _train(values: dict[str, Any], folder: str, progress: Connection, most_bytes
     from earmark.cli.program import complain
     from earmark.errors import EarmarkError
     from earmark.training.config.recipe import Recipe
-    from earmark.training.trainer import train
+    from earmark.training.trainer import train_network
 
     torch.set_num_threads(1)
     if most_bytes is not None:
@@ -105,7 +105,7 @@ def _train(values: dict[str, Any], folder: str, progress: Connection, most_bytes
             )
 
     try:
-        train(Recipe.model_validate(values), Path(folder), 1, report)
+        train_network(Recipe.model_validate(values), Path(folder), 1, report)
     except EarmarkError as error:
         complain(str(error))
         sys.exit(2)
@@ -206,7 +206,7 @@ class Soak:
         states = [folder / name for name in ("state.safetensors", "state.previous.safetensors")]
         before = {path: path.read_bytes() for path in states if path.exists()}
         most = len(before[states[0]]) // 2 if before else 100_000
-        self._expect_line(Trainer(values, folder, most), "free some space", "full disk")
+        self._expect_line(Trainer(values, folder, most), "free some disk space", "full disk")
         if any(path.read_bytes() != content for path, content in before.items()):
             self.problems.append("full disk: the states have changed")
 
