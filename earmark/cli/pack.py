@@ -61,28 +61,28 @@ def pack(
     one_matrix_thread()
     import os
 
-    from earmark.data.shards.pack import BAD
-    from earmark.data.shards.writer import Packing
+    from earmark.data.shards.pack import SKIPPED_FILE
+    from earmark.data.shards.writer import PackOptions
     from earmark.data.shards.writer import pack as write_pack
 
     clips = _clips(datasets, audio, corpus, split)
-    packing = Packing(form, codec, sample_rate, shard_clips, _labels(labels, corpus))
+    packing = PackOptions(form, codec, sample_rate, shard_clips, _labels(labels, corpus))
     with clip_counter(quiet, len(clips)) as show:
         heading = write_pack(
-            clips, output, packing, workers=workers or os.cpu_count() or 1, complain=complain, show=show
+            clips, output, packing, workers=workers or os.cpu_count() or 1, on_error=complain, progress=show
         )
     if not quiet:
         written = f"wrote {output}: {heading.clips} of {len(clips)} clips, {heading.seconds / 3600:.3g} h"
         print(written, file=sys.stderr)
     if heading.bad:
-        complain(f"skipped {heading.bad} clips, see {output / BAD}")
+        complain(f"skipped {heading.bad} clips, see {output / SKIPPED_FILE}")
     exit_code(heading.clips, heading.bad)
 
 
 def _clips(datasets: list[Path], audio: Path | None, corpus: str | None, split: str) -> list[Clip]:
     from earmark.data.corpora import load_corpus
     from earmark.data.manifest import read_manifest
-    from earmark.data.shards.pack import table_of
+    from earmark.data.shards.pack import manifest_of
 
     if corpus is None and split:
         raise typer.BadParameter("needs --corpus", param_hint="--split")
@@ -90,7 +90,7 @@ def _clips(datasets: list[Path], audio: Path | None, corpus: str | None, split: 
         raise typer.BadParameter("cannot be combined with --corpus", param_hint="--audio")
     if corpus is not None:
         return [clip for folder in datasets for clip in load_corpus(corpus, folder, split)]
-    return [clip for dataset in datasets for clip in read_manifest(table_of(dataset), audio)]
+    return [clip for dataset in datasets for clip in read_manifest(manifest_of(dataset), audio)]
 
 
 def _labels(labels: str | None, corpus: str | None) -> tuple[str, ...] | None:

@@ -79,13 +79,13 @@ def report(
 
 def _clips(dataset: Path | None, audio: Path | None, fold: int | None, limit: int | None) -> list[Clip]:
     from earmark.data.manifest import read_manifest
-    from earmark.data.shards.pack import table_of
+    from earmark.data.shards.pack import manifest_of
     from earmark.errors import DataError
     from earmark.evaluation.predictions import select_clips
 
     if dataset is None:
         return []
-    clips = select_clips(read_manifest(table_of(dataset), audio), fold, limit)
+    clips = select_clips(read_manifest(manifest_of(dataset), audio), fold, limit)
     if not any(clip.labels for clip in clips):
         raise DataError(f"{dataset}: no clip has a label to evaluate on")
     return clips
@@ -93,8 +93,8 @@ def _clips(dataset: Path | None, audio: Path | None, fold: int | None, limit: in
 
 def _traced(dataset: Path | None) -> dict[str, str] | None:
     from earmark.data.manifest import file_hash
-    from earmark.data.shards.pack import table_of
+    from earmark.data.shards.pack import manifest_of
 
     if dataset is None:
         return None
-    return {"path": str(dataset), "sha256": file_hash(table_of(dataset))}
+    return {"path": str(dataset), "sha256": file_hash(manifest_of(dataset))}

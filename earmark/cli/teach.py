@@ -70,13 +70,13 @@ def teach(
         import torch
 
         from earmark.data.manifest import file_hash, read_manifest
-        from earmark.data.shards.pack import table_of
+        from earmark.data.shards.pack import manifest_of
         from earmark.training.distill.precompute import precompute
         from earmark.training.distill.teacher_model import open_teacher_model
 
     if threads is not None:
         torch.set_num_threads(threads)
-    tables = [table_of(dataset) for dataset in datasets]
+    tables = [manifest_of(dataset) for dataset in datasets]
     clips = [clip for table in tables for clip in read_manifest(table, audio)]
     kind: Kind | None = None if scores is None else "scores" if scores else "logits"
     _pull(model, quiet)
@@ -112,6 +112,6 @@ def _pull(models: list[str], quiet: bool) -> None:
 
     with download_bar(quiet) as bar:
         for name in models:
-            known = None if registry.look(name) else registry.published().get(name)
+            known = None if registry.lookup(name) else registry.published().get(name)
             if known and known.labels:
                 pull(known.name, progress=bar)

@@ -1,7 +1,7 @@
-"""Draws for a batch that several processes hold together, each some of its rows.
+"""Random numbers for a batch whose rows are distributed over several processes.
 
-Conventions: all processes draw for the whole batch, in its order, and keep what belongs to their rows, so an
-item is treated alike whatever process holds it.
+Conventions: all processes draw for the whole batch, in its order, and keep the numbers of their rows, so an
+item is augmented alike whichever process holds it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ Drawn = TypeVar("Drawn")
 
 
 class RowsGenerator(np.random.Generator):
-    """A generator whose draws are a batch long, of which it gives those of this process's rows.
+    """A generator that draws for the whole batch and returns the numbers of this process's rows.
 
-    A size, of which the first number counts rows, asks for one draw a row; no size asks for one draw for the
-    whole batch, the same in all processes.
+    A size whose first number counts rows means one draw per row; no size means one draw for the whole batch,
+    the same in all processes.
 
     Args:
         seed: As for ``np.random.default_rng``.
         total: Rows of the whole batch.
-        rows: Those of this process.
-        gather: Puts the rows of all processes together: (row, ...) -> (total, ...).
+        rows: Rows of this process.
+        gather: Gathers the rows of all processes: (row, ...) -> (total, ...).
     """
 
     def __init__(
@@ -51,27 +51,27 @@ class RowsGenerator(np.random.Generator):
         return self._own(self.batch.uniform, (low, high), size)
 
     def beta(self, a: Any, b: Any, size: Any = None) -> Any:
-        """Of the Beta distribution."""
+        """From the Beta distribution."""
         return self._own(self.batch.beta, (a, b), size)
 
     def integers(self, low: Any, high: Any = None, size: Any = None) -> Any:  # type: ignore[override]
-        """Whole numbers, low <= number < high."""
+        """Integers, low <= number < high."""
         return self._own(self.batch.integers, (low, high), size)
 
     def permutation(self, x: Any, axis: int = 0) -> Any:
-        """For each row the position, in the whole batch, of a partner."""
+        """Position of each row's partner in the whole batch."""
         return self.batch.permutation(self.total)[self.rows]
 
 
 def each_row(
     generator: np.random.Generator, count: int, draw: Callable[[np.random.Generator], Drawn]
 ) -> list[Drawn]:
-    """What is drawn row by row, for so many rows."""
+    """Draws once for each row."""
     if isinstance(generator, RowsGenerator):
         return [draw(generator.batch) for _ in range(generator.total)][generator.rows]
     return [draw(generator) for _ in range(count)]
 
 
 def all_rows(generator: np.random.Generator, values: Tensor) -> Tensor:
-    """The rows of the whole batch, to find partners among them: (total, ...)."""
+    """The rows of the whole batch, (total, ...), which contain the partners."""
     return generator.gather(values) if isinstance(generator, RowsGenerator) else values

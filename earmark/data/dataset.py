@@ -1,7 +1,10 @@
-"""Clips of a manifest as waveforms of one length, with their targets.
+"""Clips as waveforms of one length with their targets, and the batches of an epoch.
 
-Conventions: a waveform is mono float32 (time,) at the front-end's rate, exactly one window long: longer clips
-are cut at a random place while training, shorter ones are filled up as the model's record says.
+Conventions: a waveform is mono float32 (time,) at the front-end's rate, exactly one window long: a random
+    piece
+of longer clips; shorter ones are padded. Draws follow from a seed and NumPy alone, so that a run resumes at
+any step and is the same on several devices; torch's ``WeightedRandomSampler`` has a state to store, draws
+otherwise, and does not read shard by shard.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from torch.utils.data import Dataset
 from earmark.audio import pad
 from earmark.data.manifest import Clip, targets
 from earmark.data.read_clip import read_clip, read_piece
-from earmark.data.shards.sampler import Whole, near_order
+from earmark.data.shards.sampler import Integers, shuffled_by_shard
 from earmark.errors import AudioError, EarmarkError
 from earmark.model_file.info import Padding
 
@@ -27,16 +30,16 @@ Batch = tuple[Tensor, Tensor]
 
 
 class ClipDataset(Dataset[Batch]):
-    """Waveforms and targets of clips, in memory after the first time where ``cache`` is set.
+    """Waveforms and targets of clips.
 
     Args:
-        clips: What to read.
+        clips: Clips to read.
         labels: One per class.
         sample_rate: Of the waveforms, in Hz.
         length: Of the waveforms, in samples.
-        padding: How shorter clips are filled up.
-        cache: Keep the decoded clips in memory (16 bit).
-        tolerant: Give NaN for a recording that cannot be read.
+        padding: Of shorter clips.
+        cache: Keep decoded clips in memory (16 bit).
+        tolerant: Return NaN for a clip that cannot be read.
     """
 
     def __init__(
@@ -62,16 +65,16 @@ class ClipDataset(Dataset[Batch]):
         return len(self.clips)
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
-        """One clip, cut by a generator of its own.
+        """A random piece of a clip.
 
         Args:
-            key: Position of the clip, and the seed of the cut.
+            key: Index of the clip, and the seed of the piece.
 
         Returns:
             Waveform (time,) and targets (class,).
 
         Raises:
-            AudioError: If the clip cannot be read, and that is not tolerated.
+            AudioError: If the clip cannot be read, unless ``tolerant``.
         """
         index, seed = key
         try:
@@ -83,15 +86,15 @@ class ClipDataset(Dataset[Batch]):
         return torch.from_numpy(pad(waveform, self.length, self.padding)), self.targets[index]
 
     def reason(self, index: int) -> str:
-        """Why a clip cannot be read; it is tried once more."""
+        """The reason why a clip cannot be read; it is read again."""
         try:
             read_clip(self.clips[index], self.sample_rate)
         except EarmarkError as error:
             return str(error)
-        return f"{self.clips[index].path}: {self.clips[index].id} could not be read, though now it can"
+        return f"{self.clips[index].path}: {self.clips[index].id} could not be read before, but can be now"
 
     def _piece(self, index: int, start: Callable[[int], int]) -> NDArray[np.float32]:
-        """What is needed of a clip, at most."""
+        """At most ``length`` samples of a clip."""
         if self._cache is None:
             return read_piece(self.clips[index], self.sample_rate, self.length, start)
         waveform = self._load(self._cache, index)
@@ -107,30 +110,30 @@ class ClipDataset(Dataset[Batch]):
 
 
 def _start(seed: int, excess: int) -> int:
-    """First sample of a random cut."""
+    """First sample of a random piece."""
     return int(np.random.default_rng(seed).integers(0, excess + 1))
 
 
 @dataclass(frozen=True)
-class Draw:
-    """What an epoch takes of a group of clips: each once, or so many drawn from it without replacement.
+class ClipGroup:
+    """A group of clips, and how an epoch samples it: without replacement.
 
     Args:
-        size: Of the group.
-        count: How many are drawn; None: all.
-        weights: Of the draw, (clip,), above 0; None: all alike.
-        shards: Of each clip, (clip,), to read them shard by shard; None: in any order.
-        within: How far from their place in that order they are mixed.
+        size: Clips of the group.
+        count: Clips of an epoch; None: all.
+        weights: Sampling weights, (clip,), above 0; None: uniform.
+        shards: Shard of each clip, (clip,), to read shard by shard; None: in any order.
+        shuffle_distance: How far clips are shuffled within that order.
     """
 
     size: int
     count: int | None = None
     weights: NDArray[np.float64] | None = None
-    shards: Whole | None = None
-    within: int = 0
+    shards: Integers | None = None
+    shuffle_distance: int = 0
 
     def positions(self, generator: np.random.Generator) -> NDArray[np.int64]:
-        """The chosen clips, in random order."""
+        """The sampled clips, in random order."""
         if self.weights is None:
             return generator.permutation(self.size)[: self.count]
         count = self.size if self.count is None else min(self.count, self.size)
@@ -139,13 +142,14 @@ class Draw:
 
 
 def sampling_weights(table: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Weights that let an epoch hear rare labels more often.
+    """Sampling weights that favour rare labels.
 
     Source: PaSST and EfficientAT: the sum, over a clip's labels, of 1000 / (100 + clips of that label);
-    golden efficientat/hdf5. A clip without labels, whose weight there is 0, has that of the commonest label.
+    golden efficientat/hdf5. A clip without labels, whose weight there is 0, has the smallest weight of a
+    label.
 
     Args:
-        table: Targets, (clip, class); NaN, unknown, counts as absent.
+        table: Targets, (clip, class); NaN (unknown) counts as 0.
 
     Returns:
         (clip,), above 0.
@@ -157,17 +161,17 @@ def sampling_weights(table: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def epoch_batches(
-    groups: Sequence[Draw], batch_size: int, seed: Sequence[int]
+    groups: Sequence[ClipGroup], batch_size: int, seed: Sequence[int]
 ) -> Iterator[list[tuple[int, int]]]:
     """The batches of one epoch.
 
     Args:
-        groups: What it takes of each group of consecutive clips.
-        batch_size: Clips a batch; an incomplete last batch is left out unless it is the only one.
-        seed: Of the order, for instance (run, epoch).
+        groups: Groups of consecutive clips.
+        batch_size: Clips per batch; an incomplete last batch is dropped unless it is the only one.
+        seed: Of the epoch, for instance (run, epoch).
 
     Yields:
-        Keys of :class:`ClipDataset`: position and seed of the cut.
+        Keys of :class:`ClipDataset`: index and seed of the piece.
     """
     generator = np.random.default_rng(list(seed))
     first, chosen = 0, []
@@ -184,8 +188,8 @@ def epoch_batches(
         yield keys[batch * batch_size : (batch + 1) * batch_size]
 
 
-def _order(groups: Sequence[Draw], chosen: Whole, generator: np.random.Generator) -> Whole:
-    """The chosen clips in any order, or shard by shard where every group has shards."""
+def _order(groups: Sequence[ClipGroup], chosen: Integers, generator: np.random.Generator) -> Integers:
+    """The sampled clips in any order, or shard by shard where every group has shards."""
     known = [group.shards for group in groups if group.shards is not None]
     if len(known) < len(groups):
         return generator.permutation(chosen)
@@ -194,5 +198,5 @@ def _order(groups: Sequence[Draw], chosen: Whole, generator: np.random.Generator
         codes.append(shards + first)
         first += int(shards.max(initial=-1)) + 1
     positions = np.sort(chosen)
-    within = max(group.within for group in groups)
-    return np.asarray(positions[near_order(np.concatenate(codes)[positions], within, generator)])
+    distance = max(group.shuffle_distance for group in groups)
+    return np.asarray(positions[shuffled_by_shard(np.concatenate(codes)[positions], distance, generator)])

@@ -1,7 +1,7 @@
-"""HDF5 files that hold many recordings as mp3: their tables, and the bytes of one recording.
+"""Reads HDF5 files with many clips as mp3: their tables, and the bytes of one clip.
 
-Conventions: the layout is the one that PaSST and EfficientAT pack: ``audio_name`` (clip,) bytes, ``mp3``
-(clip,) uint8 of any length, ``target`` (clip, column). A file is opened where it is first read and stays open
+Conventions: the layout of PaSST and EfficientAT: ``audio_name`` (clip,) bytes, ``mp3``
+(clip,) uint8 of any length, ``target`` (clip, column). A file is opened when it is first read and stays open
 in that process, so each worker of a loader has a handle of its own.
 """
 
@@ -23,17 +23,17 @@ _ROWS_AT_ONCE = 1 << 14
 
 
 def read_table(path: Path, columns: int, dtype: str) -> tuple[list[str], NDArray[Any]]:
-    """Names and targets of every recording in a file, after a check of its layout.
+    """Names and targets of all clips of a file.
 
     Source: the files of EfficientAT (golden hdf5/index.json).
 
     Args:
         path: The HDF5 file.
-        columns: Width that its targets must have.
-        dtype: What the targets must be made of: "uint8" or "float32".
+        columns: Required width of the targets.
+        dtype: Required type of the targets: "uint8" or "float32".
 
     Returns:
-        Names (clip,) as they are stored, and targets (clip, column).
+        Stored names (clip,), and targets (clip, column).
 
     Raises:
         DataError: If the file is missing or not of that layout.
@@ -43,25 +43,25 @@ def read_table(path: Path, columns: int, dtype: str) -> tuple[list[str], NDArray
     missing = [part for part in _PARTS if part not in file]
     if missing:
         raise DataError(
-            f"{path}: lacks the data set {missing[0]!r}; expected are {', '.join(_PARTS)}, "
+            f"{path}: lacks the dataset {missing[0]!r}: required are {', '.join(_PARTS)}, "
             f"it has {', '.join(file) or 'none'}"
         )
     names, count = file["audio_name"], len(file["audio_name"])
     if not len(file["mp3"]) == len(file["target"]) == count:
         sizes = ", ".join(f"{len(file[part])} of {part}" for part in _PARTS)
-        raise DataError(f"{path}: its data sets should be equally long, but there are {sizes}")
+        raise DataError(f"{path}: the datasets must have the same length, got {sizes}")
     target = file["target"]
     if target.shape[1:] != (columns,) or target.dtype != dtype:
         shape = " x ".join(map(str, target.shape))
         raise DataError(
-            f"{path}: target is {target.dtype} of {shape}, expected is {dtype} of {count} x {columns}: "
+            f"{path}: target must be {dtype} of {count} x {columns}, got {target.dtype} of {shape}: "
             "is it the file of another corpus?"
         )
     return [name.decode("utf-8") for name in names[:].tolist()], np.asarray(target[:])
 
 
 def read_names(path: Path) -> list[str]:
-    """The names of every recording in a file, as they are stored.
+    """Stored names of all clips of a file.
 
     Raises:
         DataError: If the file is missing or of another layout.
@@ -69,12 +69,12 @@ def read_names(path: Path) -> list[str]:
     """
     file = _open(path)[0]
     if "audio_name" not in file:
-        raise DataError(f"{path}: lacks the data set 'audio_name'")
+        raise DataError(f"{path}: lacks the dataset 'audio_name'")
     return [name.decode("utf-8") for name in file["audio_name"][:].tolist()]
 
 
 def unpack_labels(target: NDArray[np.uint8], classes: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Labels from targets whose bits were packed into bytes.
+    """Labels of targets whose bits are packed into bytes.
 
     Args:
         target: uint8, shape (clip, byte).
@@ -95,7 +95,7 @@ def unpack_labels(target: NDArray[np.uint8], classes: tuple[str, ...]) -> list[t
 
 
 def read_member(path: Path, member: int) -> bytes:
-    """The bytes of one recording.
+    """The bytes of one clip.
 
     Args:
         path: The HDF5 file.
@@ -108,9 +108,9 @@ def read_member(path: Path, member: int) -> bytes:
     """
     recordings = _open(path)[1]
     if recordings is None:
-        raise DataError(f"{path}: lacks the data set 'mp3'")
+        raise DataError(f"{path}: lacks the dataset 'mp3'")
     if not 0 <= member < len(recordings):
-        raise DataError(f"{path}: there is no row {member}: the file has {len(recordings)}, counted from 0")
+        raise DataError(f"{path}: member must be 0 to {len(recordings) - 1}, got {member}")
     try:
         return bytes(recordings[member].tobytes())
     except OSError as error:
@@ -118,11 +118,11 @@ def read_member(path: Path, member: int) -> bytes:
 
 
 def _open(path: Path) -> tuple[Any, Any]:
-    """A file and its recordings, which h5py takes longer to find and to get ready than to read a row of."""
+    """A file and its clips, which h5py takes longer to open than to read a row of."""
     try:
         changed = path.stat().st_mtime_ns
     except OSError as error:
-        raise DataError(f"{path}: the HDF5 file cannot be read ({error.strerror})") from None
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     # A handle must not be shared with the process that this one was forked from.
     return _opened(path, changed, os.getpid())
 
@@ -135,4 +135,4 @@ def _opened(path: Path, changed: int, process: int) -> tuple[Any, Any]:
         file = h5py.File(path, "r", locking=False)
         return file, file.get("mp3")
     except OSError as error:
-        raise DataError(f"{path}: is no HDF5 file, or a damaged one ({error})") from None
+        raise DataError(f"{path}: is not an HDF5 file, or damaged ({error})") from None

@@ -1,7 +1,8 @@
-"""Images in the place of log-mels, to train on before any sound is heard.
+"""Images as log-mels, for pretraining.
 
-Conventions: an image becomes one channel of grey in the shape of a log-mel, (mel, frame): black is silence,
-white an energy of 1, on the front-end's scale. An image is (height, width) in the same order, top row first.
+Conventions: an image becomes one grey channel in the shape of a log-mel, (mel, frame): black is silence,
+    white
+an energy of 1, on the front-end's scale. An image is (height, width) in the same order, top row first.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from earmark.features.front_end import FrontEnd
 Floats = NDArray[np.float32]
 Box = tuple[float, float, float, float]
 
-_LEAST_AREA = 0.25
-_WIDEST = 4 / 3
+_MIN_AREA = 0.25
+_MAX_RATIO = 4 / 3
 _ATTEMPTS = 10
 
 
@@ -31,9 +32,9 @@ class ImageDataset(Dataset[Batch]):
     """Images and targets of clips, in the place of :class:`~earmark.data.dataset.ClipDataset`.
 
     Args:
-        clips: Whose paths are images.
+        clips: Clips whose paths are images.
         labels: One per class.
-        front_end: Whose log-mels they stand for.
+        front_end: Of the log-mels that they replace.
         frames: Of such a log-mel.
     """
 
@@ -49,10 +50,10 @@ class ImageDataset(Dataset[Batch]):
         return len(self.clips)
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
-        """One image, cut and mirrored by a generator of its own.
+        """A random crop of an image.
 
         Args:
-            key: Position of the clip, and the seed of the cut.
+            key: Index of the clip, and the seed of the crop.
 
         Returns:
             Features (mel, frame) and targets (class,).
@@ -65,40 +66,40 @@ class ImageDataset(Dataset[Batch]):
         return torch.from_numpy(features), self.targets[index]
 
     def reason(self, index: int) -> str:
-        """Why an image cannot be read."""
+        """The reason why an image cannot be read."""
         return f"{self.clips[index].path}: cannot be read as an image"
 
 
 def image_features(clips: Iterable[Clip], front_end: FrontEnd, frames: int) -> Iterator[tuple[int, Floats]]:
-    """Images to judge by, in the place of :func:`earmark.evaluation.network_predictions.clip_windows`.
+    """Images for an evaluation, as :func:`earmark.evaluation.network_predictions.clip_windows` for clips.
 
     Yields:
-        Position of the clip, and its features (mel, frame).
+        Index of the clip, and its features (mel, frame).
     """
     for index, clip in enumerate(clips):
         yield index, read_image(clip.path, front_end, frames)
 
 
 def read_image(path: Path, front_end: FrontEnd, frames: int, seed: int | None = None) -> Floats:
-    """Reads an image as if it were a log-mel.
+    """Reads an image as a log-mel.
 
     Args:
         path: The image.
-        front_end: Says how many bands there are, and what silence and an energy of 1 are.
-        frames: Wanted.
-        seed: Of a random cut (a quarter to all of the area, 3:4 to 4:3) that is mirrored half of the time, as
-            in training; None: the largest piece in the middle with the log-mel's own proportions.
+        front_end: Number of mel bands, and values of silence and an energy of 1.
+        frames: Of the log-mel.
+        seed: Of a random crop (a quarter to all of the area, 3:4 to 4:3), mirrored half of the time, as in
+            training; None: the largest centre crop with the log-mel's proportions.
 
     Returns:
         float32, shape (mel, frame).
 
     Raises:
-        DataError: If it is missing or no image.
-        ModelError: If the front-end has no floor, so that silence is no number.
+        DataError: If the file is missing or not an image.
+        ModelError: If the front-end has no floor.
         MissingExtraError: If Pillow is not installed.
     """
     if front_end.floor == 0:
-        raise ModelError("images need a front-end with a floor: black is what silence is")
+        raise ModelError("images need a front-end with a floor, the value of black")
     with extra("reading images", "image"):
         from PIL import Image
     size = frames, front_end.n_mels
@@ -108,7 +109,7 @@ def read_image(path: Path, front_end: FrontEnd, frames: int, seed: int | None = 
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read as an image ({error})") from None
     generator = None if seed is None else np.random.default_rng(seed)
-    box = _middle(grey.size, size) if generator is None else _random(grey.size, generator)
+    box = _center_crop(grey.size, size) if generator is None else _random_crop(grey.size, generator)
     pixels = np.asarray(grey.resize(size, Image.Resampling.BILINEAR, box), np.float32) / np.float32(255)
     if generator is not None and generator.random() < 0.5:
         pixels = pixels[:, ::-1]
@@ -116,19 +117,19 @@ def read_image(path: Path, front_end: FrontEnd, frames: int, seed: int | None = 
     return np.ascontiguousarray(silence + (loud - silence) * pixels)
 
 
-def _middle(image: tuple[int, int], wanted: tuple[int, int]) -> Box:
-    """Left, top, right and bottom of the largest piece in the middle with the wanted proportions."""
-    scale = min(image[0] / wanted[0], image[1] / wanted[1])
-    width, height = wanted[0] * scale, wanted[1] * scale
+def _center_crop(image: tuple[int, int], size: tuple[int, int]) -> Box:
+    """Left, top, right and bottom of the largest centre crop with the proportions of a size."""
+    scale = min(image[0] / size[0], image[1] / size[1])
+    width, height = size[0] * scale, size[1] * scale
     left, top = (image[0] - width) / 2, (image[1] - height) / 2
     return left, top, left + width, top + height
 
 
-def _random(image: tuple[int, int], generator: np.random.Generator) -> Box:
-    """A random piece, stretched to whatever is wanted; all of the image where none fits."""
+def _random_crop(image: tuple[int, int], generator: np.random.Generator) -> Box:
+    """A random crop; the whole image where none fits."""
     for _ in range(_ATTEMPTS):
-        area = image[0] * image[1] * generator.uniform(_LEAST_AREA, 1)
-        ratio = np.exp(generator.uniform(-np.log(_WIDEST), np.log(_WIDEST)))
+        area = image[0] * image[1] * generator.uniform(_MIN_AREA, 1)
+        ratio = np.exp(generator.uniform(-np.log(_MAX_RATIO), np.log(_MAX_RATIO)))
         width, height = float((area * ratio) ** 0.5), float((area / ratio) ** 0.5)
         left, top = generator.random(2)
         if width <= image[0] and height <= image[1]:

@@ -1,7 +1,8 @@
-"""A clip of a manifest -> its waveform, or a piece of it.
+"""Reads the waveform of a clip, or a piece of it.
 
-Conventions: mono float32 (time,) at the rate that is asked for. mp3 in HDF5 files is decoded by libsndfile,
-which gives what FFmpeg gives within 2e-6 and takes the mean of the channels.
+Conventions: mono float32 (time,) at the requested sample rate. mp3 in HDF5 files is decoded by libsndfile,
+    whose
+output is FFmpeg's within 2e-6; channels are averaged.
 """
 
 from __future__ import annotations
@@ -22,45 +23,45 @@ from earmark.errors import AudioError
 
 
 class _Named(io.BytesIO):
-    """Bytes that an error can name."""
+    """Bytes with a name for errors."""
 
     name = ""
 
 
 def read_clip(clip: Clip, sample_rate: int) -> NDArray[np.float32]:
-    """Reads a clip, whether it is a file, a row of an HDF5 file, or in a shard of a pack.
+    """Reads a clip: a file, a row of an HDF5 file, or a member of a shard.
 
     Source: for HDF5 the golden hdf5/decoded_item0.npy.
 
     Args:
         clip: Of a manifest, a corpus or a pack.
-        sample_rate: Wanted, in Hz.
+        sample_rate: Of the waveform, in Hz.
 
     Returns:
         float32, shape (time,), at least one sample.
 
     Raises:
-        AudioError: If the recording cannot be read, or is cut off within a file of many.
-        DataError: If there is no such file or row, or an index is older than its shard.
+        AudioError: If the clip cannot be decoded, or is truncated within an HDF5 file or shard.
+        DataError: If there is no such file or row, or an index does not belong to its shard.
     """
     if clip.member is not None and clip.path.suffix == ".npy":
         return read_array(clip.path, clip.member, sample_rate)
-    source = recording(clip)
-    return _undamaged(source, *load_audio(source, sample_rate))
+    source = encoded_audio(clip)
+    return _require_whole(source, *load_audio(source, sample_rate))
 
 
 def read_piece(clip: Clip, sample_rate: int, length: int, start: Callable[[int], int]) -> NDArray[np.float32]:
-    """Reads a piece of a longer clip, without decoding the rest where its coder allows that.
+    """Reads a piece of a clip, without decoding the rest where its codec allows that.
 
     Args:
         clip: As for :func:`read_clip`.
-        sample_rate: Wanted, in Hz.
-        length: Samples wanted at that rate.
-        start: From the samples that are too many, above 0, to the first one that is wanted.
+        sample_rate: Of the piece, in Hz.
+        length: Of the piece, in samples.
+        start: Returns the first sample of the piece, given the clip's length beyond ``length``.
 
     Returns:
-        float32, shape (time,): ``length`` samples, as cut from :func:`read_clip` (exactly where nothing is
-        resampled and the coder is lossless, else within 1e-6); all of a clip that is not longer.
+        float32, shape (time,): ``length`` samples of :func:`read_clip` (exact for lossless codecs without
+        resampling, else within 1e-6); the whole clip if it is not longer.
 
     Raises:
         AudioError: As :func:`read_clip`.
@@ -68,21 +69,21 @@ def read_piece(clip: Clip, sample_rate: int, length: int, start: Callable[[int],
     """
     if clip.member is not None and clip.path.suffix == ".npy":
         return read_array_piece(clip.path, clip.member, sample_rate, length, start)
-    source = recording(clip)
-    return _undamaged(source, *load_piece(source, sample_rate, length, start))
+    source = encoded_audio(clip)
+    return _require_whole(source, *load_piece(source, sample_rate, length, start))
 
 
-def _undamaged(
+def _require_whole(
     source: Path | io.BytesIO, waveform: NDArray[np.float32], warnings: list[str]
 ) -> NDArray[np.float32]:
-    """Refuses what is cut off in a file of many; a file of its own is taken as far as it goes."""
+    """Rejects truncated members of a file; a truncated file of its own is read as far as it goes."""
     if warnings and isinstance(source, _Named):
         raise AudioError(f"{source.name}: {warnings[0]}")
     return waveform
 
 
-def recording(clip: Clip) -> Path | io.BytesIO:
-    """What a decoder takes: the clip's file, or its bytes where a file holds many.
+def encoded_audio(clip: Clip) -> Path | io.BytesIO:
+    """The clip's file, or its bytes where a file holds many clips.
 
     Raises:
         AudioError: If its bytes are damaged.

@@ -1,6 +1,8 @@
-"""Clips without folds -> folds that are alike.
+"""Assigns clips to stratified folds.
 
-Conventions: folds are counted from 1; nothing is drawn, so the same clips always come to the same folds.
+Conventions: folds are numbered from 1; nothing is random. scikit-learn's ``StratifiedGroupKFold``
+    stratifies by
+one label per clip; these clips may have several.
 """
 
 from __future__ import annotations
@@ -14,15 +16,15 @@ from earmark.data.manifest import Clip, label_set, targets
 from earmark.errors import DataError
 
 
-def deal(clips: Sequence[Clip], folds: int) -> list[Clip]:
-    """Deals clips into folds so that each gets its share of every class, whether classes co-occur or not.
+def stratified_folds(clips: Sequence[Clip], num_folds: int) -> list[Clip]:
+    """Assigns clips to folds with equal shares of every class, for one or several labels per clip.
 
-    Source: iterative stratification, Sechidis, Tsoumakas and Vlahavas, ECML 2011: always the rarest class
-    first, to the fold that lacks most of it, then to the one with most room; ties go to the first.
+    Source: iterative stratification, Sechidis, Tsoumakas and Vlahavas, ECML 2011: the rarest class first, to
+    the fold that needs most of it, then to the one with fewest clips; ties go to the first.
 
     Args:
         clips: In any order.
-        folds: How many, at least 2.
+        num_folds: Number of folds, at least 2.
 
     Returns:
         The same clips in the same order, with their folds.
@@ -30,15 +32,15 @@ def deal(clips: Sequence[Clip], folds: int) -> list[Clip]:
     Raises:
         DataError: If there are fewer clips than folds.
     """
-    if len(clips) < folds:
-        raise DataError(f"{len(clips)} clips cannot be dealt into {folds} folds")
+    if len(clips) < num_folds:
+        raise DataError(f"{num_folds} folds need at least as many clips, got {len(clips)} clips")
     known = np.nan_to_num(targets(clips, label_set(clips))) > 0
-    lacking = np.tile(known.sum(0) / folds, (folds, 1))
-    room = np.full(folds, len(clips) / folds)
+    lacking = np.tile(known.sum(0) / num_folds, (num_folds, 1))
+    room = np.full(num_folds, len(clips) / num_folds)
     chosen = np.zeros(len(clips), np.int64)
 
     def place(index: int, need: np.ndarray) -> None:
-        fold = max(range(folds), key=lambda fold: (need[fold], room[fold], -fold))
+        fold = max(range(num_folds), key=lambda fold: (need[fold], room[fold], -fold))
         chosen[index] = fold + 1
         room[fold] -= 1
         lacking[fold] -= known[index]

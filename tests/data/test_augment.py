@@ -11,6 +11,7 @@ import torch
 
 from earmark.audio import resample
 from earmark.data import augment
+from earmark.data.augment.log_mels import resized, stripe_edges
 from earmark.features.log_mel import LogMel
 from earmark.features.mel import mel_filter_bank
 from earmark.features.presets import EFFICIENTAT, SP4ASC
@@ -57,12 +58,11 @@ STEPS = {
     "gain": lambda g, x, m, y: augment.gain(x, -12, 6, g),
     "mix_waveforms": lambda g, x, m, y: augment.mix_waveforms(x, y, 2.0, 0.7, g),
     "mixup": lambda g, x, m, y: augment.mixup(m, y, 0.3, g),
-    "mask": lambda g, x, m, y: augment.mask(m, 8, 10, FILL, g),
-    "shift": lambda g, x, m, y: augment.shift(x, 100, g),
-    "record_again": lambda g, x, m, y: augment.record_again(x, [torch.tensor([0.5, 0.5])], 0.5, g),
-    "mix_style": lambda g, x, m, y: augment.mix_style(m, 0.4, 1.0, g),
-    "resize_crop": lambda g, x, m, y: augment.resize_crop(m, (0.5, 0.9), (0.5, 1.5), g),
-    "equalize": lambda g, x, m, y: augment.equalize(m, 6.0, EFFICIENTAT, g),
+    "mask": lambda g, x, m, y: augment.spec_augment(m, 8, 10, FILL, g),
+    "record_again": lambda g, x, m, y: augment.convolve_ir(x, [torch.tensor([0.5, 0.5])], 0.5, g),
+    "mix_style": lambda g, x, m, y: augment.freq_mixstyle(m, 0.4, 1.0, g),
+    "resize_crop": lambda g, x, m, y: augment.random_resized_crop(m, (0.5, 0.9), (0.5, 1.5), g),
+    "equalize": lambda g, x, m, y: augment.filter_augment(m, 6.0, EFFICIENTAT, g),
 }
 
 
@@ -199,13 +199,13 @@ def test_mixing_is_that_of_sp4asc(shared):
     drawn = Drawn(golden["mixup_lam"][None], golden["mixup_ind"])
     targets = torch.from_numpy(golden["mixup_tout"])
     mixed, _ = augment.mixup(
-        torch.from_numpy(golden["mixup_x"])[:, 0], targets, 0.2, drawn, larger=False, alike=True
+        torch.from_numpy(golden["mixup_x"])[:, 0], targets, 0.2, drawn, larger=False, per_batch=True
     )
     np.testing.assert_allclose(mixed, golden["mixup_xout"][:, 0], rtol=0, atol=1e-6)
 
 
 def test_one_share_for_the_batch_is_one():
-    _, alike = augment.mixup(log_mels(40), torch.eye(40), 0.3, rng(), larger=False, alike=True)
+    _, alike = augment.mixup(log_mels(40), torch.eye(40), 0.3, rng(), larger=False, per_batch=True)
     _, each = augment.mixup(log_mels(40), torch.eye(40), 0.3, rng(), larger=False)
     assert alike.diagonal()[alike.diagonal() < 1].unique().numel() == 1
     assert each.diagonal().min() < 0.5
@@ -216,24 +216,26 @@ def test_style_is_mixed_as_efficientat_does(shared):
     given = torch.from_numpy(golden["x"])[:, 0]
     drawn = Drawn(golden["lam"].ravel(), golden["perm"])
     drawn.random = lambda: 0.0
-    found = augment.mix_style(given, 0.4, 0.5, drawn)
+    found = augment.freq_mixstyle(given, 0.4, 0.5, drawn)
     np.testing.assert_allclose(found, golden["out"][:, 0], rtol=0, atol=1e-6)
     drawn.random = lambda: 0.5
-    assert torch.equal(augment.mix_style(given, 0.4, 0.5, drawn), given)
+    assert torch.equal(augment.freq_mixstyle(given, 0.4, 0.5, drawn), given)
 
 
 def test_a_stretched_rectangle_is_that_of_the_tutorial(shared):
     golden = np.load(shared / "golden/sound_clf/sound_clf.npz")
     given = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 1, 64, 500)).astype(np.float32))
     begin, band, frames, bands = golden["rrc/params_i_j_h_w"].tolist()
-    found = augment.resized(given[0, 0], (band, begin, bands, frames))
+    found = resized(given[0, 0], (band, begin, bands, frames))
     np.testing.assert_allclose(found, golden["rrc/out"][0], rtol=0, atol=1e-4)
 
 
 def test_rectangles_have_the_area_and_aspect_asked_for(monkeypatch):
     seen = []
-    monkeypatch.setattr(augment, "resized", lambda row, rectangle: seen.append(rectangle) or row)
-    augment.resize_crop(log_mels(300, 64, 500), (0.6, 0.8), (500 / 600, 500 / 400), rng())
+    monkeypatch.setattr(
+        "earmark.data.augment.log_mels.resized", lambda row, rectangle: seen.append(rectangle) or row
+    )
+    augment.random_resized_crop(log_mels(300, 64, 500), (0.6, 0.8), (500 / 600, 500 / 400), rng())
     rectangles = np.array(seen)
     areas, aspects = rectangles[:, 2:].prod(1) / 32_000, rectangles[:, 2] / rectangles[:, 3]
     assert 0.58 < areas.min() < 0.65
@@ -247,24 +249,14 @@ def test_rectangles_have_the_area_and_aspect_asked_for(monkeypatch):
 
 def test_a_rectangle_that_never_fits_leaves_the_whole():
     given = log_mels(3)
-    whole = augment.resize_crop(given, (1.0, 1.0), (50.0, 60.0), rng())
+    whole = augment.random_resized_crop(given, (1.0, 1.0), (50.0, 60.0), rng())
     torch.testing.assert_close(whole, given, rtol=0, atol=1e-5)
-
-
-def test_a_shift_lets_silence_in():
-    given = torch.arange(1.0, 51).repeat(300, 1)
-    moved = augment.shift(given, 60, rng())
-    for row in moved:
-        kept = row[row > 0]
-        assert len(kept) == 0 or (torch.diff(kept) == 1).all()
-        assert len(kept) in (0, 50) or row[0] == 0 or row[-1] == 0
-    assert {int((row > 0).sum()) for row in moved} == set(range(51))
 
 
 def test_a_device_is_heard_through_its_impulse_response():
     given = waveforms(40, 300)
     impulses = [torch.tensor([0.0, 0.0, 2.0]), torch.tensor([1.0, -0.9])]
-    heard = augment.record_again(given, impulses, 0.5, rng())
+    heard = augment.convolve_ir(given, impulses, 0.5, rng())
     oracles = [
         given.numpy(),
         np.pad(given, ((0, 0), (2, 0)))[:, :300],
@@ -279,7 +271,7 @@ def test_a_device_is_heard_through_its_impulse_response():
     assert np.sum(found, 0).tolist() == [1] * 40
     assert found[0].sum() in range(12, 29)
     assert min(found[1].sum(), found[2].sum()) > 3
-    assert torch.equal(augment.record_again(torch.zeros(2, 300), impulses, 1.0, rng()), torch.zeros(2, 300))
+    assert torch.equal(augment.convolve_ir(torch.zeros(2, 300), impulses, 1.0, rng()), torch.zeros(2, 300))
 
 
 def test_stripes_are_those_of_audax(shared):
@@ -287,7 +279,7 @@ def test_stripes_are_those_of_audax(shared):
     kept = np.ones((4, 104, 64), bool)
     for frequency, time in golden["specaug/u"]:
         for axis, (drawn, widest) in enumerate(((time, 50), (frequency, 8)), start=1):
-            begins, ends = augment.stripe_edges(drawn, drawn, kept.shape[axis], widest, whole=False)
+            begins, ends = stripe_edges(drawn, drawn, kept.shape[axis], widest, whole=False)
             positions = np.arange(kept.shape[axis])
             inside = (positions >= begins[:, None]) & (positions < ends[:, None])
             kept &= ~np.expand_dims(inside, 3 - axis)
@@ -296,20 +288,20 @@ def test_stripes_are_those_of_audax(shared):
 
 @pytest.mark.parametrize("stripes", ["linked", "independent"])
 def test_the_place_of_a_linked_stripe_follows_from_its_width(stripes):
-    masked = augment.mask(torch.zeros(200, 8, 100), 0, 60, FILL, rng(), stripes=stripes)[:, 0] == FILL
+    masked = augment.spec_augment(torch.zeros(200, 8, 100), 0, 60, FILL, rng(), stripes=stripes)[:, 0] == FILL
     widths, first = masked.sum(1).numpy(), masked.int().argmax(1).numpy()
     foretold = widths / 60 * (100 - widths)
     assert (np.abs(first - foretold)[widths > 0] < 3).all() == (stripes == "linked")
 
 
 def test_there_are_as_many_stripes_as_asked():
-    masked = augment.mask(torch.zeros(300, 200, 4), 12, 0, FILL, rng(), count=3)[:, :, 0] == FILL
+    masked = augment.spec_augment(torch.zeros(300, 200, 4), 12, 0, FILL, rng(), count=3)[:, :, 0] == FILL
     edges = torch.diff(masked.int(), dim=1).abs().sum(1)
     assert edges.max() >= 5
 
 
 def test_a_mask_is_one_stripe_of_bands_and_one_of_frames():
-    masked = augment.mask(log_mels(300), 8, 10, FILL, rng()) == FILL
+    masked = augment.spec_augment(log_mels(300), 8, 10, FILL, rng()) == FILL
     for axis, widest in ((1, 8), (2, 10)):
         stripe = masked.all(3 - axis).numpy()
         widths = stripe.sum(1)
@@ -325,14 +317,14 @@ def test_a_mask_is_one_stripe_of_bands_and_one_of_frames():
 @pytest.mark.parametrize(("mels", "frames"), [(0, 10), (8, 0), (0, 0)])
 def test_a_width_of_zero_masks_nothing(mels, frames):
     given = log_mels(50)
-    masked = augment.mask(given, mels, frames, FILL, rng())
+    masked = augment.spec_augment(given, mels, frames, FILL, rng())
     changed = masked != given
     assert changed.all(2).any() == bool(mels)
     assert changed.all(1).any() == bool(frames)
 
 
 def test_a_stripe_wider_than_there_is_masks_no_more_than_all():
-    masked = augment.mask(log_mels(50, 5, 6), 100, 100, FILL, rng())
+    masked = augment.spec_augment(log_mels(50, 5, 6), 100, 100, FILL, rng())
     assert masked.shape == (50, 5, 6)
     assert (masked == FILL).any()
     assert not (masked == FILL).all()
@@ -341,7 +333,7 @@ def test_a_stripe_wider_than_there_is_masks_no_more_than_all():
 @pytest.mark.parametrize("front_end", [EFFICIENTAT, SP4ASC], ids=["ln", "db"])
 def test_equalizing_is_a_gain_of_each_band_in_decibels(front_end):
     given = log_mels(100) + front_end.silence + 100
-    change = augment.equalize(given, 6.0, front_end, rng()) - given
+    change = augment.filter_augment(given, 6.0, front_end, rng()) - given
     torch.testing.assert_close(change, change[:, :, :1].expand_as(change), rtol=0, atol=1e-3)
     in_db = change[:, :, 0] * front_end.scale * (1 if front_end.log == "db" else 10 / np.log(10))
     assert 5 < in_db.abs().max() <= 6.001
@@ -350,7 +342,7 @@ def test_equalizing_is_a_gain_of_each_band_in_decibels(front_end):
 
 def test_equalizing_is_smooth():
     given = log_mels(20, mels=128) + 100
-    curves = (augment.equalize(given, 6.0, EFFICIENTAT, rng()) - given)[:, :, 0]
+    curves = (augment.filter_augment(given, 6.0, EFFICIENTAT, rng()) - given)[:, :, 0]
     bends = (curves[:, 2:] - 2 * curves[:, 1:-1] + curves[:, :-2]).abs() > 1e-4
     assert (bends.sum(1) <= 2 * 4).all()  # straight but for at most four inner nodes, which lie between bands
 
@@ -359,9 +351,9 @@ def test_equalizing_is_smooth():
 def test_equalizing_leaves_silence_at_the_floor(front_end):
     floor = front_end.silence
     silence = torch.full((20, 32, 40), floor)
-    assert torch.equal(augment.equalize(silence, 12.0, front_end, rng()), silence)
+    assert torch.equal(augment.filter_augment(silence, 12.0, front_end, rng()), silence)
     nearly = silence + 0.01 * torch.rand(silence.shape, generator=torch.Generator().manual_seed(0))
-    equalized = augment.equalize(nearly, 12.0, front_end, rng())
+    equalized = augment.filter_augment(nearly, 12.0, front_end, rng())
     assert equalized.min() == silence[0, 0, 0]
     assert equalized.max() > nearly.max()
 
@@ -370,7 +362,7 @@ def test_equalizing_without_a_floor_leaves_minus_infinity():
     bare = replace(EFFICIENTAT, floor=0.0)
     given = log_mels()
     given[:, :, 3] = -torch.inf
-    equalized = augment.equalize(given, 6.0, bare, rng())
+    equalized = augment.filter_augment(given, 6.0, bare, rng())
     assert (equalized[:, :, 3] == -torch.inf).all()
     assert equalized[:, :, 4:].isfinite().all()
 
@@ -406,7 +398,7 @@ class TestLimitBand:
         clip = (0.1 * draws.standard_normal(32_000)).astype(np.float32)
         real = LogMel(EFFICIENTAT)(resample(resample(clip, 32_000, 8_000), 8_000, 32_000)[None])[0]
         plain = torch.from_numpy(LogMel(EFFICIENTAT)(clip[None]))
-        cut = augment.limit_band(plain, 1.0, 15_999.0, EFFICIENTAT, Fixed(np.log(4_000))).numpy()[0]
+        cut = augment.low_pass(plain, 1.0, 15_999.0, EFFICIENTAT, Fixed(np.log(4_000))).numpy()[0]
         centres = mel_filter_bank(EFFICIENTAT).argmax(1) * 32_000 / 1024
         clear = (centres < 3_500) | (centres > 4_500)
         assert np.abs(real - cut)[clear].mean() < 0.1
@@ -414,7 +406,7 @@ class TestLimitBand:
 
     def test_so_many_are_limited(self):
         clips = torch.ones(400, 128, 3)
-        limited = augment.limit_band(clips, 0.25, 3500.0, EFFICIENTAT, rng())
+        limited = augment.low_pass(clips, 0.25, 3500.0, EFFICIENTAT, rng())
         share = (limited != 1).flatten(1).any(1).float().mean().item()
         assert share == pytest.approx(0.25, abs=0.06)
         below = mel_filter_bank(EFFICIENTAT).argmax(1) * 32_000 / 1024 <= 3500

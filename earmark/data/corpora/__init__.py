@@ -1,8 +1,8 @@
-"""Published corpora in their own layouts -> clips.
+"""Clips of published corpora in their own layouts.
 
 Conventions: a corpus is a function from its folder (and the name of a split, where it has several) to a list
 of :class:`~earmark.data.manifest.Clip`, in a fixed order; :data:`CORPORA` is the table of them by name. The
-layout is checked before anything is returned; no recording is opened.
+layout is checked first; no audio file is opened.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ __all__ = ["CORPORA", "Corpus", "load_corpus"]
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus that earmark knows.
+    """A corpus in the table of corpora.
 
     Args:
-        read: From the folder and, unless it has no splits, the split to its clips.
-        splits: Their published names; empty: it has none; None: any folder may be one.
-        is_images: Whether its clips are images instead of recordings.
+        read: Reads the clips of a folder and, if there are any, a split.
+        splits: Published names of the splits; empty: none; None: names of folders.
+        is_images: Whether its clips are images instead of audio.
     """
 
     read: Callable[..., list[Clip]]
@@ -38,21 +38,21 @@ class Corpus:
 
     @property
     def name(self) -> str:
-        """What recipes call it."""
+        """Its name in recipes."""
         return self.read.__name__
 
     def check_split(self, split: str) -> None:
-        """Refuses a split that the corpus does not have.
+        """Checks that the corpus has a split.
 
         Raises:
-            DataError: If it is none of its splits, or none is named though there are some.
+            DataError: If it is not one of its splits, or none is named though there are some.
         """
         if self.splits is None or split in self.splits or (not split and not self.splits):
             return
         if not self.splits:
-            raise DataError(f"corpus {self.name!r} has no splits: leave out {split!r}")
+            raise DataError(f"corpus {self.name!r} has no splits, got {split!r}")
         wrong = f"no split {split!r}" if split else "several splits"
-        raise DataError(f"corpus {self.name!r} has {wrong}: name one of {', '.join(self.splits)}")
+        raise DataError(f"corpus {self.name!r} has {wrong}: choose one of {', '.join(self.splits)}")
 
 
 _AUDIOSET = ("balanced_train", "unbalanced_train", "eval")
@@ -88,28 +88,28 @@ def load_corpus(name: str, folder: str | Path, split: str = "") -> list[Clip]:
 
     Args:
         name: In :data:`CORPORA`.
-        folder: The corpus as it was published.
-        split: One of its splits; left out where it has none.
+        folder: Of the corpus as published.
+        split: One of its splits; omit it if it has none.
 
     Raises:
-        DataError: If there is no such corpus or split, or the folder is not laid out as published.
+        DataError: If there is no such corpus or split, or the layout is not as published.
         MissingExtraError: If it is an HDF5 file and h5py is not installed.
     """
     corpus, place = find_corpus(name), Path(folder)
     corpus.check_split(split)
     if not place.is_dir():
-        raise DataError(f"{place}: there is no such folder: give that of corpus {name!r}")
+        raise DataError(f"{place}: is not a folder: give the folder of corpus {name!r}")
     clips = corpus.read(place, split) if corpus.splits is None or split else corpus.read(place)
     if not clips:
-        raise DataError(f"{place}: {f'split {split!r} of ' if split else ''}corpus {name!r} lists no clip")
+        raise DataError(f"{place}: {f'split {split!r} of ' if split else ''}corpus {name!r} has no clips")
     return clips
 
 
 def find_corpus(name: str) -> Corpus:
-    """A corpus by name.
+    """Returns a corpus by name.
 
     Raises:
-        DataError: If there is none of that name; the message names all.
+        DataError: If there is no corpus of that name; the message names all.
     """
     if name not in CORPORA:
         raise DataError(f"there is no corpus {name!r}: there are {', '.join(CORPORA)}")

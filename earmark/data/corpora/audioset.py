@@ -1,7 +1,7 @@
 """AudioSet: mp3 in HDF5 files, or a folder of clips beside the published tables of segments.
 
 Conventions: labels are the published display names; a clip's id is its YouTube id. No copy of AudioSet is
-complete, so segments without a recording are left out; a warning counts them.
+complete, so segments without an audio file are skipped; a warning counts them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def audioset_hdf5(folder: Path, split: str) -> list[Clip]:
 
     Source: EfficientAT's data sets; golden hdf5/index.json.
     """
-    path = require_one(folder, [f"{split}_segments_mp3.hdf"], "the packed recordings of this split")
+    path = require_one(folder, [f"{split}_segments_mp3.hdf"], "the clips of this split")
     classes = label_set("audioset")
     names, target = read_table(path, -(-len(classes) // 8), "uint8")
     return [
@@ -43,7 +43,7 @@ def _youtube_id(path: Path, name: str) -> str:
     """``04/Y-0RWZT-miFs.mp3`` -> ``-0RWZT-miFs``."""
     _, y, rest = name.partition("Y")
     if not y or not rest.endswith(".mp3"):
-        raise DataError(f"{path}: the name {name!r} should be Y, a YouTube id and .mp3")
+        raise DataError(f"{path}: names must be Y, a YouTube id and .mp3, got {name!r}")
     return rest.removesuffix(".mp3")
 
 
@@ -52,13 +52,13 @@ def audioset(folder: Path, split: str) -> list[Clip]:
 
     Layout: ``SPLIT_segments.csv`` and the recordings in ``SPLIT_segments/``, ``audio/SPLIT_segments/`` or
     ``audio/``, in folders within too, named by their YouTube id: ``ID.wav`` or ``YID.wav`` (any format), also
-    with ``_START`` or ``_START_END`` in seconds or milliseconds behind. Missing recordings are left out.
+    with ``_START`` or ``_START_END`` in seconds or milliseconds behind. Missing files are skipped.
 
     Source: Gemmeke et al., "Audio Set", ICASSP 2017, and the tables that Google publishes with it.
     """
     path = folder / f"{split}_segments.csv"
     places = (f"{split}_segments", f"audio/{split}_segments", "audio")
-    audio = require_one(folder, places, "the recordings of this split")
+    audio = require_one(folder, places, "the audio files of this split")
     recordings = {file.stem: file for file in _recordings(audio)}
     clips, segments = [], 0
     for id_, start, end, labels in _segments(path):
@@ -69,13 +69,13 @@ def audioset(folder: Path, split: str) -> list[Clip]:
             clips.append(Clip(recordings[stem], labels, extra=extra))
     if not clips:
         raise DataError(
-            f"{path}: none of its {segments} segments was found in {audio}: the recordings should be called "
-            "by their YouTube ids, such as -0RWZT-miFs.wav or Y-0RWZT-miFs.wav"
+            f"{path}: none of its {segments} segments has a file in {audio}: names must be YouTube "
+            "ids, such as -0RWZT-miFs.wav or Y-0RWZT-miFs.wav"
         )
     if len(clips) < segments:
         warnings.warn(
-            f"{path}: {segments - len(clips)} of its {segments} segments have no recording in {audio} and "
-            f"are left out; {len(clips)} are used",
+            f"{path}: {segments - len(clips)} of its {segments} segments have no file in {audio} and "
+            f"are skipped; {len(clips)} are used",
             stacklevel=2,
         )
     return clips
@@ -85,7 +85,7 @@ def _segments(path: Path) -> Iterator[tuple[str, float, float, tuple[str, ...]]]
     """YouTube id, start and end in seconds, and labels of every row."""
     lines = text_lines(path, "Google's table of the segments of this split")
     if _HEADER not in lines[:3]:
-        raise DataError(f"{path}: one of the first three lines should be {_HEADER!r}")
+        raise DataError(f"{path}: one of the first three lines must be {_HEADER!r}")
     classes = label_set("audioset")
     names = {id_: name for name, id_ in audioset_ontology().ids.items() if name in set(classes)}
     body = [line for line in lines if not line.startswith("#")]
@@ -101,7 +101,7 @@ def _segments(path: Path) -> Iterator[tuple[str, float, float, tuple[str, ...]]]
 
 
 def _stems(id_: str, start: float, end: float) -> Iterator[str]:
-    """What the recording of a segment may be called, without its suffix."""
+    """Possible names of a segment's file, without the suffix."""
     spans = [""]
     for unit, shown in ((1, "g"), (1, ".3f"), (1000, ".0f")):
         first, last = format(start * unit, shown), format(end * unit, shown)

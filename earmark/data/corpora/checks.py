@@ -1,6 +1,6 @@
-"""Checks of the layout that a corpus was published in.
+"""Checks of the published layout of a corpus.
 
-Conventions: whatever is not as published is a DataError that names the file and says what was expected there.
+Conventions: a deviation is a DataError that names the file and what is expected there.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from earmark.errors import DataError
 
 
 def require(path: Path, what: str) -> Path:
-    """A file or folder that must be there.
+    """Checks that a file or folder exists.
 
     Args:
-        path: Where it is expected.
-        what: What it would be, for the error.
+        path: Of the file or folder.
+        what: Its content, for the error.
 
     Raises:
         DataError: If it is missing.
     """
     if not path.exists():
-        raise DataError(f"{path} is missing: expected there is {what}")
+        raise DataError(f"{path}: is missing, expected {what}")
     return path
 
 
 def require_one(folder: Path, names: Iterable[str], what: str) -> Path:
-    """The first of some files or folders that is there; errors as :func:`require`."""
+    """The first of some files or folders that exists; errors as :func:`require`."""
     names = list(names)
     for name in names:
         if (folder / name).exists():
             return folder / name
-    raise DataError(f"{folder} holds no {' or '.join(names)}: expected there is {what}")
+    raise DataError(f"{folder}: has no {' or '.join(names)}, expected {what}")
 
 
 def text_lines(path: Path, what: str) -> list[str]:
@@ -56,51 +56,51 @@ def table(path: Path, columns: Sequence[str], what: str, delimiter: str = ",") -
 
     Args:
         path: The file.
-        columns: That it must have; more are fine.
-        what: What it would be, for the error.
-        delimiter: Between the columns.
+        columns: Required columns.
+        what: Its content, for the error.
+        delimiter: Between columns.
 
     Raises:
-        DataError: If the file or a column is missing, or a row is too short to have all of them.
+        DataError: If the file or a column is missing, or a row is too short.
     """
     reader = csv.DictReader(text_lines(path, what), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         rows = [{key: value or "" for key, value in row.items() if key is not None} for row in reader]
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: is no table ({error})") from None
+        raise DataError(f"{path}, line {reader.line_num}: is not a table ({error})") from None
     missing = [column for column in columns if column not in (reader.fieldnames or ())]
     if missing:
         raise DataError(
-            f"{path}: lacks the column {missing[0]!r}; expected are {', '.join(columns)}, "
+            f"{path}: lacks the column {missing[0]!r}: required are {', '.join(columns)}, "
             f"it has {', '.join(reader.fieldnames or ()) or 'none'}"
         )
     for number, row in enumerate(rows, start=2):
         if not row[columns[0]]:
-            raise DataError(f"{path}, line {number}: no {columns[0]}")
+            raise DataError(f"{path}, line {number}: {columns[0]} is empty")
     return rows
 
 
-def whole(path: Path, text: str, column: str) -> int:
-    """A whole number of a table.
+def integer(path: Path, text: str, column: str) -> int:
+    """An integer of a table.
 
     Raises:
-        DataError: If it is none.
+        DataError: If it is not an integer.
     """
     try:
         return int(text)
     except ValueError:
-        raise DataError(f"{path}: {column} {text!r} is not a whole number") from None
+        raise DataError(f"{path}: {column} {text!r} is not an integer") from None
 
 
 def complete(clips: list[Clip], source: Path) -> list[Clip]:
-    """The clips, all of which must be there.
+    """Checks that the files of all clips exist, and returns the clips.
 
     Args:
-        clips: What the table lists.
+        clips: Of a table.
         source: The table, for the error.
 
     Raises:
-        DataError: If files are missing; says how many, and the first.
+        DataError: If files are missing; the message counts them and names the first.
     """
     missing = absent(clips)
     if missing:
@@ -112,7 +112,7 @@ def complete(clips: list[Clip], source: Path) -> list[Clip]:
 
 
 def absent(clips: Iterable[Clip]) -> list[Clip]:
-    """Clips whose files are not there; each folder is listed once."""
+    """Clips whose files do not exist; each folder is listed once."""
     listed: dict[Path, frozenset[str]] = {}
     missing = []
     for clip in clips:
@@ -125,11 +125,13 @@ def absent(clips: Iterable[Clip]) -> list[Clip]:
 
 
 def known(labels: Iterable[str], classes: Collection[str], where: str) -> None:
-    """Checks labels against the classes of a corpus.
+    """Checks that labels are classes of a corpus.
 
     Raises:
-        DataError: If one is no class.
+        DataError: If one is not.
     """
     foreign = [label for label in labels if label not in classes]
     if foreign:
-        raise DataError(f"{where}: label {foreign[0]!r} is none of the {len(classes)} classes of this corpus")
+        raise DataError(
+            f"{where}: label {foreign[0]!r} is not one of the {len(classes)} classes of this corpus"
+        )

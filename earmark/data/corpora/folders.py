@@ -1,6 +1,6 @@
-"""Corpora whose folders are the labels: Speech Commands, a folder per class, images.
+"""Corpora with a folder per class: Speech Commands, any other, images.
 
-Conventions: a clip's id is its path within the corpus, without the suffix; hidden folders are passed over.
+Conventions: a clip's id is its path within the corpus, without the suffix; hidden folders are ignored.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def speech_commands(folder: Path, split: str) -> list[Clip]:
     missing = [word for word in words if not (folder / word).is_dir()]
     if missing:
         raise DataError(
-            f"{folder}: lacks the folder {missing[0]!r}: expected is one for each of the {len(words)} words "
-            "of the second version"
+            f"{folder}: lacks the folder {missing[0]!r}: expected one for each of the {len(words)} words of "
+            "version 2"
         )
     clips = {
         f"{clip.path.parent.name}/{clip.path.name}": clip
@@ -45,7 +45,7 @@ def speech_commands(folder: Path, split: str) -> list[Clip]:
     }
     foreign = sorted({clip.labels[0] for clip in clips.values()} - set(words))
     if foreign:
-        raise DataError(f"{folder / foreign[0]}: is none of the {len(words)} words of the second version")
+        raise DataError(f"{folder / foreign[0]}: is not one of the {len(words)} words of version 2")
     for name, listed in lists.items():
         lost = sorted(listed - set(clips))
         if lost:
@@ -57,7 +57,7 @@ def speech_commands(folder: Path, split: str) -> list[Clip]:
 
 
 def folders(folder: Path, split: str = "") -> list[Clip]:
-    """Recordings in a folder per class.
+    """Audio files in a folder per class.
 
     Layout: ``CLASS/*.wav`` (any format), or ``SPLIT/CLASS/*.wav`` with splits of any name.
     """
@@ -65,7 +65,7 @@ def folders(folder: Path, split: str = "") -> list[Clip]:
 
 
 def images(folder: Path, split: str = "") -> list[Clip]:
-    """Images in a folder per class, as ImageNet's, to train on before any sound is heard.
+    """Images in a folder per class, as ImageNet's, for pretraining.
 
     Layout: ``SPLIT/CLASS/*.JPEG`` (or png and others), with splits such as train and val; or without splits.
 
@@ -79,7 +79,7 @@ def _place(folder: Path, split: str) -> Path:
 
 
 def _classes(folder: Path, suffixes: Collection[str]) -> Iterator[Clip]:
-    """Every file of such a suffix, class by class, in alphabetical order.
+    """All files with one of the suffixes, class by class, in alphabetical order.
 
     Raises:
         DataError: If there is no class, or a class without a file.
@@ -88,13 +88,13 @@ def _classes(folder: Path, suffixes: Collection[str]) -> Iterator[Clip]:
         entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")
     )
     if not classes:
-        raise DataError(f"{folder}: holds no folders: expected is one for each class")
+        raise DataError(f"{folder}: has no folders, expected one for each class")
     for label in classes:
         names = sorted(
             name for name in os.listdir(folder / label) if os.path.splitext(name)[1].lower() in suffixes
         )
         if not names:
-            held = ", ".join(sorted(suffixes)[:4])
-            raise DataError(f"{folder / label}: holds no file to read ({held}, ...): expected is a class")
+            known = ", ".join(sorted(suffixes)[:4])
+            raise DataError(f"{folder / label}: has no files to read ({known}, ...)")
         for name in names:
             yield Clip(folder / label / name, (label,), extra={"id": f"{label}/{os.path.splitext(name)[0]}"})

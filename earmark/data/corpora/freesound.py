@@ -1,14 +1,14 @@
 """Corpora made of Freesound's recordings: FSD50K, FSDKaggle2018 and 2019, ESC-50 and ESC-10.
 
-Conventions: labels are spelt as published (``Bass_drum``, ``clock_tick``); all other columns of the tables
-are kept in ``Clip.extra``.
+Conventions: labels are spelt as published (``Bass_drum``, ``clock_tick``); other columns of the tables are in
+``Clip.extra``.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from earmark.data.corpora.checks import complete, known, require, require_one, table, text_lines, whole
+from earmark.data.corpora.checks import complete, integer, known, require, require_one, table, text_lines
 from earmark.data.hdf5 import read_table, unpack_labels
 from earmark.data.manifest import Clip
 from earmark.errors import DataError
@@ -23,7 +23,7 @@ def fsd50k_hdf5(folder: Path, split: str) -> list[Clip]:
 
     Source: EfficientAT's data sets; golden hdf5/index.json.
     """
-    path = require(folder / f"FSD50K.{split}_mp3.hdf", "the packed recordings of this split")
+    path = require(folder / f"FSD50K.{split}_mp3.hdf", "the clips of this split")
     classes = label_set("fsd50k")
     names, target = read_table(path, len(classes) // 8, "uint8")
     return [
@@ -45,7 +45,7 @@ def fsd50k(folder: Path, split: str) -> list[Clip]:
     classes = _vocabulary(truth / "vocabulary.csv")
     path = truth / f"{part}.csv"
     columns = ("fname", "labels", "mids") if part == "eval" else ("fname", "labels", "mids", "split")
-    audio = require(folder / f"FSD50K.{part}_audio", "the recordings of this split")
+    audio = require(folder / f"FSD50K.{part}_audio", "the audio files of this split")
     clips = []
     for row in table(path, columns, "the labels of this split"):
         if part == "eval" or row["split"] == split:
@@ -72,7 +72,7 @@ def fsdkaggle2018(folder: Path, split: str) -> list[Clip]:
     name = {"train": "train_post_competition.csv", "test": "test_post_competition_scoring_clips.csv"}[split]
     path = folder / "FSDKaggle2018.meta" / name
     columns = ("fname", "label", "manually_verified") if split == "train" else ("fname", "label")
-    audio = require(folder / f"FSDKaggle2018.audio_{split}", "the recordings of this split")
+    audio = require(folder / f"FSDKaggle2018.audio_{split}", "the audio files of this split")
     clips = [
         Clip(audio / row.pop("fname"), (row.pop("label"),), extra=row)
         for row in table(path, columns, "the labels of this split")
@@ -91,7 +91,7 @@ def fsdkaggle2019(folder: Path, split: str) -> list[Clip]:
     meta = folder / "FSDKaggle2019.meta"
     path = meta / f"{split}_post_competition.csv"
     classes = _vocabulary(meta / "vocabulary.csv")
-    audio = require(folder / f"FSDKaggle2019.audio_{split}", "the recordings of this split")
+    audio = require(folder / f"FSDKaggle2019.audio_{split}", "the audio files of this split")
     clips = []
     for row in table(path, ("fname", "labels"), "the labels of this split"):
         labels = tuple(row.pop("labels").split(","))
@@ -115,7 +115,7 @@ def esc50(folder: Path) -> list[Clip]:
         Clip(
             audio / row.pop("filename"),
             (row.pop("category"),),
-            whole(path, row.pop("fold"), "fold"),
+            integer(path, row.pop("fold"), "fold"),
             extra=row,
         )
         for row in rows

@@ -1,7 +1,7 @@
-"""OpenMIC-2018: twenty instruments, each known of some clips only.
+"""OpenMIC-2018: twenty instruments, each annotated in some clips only.
 
-Conventions: an instrument is heard where its probability is above one half; those that nobody was asked about
-are ``Clip.unknown``.
+Conventions: a clip has an instrument if its relevance is above one half; instruments without annotation are
+``Clip.unknown``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from earmark.data.manifest import Clip
 from earmark.errors import DataError
 from earmark.model_file.labels import label_set
 
-_HEARD = 0.5
+_MIN_RELEVANCE = 0.5
 
 
 def openmic_hdf5(folder: Path, split: str) -> list[Clip]:
@@ -26,15 +26,15 @@ def openmic_hdf5(folder: Path, split: str) -> list[Clip]:
 
     Source: EfficientAT's data sets; golden hdf5/index.json.
     """
-    path = require(folder / f"openmic_{split}.csv_mp3.hdf", "the packed recordings of this split")
+    path = require(folder / f"openmic_{split}.csv_mp3.hdf", "the clips of this split")
     classes = label_set("openmic")
     names, target = read_table(path, 2 * len(classes), "float32")
-    heard, asked = target[:, : len(classes)] > _HEARD, target[:, len(classes) :] > _HEARD
+    present, asked = target[:, : len(classes)] > _MIN_RELEVANCE, target[:, len(classes) :] > _MIN_RELEVANCE
     return [
         Clip(
             path,
             labels=tuple(
-                label for label, yes in zip(classes, heard[member] & asked[member], strict=True) if yes
+                label for label, yes in zip(classes, present[member] & asked[member], strict=True) if yes
             ),
             unknown=tuple(label for label, no in zip(classes, ~asked[member], strict=True) if no),
             extra={"id": name.removesuffix(".mp3")},
@@ -52,7 +52,7 @@ def openmic(folder: Path, split: str) -> list[Clip]:
 
     Source: Humphrey, Durand and McFee, "OpenMIC-2018", ISMIR 2018.
     """
-    audio = require(folder / "audio", "the folder of recordings")
+    audio = require(folder / "audio", "the folder of audio files")
     path = folder / "openmic-2018-aggregated-labels.csv"
     classes = _class_map(folder / "class-map.json")
     relevance: dict[str, dict[str, float]] = {}
@@ -69,7 +69,7 @@ def openmic(folder: Path, split: str) -> list[Clip]:
         clips.append(
             Clip(
                 audio / key[:3] / f"{key}.ogg",
-                labels=tuple(label for label in classes if asked.get(label, 0) > _HEARD),
+                labels=tuple(label for label in classes if asked.get(label, 0) > _MIN_RELEVANCE),
                 unknown=tuple(label for label in classes if label not in asked),
             )
         )

@@ -1,6 +1,6 @@
 """TAU Urban Acoustic Scenes mobile, the data of the DCASE challenges of 2020, 2021 and 2022.
 
-Conventions: ``Clip.extra`` holds ``device`` (a, b, c, s1 ... s6) and ``city``, where the corpus tells them.
+Conventions: ``Clip.extra`` holds ``device`` (a, b, c, s1 ... s6) and ``city``, where they are known.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _tau(folder: Path, split: str, name_parts: int, year: str) -> list[Clip]:
     path = folder / "evaluation_setup" / f"fold1_{split}.csv"
     columns = ("filename", "scene_label") if labelled else ("filename",)
     rows = table(path, columns, "the clips of this split", delimiter="\t")
-    require(folder / "audio", "the folder of recordings")
+    require(folder / "audio", "the folder of audio files")
     sources = _sources(folder / "meta.csv", required=labelled)
     clips = []
     for row in rows:
@@ -65,7 +65,9 @@ def _tau(folder: Path, split: str, name_parts: int, year: str) -> list[Clip]:
             if name not in sources:
                 raise DataError(f"{path}: clip {name} has no row in {folder / 'meta.csv'}")
             if len(Path(name).stem.split("-")) != name_parts:
-                raise DataError(f"{path}: {name} is no clip of TAU {year}: is it the corpus of another year?")
+                raise DataError(
+                    f"{path}: {name} is not a clip of TAU {year}: is it the corpus of another year?"
+                )
         clips.append(Clip(folder / name, labels, extra={"device": device, "city": city}, labelled=labelled))
     return complete(clips, path)
 

@@ -1,8 +1,10 @@
-"""The index of a shard: where each clip lies in it, and whether the two belong together.
+"""Index of a shard: the position of each clip, and a check that index and shard belong together.
 
-Conventions: ``000000.tar`` has its index in ``000000.index.json``. Positions are bytes from the start. Clocks
-are not asked (copies change them): an index is held against the content of its shard. A shard that ends early
-still serves the clips in front of the cut. Files are opened where they are first read, once in each process.
+Conventions: ``000000.tar`` has its index in ``000000.index.json``. Positions are bytes from the start. An
+    index
+is compared with the content of its shard, not with its modification time, which copies change. The clips
+before the end of a truncated shard can be read. Files are opened when they are first read, once in each
+process.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 from earmark.errors import AudioError, DataError
 from earmark.model_file.atomic import write_atomically
 
-Whole = NDArray[np.int64]
+Integers = NDArray[np.int64]
 VERSION = 1
 _PROBES = 9
 _PROBE_BYTES = 512
@@ -31,52 +33,57 @@ _COLUMNS = ("rows", "offsets", "sizes", "samples", "checks")
 
 @dataclass(frozen=True, eq=False)
 class ShardIndex:
-    """What a shard holds, one entry of each column per clip.
+    """Contents of a shard, one entry of each column per clip.
 
     Args:
-        of: Fingerprint of the clips and choices that the shard was made from.
+        fingerprint: Of the clips and options that the shard was made from.
         size: Of the shard, in bytes.
-        sample_rate: Of its recordings, in Hz.
-        rows: Position of the clip among all that were to be packed.
-        offsets: Where its recording begins.
-        sizes: Its bytes.
-        samples: Its length.
+        sample_rate: Of its clips, in Hz.
+        rows: Row of the clip in the packed manifest.
+        offsets: First byte of the clip.
+        sizes: Bytes of the clip.
+        samples: Samples of the clip.
         checks: CRC-32 of its bytes.
-        probes: Position and CRC-32 of a few blocks of the shard, by which it is known.
-        bad: Position, and what was wrong, of clips that were left out.
+        probes: Position and CRC-32 of a few blocks, which identify the shard.
+        bad: Row and error of skipped clips.
     """
 
-    of: str
+    fingerprint: str
     size: int
     sample_rate: int
-    rows: Whole
-    offsets: Whole
-    sizes: Whole
-    samples: Whole
-    checks: Whole
+    rows: Integers
+    offsets: Integers
+    sizes: Integers
+    samples: Integers
+    checks: Integers
     probes: tuple[tuple[int, int], ...]
     bad: tuple[tuple[int, str], ...]
 
     def write(self, shard: Path) -> None:
         """Writes the index beside its shard."""
         columns = {name: getattr(self, name).tolist() for name in _COLUMNS}
-        facts = {"version": VERSION, "of": self.of, "size": self.size, "sample_rate": self.sample_rate}
+        facts = {
+            "version": VERSION,
+            "of": self.fingerprint,
+            "size": self.size,
+            "sample_rate": self.sample_rate,
+        }
         write_atomically(
             index_path(shard), json.dumps({**facts, **columns, "probes": self.probes, "bad": self.bad})
         )
 
 
 def index_path(shard: Path) -> Path:
-    """Where the index of a shard lies."""
+    """Path of the index of a shard."""
     return shard.with_suffix(".index.json")
 
 
 def probes(stream: BinaryIO, blocks: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """What a shard is known by.
+    """Position and CRC-32 of a few blocks of a shard.
 
     Args:
         stream: The shard, just written.
-        blocks: Where its clips begin (their headers, where they have some).
+        blocks: Positions of its clips, headers included.
     """
     spread = {int(place) for place in np.linspace(0, len(blocks) - 1, _PROBES)} if blocks else set()
     found = []
@@ -87,14 +94,14 @@ def probes(stream: BinaryIO, blocks: Sequence[int]) -> tuple[tuple[int, int], ..
 
 
 def find_index(shard: Path) -> ShardIndex:
-    """The index of a shard, held against the shard.
+    """Reads the index of a shard and compares it with the shard.
 
     Raises:
-        DataError: If either is missing, or the index is of another state of the shard.
+        DataError: If either is missing, or they do not belong together.
     """
     path = index_path(shard)
     states = []
-    for file, lacks in ((path, "its index"), (shard, "this shard")):
+    for file, lacks in ((path, "an index"), (shard, "a shard")):
         try:
             state = file.stat()
         except OSError as error:
@@ -103,7 +110,7 @@ def find_index(shard: Path) -> ShardIndex:
     return _found(shard, tuple(states))
 
 
-_REMAKE = "run the same earmark pack command again, it makes this shard and its index anew"
+_REMAKE = "run the same earmark pack command again, which makes this shard and its index anew"
 
 
 @lru_cache(maxsize=1 << 14)
@@ -112,62 +119,62 @@ def _found(shard: Path, states: tuple[int, ...]) -> ShardIndex:
     try:
         values: dict[str, Any] = json.loads(path.read_bytes())
         if values.pop("version") != VERSION:
-            raise ValueError("it is of another version of earmark")
+            raise ValueError("of another version of earmark")
         columns = {name: np.array(values.pop(name), np.int64) for name in _COLUMNS}
         if len({len(column) for column in columns.values()}) != 1:
-            raise ValueError("its columns are not equally long")
+            raise ValueError("columns of different lengths")
         pairs = {name: tuple(map(tuple, values.pop(name))) for name in ("probes", "bad")}
-        made: dict[str, Any] = {**values, **columns, **pairs}
+        made: dict[str, Any] = {"fingerprint": values.pop("of"), **values, **columns, **pairs}
         index = ShardIndex(**made)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: is no whole index of a shard ({error}): {_REMAKE}") from None
+        raise DataError(f"{path}: is not an index of a shard ({error}): {_REMAKE}") from None
     _require_same(shard, index)
     return index
 
 
 def _require_same(shard: Path, index: ShardIndex) -> None:
-    """Refuses a shard that was made anew; of one that is damaged each clip is checked when it is read."""
+    """Rejects the shard of another index; clips of a damaged shard are checked when they are read."""
     size = shard.stat().st_size
     within = [(at, check) for at, check in index.probes if at + _PROBE_BYTES <= min(size, index.size)]
     with shard.open("rb", buffering=0) as stream:
         alike = sum(zlib.crc32(os.pread(stream.fileno(), _PROBE_BYTES, at)) == check for at, check in within)
     if size > index.size or 2 * alike < len(within):
         raise DataError(
-            f"{shard}: is not the shard that {index_path(shard).name} was made for ({size} bytes, "
-            f"{index.size} in the index): the index is older, or of another pack: {_REMAKE}"
+            f"{shard}: does not belong to {index_path(shard).name} ({size} bytes, not {index.size}): "
+            f"{_REMAKE}"
         )
 
 
 def read_range(
     shard: Path, member: int, index: ShardIndex | None = None, part: tuple[int, int] | None = None
 ) -> bytes:
-    """The bytes of a clip, or some of them.
+    """Reads the bytes of a clip, or some of them.
 
     Args:
         shard: The shard.
-        member: Place of the clip in it.
-        index: Of the shard, where it is at hand.
-        part: First byte wanted, and last + 1, counted within the recording; such parts are not checked.
+        member: Index of the clip in it.
+        index: Of the shard, if it is known.
+        part: First byte and last + 1 within the clip; parts have no checksum.
 
     Raises:
         AudioError: If they are damaged, or beyond the end of the shard.
-        DataError: If the shard has no such clip, no index, or that of another state.
+        DataError: If the shard has no such clip, no index, or that of another shard.
     """
     index = index or find_index(shard)
     if not 0 <= member < len(index.sizes):
-        raise DataError(f"{shard}: there is no clip {member}: it has {len(index.sizes)}, counted from 0")
+        raise DataError(f"{shard}: member must be 0 to {len(index.sizes) - 1}, got {member}")
     first, last = part or (0, int(index.sizes[member]))
     handle = _handle(shard, shard.stat().st_mtime_ns, os.getpid())
     content = os.pread(handle.file, last - first, int(index.offsets[member]) + first)
     if len(content) < last - first:
         raise AudioError(f"{shard}, clip {member}: the shard is cut off before the end of this clip")
     if part is None and zlib.crc32(content) != index.checks[member]:
-        raise AudioError(f"{shard}, clip {member}: damaged: its bytes are not those that were packed")
+        raise AudioError(f"{shard}, clip {member}: damaged: the checksum does not match")
     return content
 
 
 class _Handle:
-    """An open file, closed when it is forgotten."""
+    """A file descriptor, closed with the last reference."""
 
     def __init__(self, path: Path) -> None:
         self.file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

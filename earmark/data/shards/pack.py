@@ -1,7 +1,7 @@
-"""A pack as a source of clips: what it is, and the table of what it holds.
+"""Packs as sources of clips: description and manifest of a pack.
 
-Conventions: ``pack.json`` is written last, so a folder without it is no whole pack. ``clips.csv`` is a
-manifest like any other, of every column that the clips had.
+Conventions: ``pack.json`` is written last, so a folder without it is not a complete pack. ``clips.csv`` is a
+manifest with all columns of the packed clips.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from earmark.data.shards.index import VERSION, find_index
 from earmark.errors import DataError
 
 Format = Literal["shards", "hdf5", "memmap"]
-HEADING, TABLE, BAD = "pack.json", "clips.csv", "bad.csv"
+PACK_FILE, MANIFEST_FILE, SKIPPED_FILE = "pack.json", "clips.csv", "bad.csv"
 HDF5 = "clips_mp3.hdf"
 """The one file of a pack in format hdf5."""
 
 
 @dataclass(frozen=True)
-class Heading:
-    """What a pack says of itself.
+class PackInfo:
+    """Description of a pack.
 
     Args:
-        of: Fingerprint of the clips and choices that it was made from.
+        fingerprint: Of the clips and options that it was made from.
         format: Of its files.
-        codec: Of its recordings; "pcm" where they are samples as they are.
+        codec: Of its clips; "pcm" for arrays of samples.
         sample_rate: In Hz.
-        labels: Every class that its clips may have.
-        labelled: Whether somebody knows what is heard in any of them.
-        clips: How many it holds.
-        bad: How many were left out.
-        seconds: Of sound.
-        files: Names of the files that hold recordings.
-        names: Of format hdf5: SHA-256 of the names in the file.
+        labels: All classes that its clips may have.
+        labelled: Whether the labels of any clip are known.
+        clips: Number of clips.
+        bad: Number of skipped clips.
+        seconds: Total duration.
+        files: Names of the files with clips.
+        names: For HDF5: SHA-256 of the names in the file.
     """
 
-    of: str
+    fingerprint: str
     format: Format
     codec: str
     sample_rate: int
@@ -57,72 +57,80 @@ class Heading:
     names: str = ""
 
     def to_json(self) -> str:
-        """As it is stored."""
-        return json.dumps({"version": VERSION, **asdict(self)}, ensure_ascii=False, indent=1)
+        """The content of ``pack.json``."""
+        values = asdict(self)
+        values = {"version": VERSION, "of": values.pop("fingerprint"), **values}
+        return json.dumps(values, ensure_ascii=False, indent=1)
 
 
-def read_heading(folder: Path) -> Heading:
-    """What a pack says of itself.
+def read_pack_info(folder: Path) -> PackInfo:
+    """Reads the description of a pack.
 
     Raises:
-        DataError: If the folder is no pack, or not a whole one.
+        DataError: If the folder is not a complete pack.
     """
-    path = folder / HEADING
+    path = folder / PACK_FILE
     try:
         values: dict[str, Any] = json.loads(path.read_bytes())
         if values.pop("version") != VERSION:
-            raise ValueError("it is of another version of earmark")
+            raise ValueError("of another version of earmark")
         values |= {name: tuple(values[name]) for name in ("labels", "files")}
-        return Heading(**values)
+        return PackInfo(fingerprint=values.pop("of"), **values)
     except FileNotFoundError:
         begun = any(folder.glob("*.index.json")) or (folder / ".parts").is_dir()
-        what = "the pack is not finished: run the same earmark pack command again" if begun else "is no pack"
-        raise DataError(f"{folder}: {what} (it has no {HEADING})") from None
+        what = (
+            "the pack is not finished: run the same earmark pack command again" if begun else "is not a pack"
+        )
+        raise DataError(f"{folder}: {what} (it has no {PACK_FILE})") from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: is no whole heading of a pack ({error}): make the pack again") from None
+        raise DataError(f"{path}: is damaged ({error}): make the pack again") from None
 
 
-def table_of(path: str | Path) -> Path:
-    """The manifest that is meant: a pack's table, or the file itself.
+def manifest_of(path: str | Path) -> Path:
+    """The manifest of a pack, or the manifest itself.
+
+    Args:
+        path: Folder of a pack, or a manifest.
 
     Raises:
-        DataError: If a folder is no whole pack.
+        DataError: If a folder is not a complete pack.
     """
     file = Path(path)
     if not file.is_dir():
         return file
     check(file)
-    return file / TABLE
+    return file / MANIFEST_FILE
 
 
-def load_pack(folder: str | Path) -> tuple[Heading, list[Clip]]:
-    """What a pack says of itself, and its clips, with all that their manifest said of them.
+def load_pack(folder: str | Path) -> tuple[PackInfo, list[Clip]]:
+    """Reads the description and the clips of a pack.
 
     Raises:
-        DataError: If the folder is no whole pack, a file is missing, or an index is older than its shard.
+        DataError: If the folder is not a complete pack, a file is missing, or an index does not match its
+            shard.
         MissingExtraError: If it is an HDF5 file and h5py is not installed.
     """
-    heading = check(Path(folder))
-    clips = read_manifest(Path(folder) / TABLE)
-    if len(clips) != heading.clips:
+    info = check(Path(folder))
+    clips = read_manifest(Path(folder) / MANIFEST_FILE)
+    if len(clips) != info.clips:
         raise DataError(
-            f"{folder}: {TABLE} has {len(clips)} clips, {HEADING} says {heading.clips}: make the pack again"
+            f"{folder}: {MANIFEST_FILE} has {len(clips)} clips, {PACK_FILE} {info.clips}: make the pack again"
         )
-    return heading, clips
+    return info, clips
 
 
-def check(folder: Path) -> Heading:
+def check(folder: Path) -> PackInfo:
     """Checks that the files of a pack belong together; errors as :func:`load_pack`."""
-    heading = read_heading(folder)
-    for name in heading.files:
-        if heading.format != "hdf5":
+    info = read_pack_info(folder)
+    for name in info.files:
+        if info.format != "hdf5":
             find_index(folder / name)
-        elif names_hash(read_names(folder / name)) != heading.names:
+        elif names_hash(read_names(folder / name)) != info.names:
             raise DataError(
-                f"{folder / name}: holds other recordings than {TABLE} was made for: "
+                f"{folder / name}: has other clips than {MANIFEST_FILE}: "
                 "run the same earmark pack command again"
             )
-    return heading
+    return info
 
 
 def names_hash(names: Iterable[str]) -> str:
@@ -130,31 +138,31 @@ def names_hash(names: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
-def require_same_labels(packs: Sequence[tuple[Path, Heading]]) -> None:
-    """Refuses packs whose classes differ: a class that one lacks would count as absent from all its clips.
+def require_same_labels(packs: Sequence[tuple[Path, PackInfo]]) -> None:
+    """Checks that packs have the same classes: a class that one lacks would count as absent from its clips.
 
     Args:
-        packs: Those whose labels are used; a pack without any class goes with every other.
+        packs: Packs whose labels are used; a pack without any class goes with every other.
 
     Raises:
         DataError: Naming two of them and where they differ.
     """
-    known = [(folder, set(heading.labels)) for folder, heading in packs if heading.labels]
+    known = [(folder, set(info.labels)) for folder, info in packs if info.labels]
     for folder, labels in known[1:]:
-        first, wanted = known[0]
-        if labels != wanted:
-            lacks, more = sorted(wanted - labels)[:3], sorted(labels - wanted)[:3]
+        first, expected = known[0]
+        if labels != expected:
+            lacks, more = sorted(expected - labels)[:3], sorted(labels - expected)[:3]
             parts = [
                 f"{how} {', '.join(some)}" for how, some in (("lacks", lacks), ("has also", more)) if some
             ]
             raise DataError(
-                f"{folder}: its {len(labels)} labels are not the {len(wanted)} of {first}, it "
+                f"{folder}: its {len(labels)} labels are not the {len(expected)} of {first}, it "
                 f"{' and '.join(parts)}: pack both with the same --labels, or list the classes in data.labels"
             )
 
 
-def table(clips: Iterable[Clip]) -> str:
-    """The manifest of clips that lie in a pack."""
+def manifest_csv(clips: Iterable[Clip]) -> str:
+    """The content of ``clips.csv``."""
     clips = list(clips)
     columns = sorted({column for clip in clips for column in clip.extra} - {"id"})
     stream = io.StringIO()

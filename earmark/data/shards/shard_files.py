@@ -1,8 +1,9 @@
-"""Shards: tar files in WebDataset's layout, and arrays to be mapped into memory.
+"""Files of shards: tar files in WebDataset's layout, and memory-mapped arrays.
 
-Conventions: in a tar a clip is ``KEY.flac`` (or ``.mp3``, ``.ogg``) and ``KEY.json`` behind it; a key has no
+Conventions: in a tar file a clip is ``KEY.flac`` (or ``.mp3``, ``.ogg``) followed by ``KEY.json``; a key
+    has no
 dot. Owners and times are zero, so that the same clips give the same bytes. An array is int16 ``(time,)``,
-clip after clip; k stands for k / 32768.
+clip after clip, in units of 1 / 32768.
 """
 
 from __future__ import annotations
@@ -25,39 +26,39 @@ from earmark.data.shards.index import ShardIndex, find_index, read_range
 from earmark.errors import DataError
 
 _BLOCK = tarfile.BLOCKSIZE
-_LONGEST_KEY = 80
+_MAX_KEY = 80
 
 
 class Shard(Protocol):
     """A shard that is being written."""
 
     blocks: list[int]
-    """Where its clips begin, headers included."""
+    """Positions of its clips, headers included."""
 
-    def add(self, key: str, content: bytes, facts: dict[str, Any]) -> int:
-        """Appends a clip; returns where its recording begins."""
+    def add(self, key: str, content: bytes, metadata: dict[str, Any]) -> int:
+        """Appends a clip; returns the position of its audio."""
 
     def finish(self) -> None:
-        """Writes what comes last."""
+        """Writes the end of the file."""
 
 
 class TarShard:
     """Writes a tar file.
 
     Args:
-        stream: To write to.
-        suffix: Of the recordings.
+        stream: The file.
+        suffix: Of the clips.
     """
 
     def __init__(self, stream: BinaryIO, suffix: str) -> None:
         self.stream, self.suffix = stream, suffix
         self.blocks: list[int] = []
 
-    def add(self, key: str, content: bytes, facts: dict[str, Any]) -> int:
+    def add(self, key: str, content: bytes, metadata: dict[str, Any]) -> int:
         """As :class:`Shard`."""
         self.blocks.append(self.stream.tell())
         offset = self._member(key + self.suffix, content)
-        text = json.dumps(facts, ensure_ascii=False, sort_keys=True)
+        text = json.dumps(metadata, ensure_ascii=False, sort_keys=True)
         self._member(f"{key}.json", text.encode())
         return offset
 
@@ -79,7 +80,7 @@ class ArrayShard:
     """Writes an ``.npy`` file.
 
     Args:
-        stream: To write to.
+        stream: The file.
     """
 
     _HEADER = 128
@@ -89,7 +90,7 @@ class ArrayShard:
         self.blocks: list[int] = []
         stream.write(bytes(self._HEADER))
 
-    def add(self, key: str, content: bytes, facts: dict[str, Any]) -> int:
+    def add(self, key: str, content: bytes, metadata: dict[str, Any]) -> int:
         """As :class:`Shard`; the content is int16."""
         self.blocks.append(self.stream.tell())
         self.stream.write(content)
@@ -103,19 +104,19 @@ class ArrayShard:
 
 
 def read_array(shard: Path, member: int, sample_rate: int) -> NDArray[np.float32]:
-    """A clip of an array, whole.
+    """Reads a clip of an array.
 
     Args:
         shard: The array.
-        member: Place of the clip in it.
-        sample_rate: Wanted, in Hz.
+        member: Index of the clip in it.
+        sample_rate: Of the waveform, in Hz.
 
     Returns:
         float32, shape (time,).
 
     Raises:
         AudioError: If it lies beyond the end of the array.
-        DataError: If the array has no such clip, no index, or that of another state.
+        DataError: If the array has no such clip, no index, or that of another shard.
     """
     index = find_index(shard)
     samples = _samples(shard, member, index)
@@ -125,17 +126,17 @@ def read_array(shard: Path, member: int, sample_rate: int) -> NDArray[np.float32
 def read_array_piece(
     shard: Path, member: int, sample_rate: int, length: int, start: Callable[[int], int]
 ) -> NDArray[np.float32]:
-    """A piece of a clip of an array.
+    """Reads a piece of a clip of an array.
 
     Args:
         shard: The array.
-        member: Place of the clip in it.
-        sample_rate: Wanted, in Hz.
-        length: Samples wanted at that rate.
-        start: From the samples that are too many, above 0, to the first one that is wanted.
+        member: Index of the clip in it.
+        sample_rate: Of the piece, in Hz.
+        length: Of the piece, in samples.
+        start: Returns the first sample of the piece, given the clip's length beyond ``length``.
 
     Returns:
-        float32, shape (time,): ``length`` samples, or all of a clip that is not longer.
+        float32, shape (time,): ``length`` samples, or the whole clip if it is not longer.
 
     Raises:
         AudioError: As :func:`read_array`.
@@ -144,13 +145,13 @@ def read_array_piece(
     index = find_index(shard)
     samples, read = _samples(shard, member, index), partial(_read, shard, member, index)
     piece = cut_piece(read, samples, index.sample_rate, sample_rate, length, start)
-    assert piece is not None  # _read gives what it is asked for, or raises
+    assert piece is not None  # _read returns all samples, or raises
     return piece
 
 
 def _samples(shard: Path, member: int, index: ShardIndex) -> int:
     if not 0 <= member < len(index.samples):
-        raise DataError(f"{shard}: there is no clip {member}: it has {len(index.samples)}, counted from 0")
+        raise DataError(f"{shard}: member must be 0 to {len(index.samples) - 1}, got {member}")
     return int(index.samples[member])
 
 
@@ -161,11 +162,11 @@ def _read(shard: Path, member: int, index: ShardIndex, first: int, count: int) -
 
 
 def keys_of(clips: Sequence[Clip]) -> list[str]:
-    """A name for each clip that no other has: its id, as far as a tar's reader bears it."""
+    """A unique name for each clip: its id, without characters that tar readers do not accept."""
     keys: list[str] = []
     taken: set[str] = set()
     for row, clip in enumerate(clips):
-        key = re.sub(r"[^A-Za-z0-9_-]", "_", clip.id)[:_LONGEST_KEY] or "_"
+        key = re.sub(r"[^A-Za-z0-9_-]", "_", clip.id)[:_MAX_KEY] or "_"
         if key in taken:
             key = f"{key}-{row}"
         taken.add(key)
@@ -174,15 +175,15 @@ def keys_of(clips: Sequence[Clip]) -> list[str]:
 
 
 def stream_shard(stream: BinaryIO) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Reads a tar from its start to its end, without an index: from a pipe or a network too.
+    """Reads a tar file from start to end, without an index, also from a pipe or network.
 
     Yields:
-        What is said of a clip (its ``.json``), and its recording.
+        Metadata of a clip (its ``.json``), and its encoded audio.
 
     Raises:
-        DataError: If the tar is damaged or cut off, or is not laid out as said above.
+        DataError: If the file is damaged, truncated, or of another layout.
     """
-    recording: tuple[str, bytes] | None = None
+    audio: tuple[str, bytes] | None = None
     try:
         with tarfile.open(fileobj=stream, mode="r|") as tar:
             for entry in tar:
@@ -190,10 +191,12 @@ def stream_shard(stream: BinaryIO) -> Iterator[tuple[dict[str, Any], bytes]]:
                 key, _, suffix = entry.name.partition(".")
                 content = b"" if member is None else member.read()
                 if suffix != "json":
-                    recording = key, content
-                elif recording is None or recording[0] != key:
-                    raise ValueError(f"{entry.name} has no recording in front of it")
+                    audio = key, content
+                elif audio is None or audio[0] != key:
+                    raise ValueError(f"{entry.name} has no audio before it")
                 else:
-                    yield json.loads(content), recording[1]
+                    yield json.loads(content), audio[1]
     except (tarfile.TarError, OSError, ValueError) as error:
-        raise DataError(f"{getattr(stream, 'name', 'the shard')}: damaged or no shard ({error})") from None
+        raise DataError(
+            f"{getattr(stream, 'name', 'the shard')}: damaged, or not a shard ({error})"
+        ) from None

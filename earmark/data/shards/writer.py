@@ -1,8 +1,9 @@
-"""Clips -> a pack, part by part, in several processes.
+"""Writes packs, shard by shard, in several processes.
 
-Conventions: a part becomes one shard and its index; the same call goes on with the parts that are missing,
-and ends with the same bytes. For HDF5 the parts are shards of mp3 in ``.parts``, joined at the end. A clip
-that cannot be packed ends nothing: it is listed in ``bad.csv``.
+Conventions: a call that was interrupted is continued by the same call, with the same bytes as one that was
+    not.
+For HDF5, shards of mp3 are written into ``.parts`` and joined at the end. A clip that cannot be packed does
+not end the call: it is listed in ``bad.csv``.
 """
 
 from __future__ import annotations
@@ -28,25 +29,35 @@ from earmark.audio.encode import Codec, check_rate
 from earmark.data.manifest import Clip, label_set
 from earmark.data.shards.hdf5_writer import write_hdf5
 from earmark.data.shards.index import ShardIndex, find_index, index_path
-from earmark.data.shards.pack import BAD, HDF5, HEADING, TABLE, Format, Heading, check, read_heading, table
-from earmark.data.shards.shard_job import Part, Stored, facts_of, make_part
+from earmark.data.shards.pack import (
+    HDF5,
+    MANIFEST_FILE,
+    PACK_FILE,
+    SKIPPED_FILE,
+    Format,
+    PackInfo,
+    check,
+    manifest_csv,
+    read_pack_info,
+)
 from earmark.data.shards.shard_files import keys_of
+from earmark.data.shards.shard_job import ShardJob, Stored, metadata_of, write_shard
 from earmark.errors import DataError
 from earmark.model_file.atomic import remove_partial, write_atomically
 
-PARTS = ".parts"
+_PARTS_FOLDER = ".parts"
 
 
 @dataclass(frozen=True)
-class Packing:
-    """How clips are packed.
+class PackOptions:
+    """Format of a pack.
 
     Args:
         format: "shards" (tar), "hdf5" (one file), or "memmap" (arrays).
-        codec: Of shards: "flac", "mp3" or "opus"; None: FLAC. HDF5 holds mp3, arrays hold samples.
-        sample_rate: Of all recordings, in Hz; others are resampled.
-        shard_clips: Clips for each shard.
-        labels: Every class, in the order of an HDF5 file's columns; None: those of the clips, from A to Z.
+        codec: Of shards: "flac", "mp3" or "opus"; None: FLAC. HDF5 files have mp3, arrays have samples.
+        sample_rate: Of all clips, in Hz; others are resampled.
+        shard_clips: Clips per shard.
+        labels: All classes, in the order of an HDF5 file's columns; None: those of the clips, sorted.
     """
 
     format: Format = "shards"
@@ -57,127 +68,124 @@ class Packing:
 
     @property
     def stored(self) -> Stored:
-        """What recordings become.
+        """Codec of the clips.
 
         Raises:
-            DataError: If the format holds no such codec.
+            DataError: If the format does not have that codec.
         """
         fixed: dict[Format, Stored] = {"hdf5": "mp3", "memmap": "pcm"}
         only = fixed.get(self.format)
         if only and self.codec not in (None, only):
-            holds = "mp3" if only == "mp3" else "samples as they are"
-            raise DataError(
-                f"format {self.format} holds {holds}: leave codec {self.codec} out, or choose shards"
-            )
+            raise DataError(f"codec of format {self.format} must be {only}, got {self.codec}")
         return only or self.codec or "flac"
 
 
 def pack(
     clips: Sequence[Clip],
     out: Path,
-    packing: Packing,
+    options: PackOptions,
     *,
     workers: int = 1,
-    complain: Callable[[str], object] = lambda reason: None,
-    show: Callable[[int], object] = lambda done: None,
-) -> Heading:
-    """Packs clips, or goes on where a call that was cut short stopped.
+    on_error: Callable[[str], object] = lambda reason: None,
+    progress: Callable[[int], object] = lambda done: None,
+) -> PackInfo:
+    """Packs clips, or continues a call that was interrupted.
 
     Args:
         clips: Of a manifest or a corpus.
         out: Folder of the pack.
-        packing: How.
-        workers: Processes; 1: this one.
-        complain: Is told of each clip that is left out, and why.
-        show: Is told how many clips are done.
+        options: Format of the pack.
+        workers: Number of processes; 1: this one.
+        on_error: Called with the reason for each clip that is skipped.
+        progress: Called with the number of clips that are done.
 
     Returns:
-        What the pack says of itself.
+        Description of the pack.
 
     Raises:
-        AudioError: If the codec does not know the rate.
-        DataError: If the folder holds another pack, a label is not among the labels, the disk is full, or no
-            clip could be packed.
-        MissingExtraError: If HDF5 is asked for and h5py is not installed.
+        AudioError: If the codec does not support the sample rate.
+        DataError: If the folder has another pack, a label is not in ``options.labels``, the disk is full, or
+            no clip can be packed.
+        MissingExtraError: If HDF5 is requested and h5py is not installed.
     """
-    labels = _labels(clips, packing)
-    if packing.stored != "pcm":
-        check_rate(packing.stored, packing.sample_rate)
+    labels = _labels(clips, options)
+    if options.stored != "pcm":
+        check_rate(options.stored, options.sample_rate)
     if out.is_file():
-        raise DataError(f"{out}: is a file: name a folder")
-    parts = _parts(clips, out, packing, labels)
-    of = _fingerprint([part.of for part in parts])
-    done = _finished(out, of, parts)
+        raise DataError(f"{out}: is a file, choose a folder")
+    jobs = _jobs(clips, out, options, labels)
+    fingerprint = _fingerprint([job.fingerprint for job in jobs])
+    done = _finished(out, fingerprint, jobs)
     if done is not None:
         return done
-    with _one_line(out):
-        _clear(out, parts)
-        indexes = list(_made(parts, workers, complain, show))
-        return _finish(clips, out, packing, labels, of, parts, indexes)
+    with _one_line_errors(out):
+        _clear(out, jobs)
+        indexes = list(_indexes(jobs, workers, on_error, progress))
+        return _finish(clips, out, options, labels, fingerprint, jobs, indexes)
 
 
-def _labels(clips: Sequence[Clip], packing: Packing) -> tuple[str, ...]:
+def _labels(clips: Sequence[Clip], options: PackOptions) -> tuple[str, ...]:
     found = label_set(clips)
-    strange = sorted(set(found) - set(packing.labels or found))
-    if strange:
+    unknown = sorted(set(found) - set(options.labels or found))
+    if unknown:
         raise DataError(
-            f"{len(strange)} labels of clips, first {strange[0]!r}, are not among those to pack with"
+            f"{len(unknown)} labels of the clips are not among the pack's labels, the first is {unknown[0]!r}"
         )
-    return packing.labels or found
+    return options.labels or found
 
 
-def _parts(clips: Sequence[Clip], out: Path, packing: Packing, labels: Sequence[str]) -> list[Part]:
-    folder = out / PARTS if packing.format == "hdf5" else out
-    suffix = ".npy" if packing.stored == "pcm" else ".tar"
-    keys, size = keys_of(clips), packing.shard_clips
-    parts = []
+def _jobs(clips: Sequence[Clip], out: Path, options: PackOptions, labels: Sequence[str]) -> list[ShardJob]:
+    folder = out / _PARTS_FOLDER if options.format == "hdf5" else out
+    suffix = ".npy" if options.stored == "pcm" else ".tar"
+    keys, size = keys_of(clips), options.shard_clips
+    jobs = []
     for first in range(0, len(clips), size):
         own = tuple(clips[first : first + size])
-        facts = [[str(clip.path), clip.member, facts_of(clip)] for clip in own]
-        of = _fingerprint([asdict(packing), labels, first, facts])
+        metadata = [[str(clip.path), clip.member, metadata_of(clip)] for clip in own]
+        fingerprint = _fingerprint([asdict(options), labels, first, metadata])
         shard = folder / f"{first // size:06}{suffix}"
         names = tuple(keys[first : first + size])
-        parts.append(Part(shard, of, first, own, names, packing.stored, packing.sample_rate))
-    return parts
+        jobs.append(ShardJob(shard, fingerprint, first, own, names, options.stored, options.sample_rate))
+    return jobs
 
 
-def _fingerprint(facts: Any) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+def _fingerprint(metadata: Any) -> str:
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
 
 
-def _finished(out: Path, of: str, parts: Sequence[Part]) -> Heading | None:
-    """The heading of a pack that is there already, whole; None where there is something to do."""
-    if not (out / HEADING).exists():
+def _finished(out: Path, fingerprint: str, jobs: Sequence[ShardJob]) -> PackInfo | None:
+    """Description of the pack if it is complete already, else None."""
+    if not (out / PACK_FILE).exists():
         return None
-    heading = read_heading(out)
-    if heading.of != of:
+    info = read_pack_info(out)
+    if info.fingerprint != fingerprint:
         raise DataError(_ANOTHER.format(out))
     try:
         check(out)
     except DataError:  # a file is missing, or was made by something else
         return None
-    whole = heading.format == "hdf5" or all(_index_of(part.shard) for part in parts)
-    return heading if whole else None
+    whole = info.format == "hdf5" or all(_index_of(job.shard) for job in jobs)
+    return info if whole else None
 
 
-_ANOTHER = "{}: holds a pack of other clips or of other choices: choose another folder or remove it"
+_ANOTHER = "{}: has a pack of other clips or options: choose another folder or remove it"
 
 
-def _clear(out: Path, parts: Sequence[Part]) -> None:
-    """Makes the folder ready: what killed calls had begun goes, what another pack left is refused."""
-    (out / HEADING).unlink(missing_ok=True)
-    own = {index_path(part.shard): part for part in parts}
-    for folder in {out, *(part.shard.parent for part in parts)}:
+def _clear(out: Path, jobs: Sequence[ShardJob]) -> None:
+    """Prepares the folder: removes partial files, rejects those of another pack."""
+    (out / PACK_FILE).unlink(missing_ok=True)
+    own = {index_path(job.shard): job for job in jobs}
+    for folder in {out, *(job.shard.parent for job in jobs)}:
         folder.mkdir(parents=True, exist_ok=True)
         remove_partial(folder)
         for path in folder.glob("*.index.json"):
             index = _index_of(own[path].shard) if path in own else None
-            if path not in own or (index is not None and index.of != own[path].of):
+            if path not in own or (index is not None and index.fingerprint != own[path].fingerprint):
                 raise DataError(_ANOTHER.format(out))
 
 
 def _index_of(shard: Path) -> ShardIndex | None:
-    """The index of a shard that is there and whole."""
+    """The index of a complete shard, else None."""
     try:
         index = find_index(shard)
     except DataError:
@@ -185,64 +193,64 @@ def _index_of(shard: Path) -> ShardIndex | None:
     return index if shard.stat().st_size == index.size else None
 
 
-def _made(
-    parts: Sequence[Part],
+def _indexes(
+    jobs: Sequence[ShardJob],
     workers: int,
-    complain: Callable[[str], object],
-    show: Callable[[int], object],
+    on_error: Callable[[str], object],
+    progress: Callable[[int], object],
 ) -> Iterator[ShardIndex]:
-    """Makes the parts that are missing; then yields the index of each, in order."""
-    there = {part.shard: _index_of(part.shard) for part in parts}
-    missing = [part for part in parts if there[part.shard] is None]
-    done = sum(len(part.clips) for part in parts) - sum(len(part.clips) for part in missing)
-    show(done)
-    sizes = {part.shard: len(part.clips) for part in missing}
-    for shard in _worked(missing, workers):
+    """Writes the missing shards; then yields all indexes, in order."""
+    there = {job.shard: _index_of(job.shard) for job in jobs}
+    missing = [job for job in jobs if there[job.shard] is None]
+    done = sum(len(job.clips) for job in jobs) - sum(len(job.clips) for job in missing)
+    progress(done)
+    sizes = {job.shard: len(job.clips) for job in missing}
+    for shard in _written(missing, workers):
         there[shard] = find_index(shard)
         done += sizes[shard]
-        show(done)
-    for part in parts:
-        index = there[part.shard]
+        progress(done)
+    for job in jobs:
+        index = there[job.shard]
         assert index is not None
         for _, reason in index.bad:
-            complain(reason)
+            on_error(reason)
         yield index
 
 
-def _worked(parts: Sequence[Part], workers: int) -> Iterator[Path]:
-    """Makes parts, and yields their shards as they become ready."""
-    if workers == 1 or len(parts) < 2:
-        yield from map(make_part, parts)
+def _written(jobs: Sequence[ShardJob], workers: int) -> Iterator[Path]:
+    """Writes shards, and yields their paths as they become ready."""
+    if workers == 1 or len(jobs) < 2:
+        yield from map(write_shard, jobs)
         return
     # Not forked: the libraries of this process may have threads.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(parts)), context, _end_with_parent) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, _end_with_parent) as pool:
         try:
-            yield from _in_turn(pool, parts, 2 * workers)
+            yield from _in_turn(pool, jobs, 2 * workers)
         except BrokenExecutor:
             raise DataError(
-                "a process that packs was killed (is memory short?): the same command goes on, --workers 1 "
-                "takes the least"
+                "a worker process was killed (out of memory?): run the same command again to continue, with "
+                "--workers 1 for the least memory"
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _in_turn(pool: Executor, parts: Sequence[Part], ahead: int) -> Iterator[Path]:
-    """Hands parts out, a few ahead of those that are done."""
+def _in_turn(pool: Executor, jobs: Sequence[ShardJob], ahead: int) -> Iterator[Path]:
+    """Submits jobs, a few ahead of those that are done."""
     waiting: set[Future[Path]] = set()
-    for part in parts:
+    for job in jobs:
         if len(waiting) == ahead:
             ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in ready)
-        waiting.add(pool.submit(make_part, part))
+        waiting.add(pool.submit(write_shard, job))
     while waiting:
         ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
         yield from (future.result() for future in ready)
 
 
 def _end_with_parent() -> None:
-    """In a process of the pool: ends it when the one that started it was killed."""
+    """In a worker process: ends it when its parent was killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -256,27 +264,27 @@ def _end_with_parent() -> None:
 def _finish(
     clips: Sequence[Clip],
     out: Path,
-    packing: Packing,
+    options: PackOptions,
     labels: tuple[str, ...],
-    of: str,
-    parts: Sequence[Part],
+    fingerprint: str,
+    jobs: Sequence[ShardJob],
     indexes: Sequence[ShardIndex],
-) -> Heading:
-    """Writes the tables, and last of all the heading."""
+) -> PackInfo:
+    """Writes the tables, and finally the description."""
     bad = [(clips[row], reason) for index in indexes for row, reason in index.bad]
     places = [
-        (part.shard, place, int(row))
-        for part, index in zip(parts, indexes, strict=True)
+        (job.shard, place, int(row))
+        for job, index in zip(jobs, indexes, strict=True)
         for place, row in enumerate(index.rows)
     ]
     if not places:
         raise DataError(
-            f"{out}: not one of {len(clips)} clips could be packed: {bad[0][1] if bad else 'none is listed'}"
+            f"{out}: none of the {len(clips)} clips can be packed: {bad[0][1] if bad else 'there are none'}"
         )
-    _write_bad(out / BAD, bad)
+    _write_bad(out / SKIPPED_FILE, bad)
     held = [clips[row] for _, _, row in places]
-    files, names = tuple(part.shard.name for part in parts), ""
-    if packing.format == "hdf5":
+    files, names = tuple(job.shard.name for job in jobs), ""
+    if options.format == "hdf5":
         files = (HDF5,)
         names = write_hdf5(out / HDF5, held, labels, [(shard, place) for shard, place, _ in places])
         places = [(out / HDF5, member, row) for member, (_, _, row) in enumerate(places)]
@@ -284,24 +292,24 @@ def _finish(
         replace(clip, path=shard, member=place, extra={**clip.extra, "id": clip.id})
         for clip, (shard, place, _) in zip(held, places, strict=True)
     ]
-    write_atomically(out / TABLE, table(packed))
-    heading = Heading(
-        of=of,
-        format=packing.format,
-        codec=packing.stored,
-        sample_rate=packing.sample_rate,
+    write_atomically(out / MANIFEST_FILE, manifest_csv(packed))
+    info = PackInfo(
+        fingerprint=fingerprint,
+        format=options.format,
+        codec=options.stored,
+        sample_rate=options.sample_rate,
         labels=labels,
         labelled=any(clip.labelled for clip in held),
         clips=len(packed),
         bad=len(bad),
-        seconds=round(sum(int(index.samples.sum()) for index in indexes) / packing.sample_rate, 3),
+        seconds=round(sum(int(index.samples.sum()) for index in indexes) / options.sample_rate, 3),
         files=files,
         names=names,
     )
-    write_atomically(out / HEADING, heading.to_json())
-    if packing.format == "hdf5":
-        shutil.rmtree(out / PARTS)
-    return heading
+    write_atomically(out / PACK_FILE, info.to_json())
+    if options.format == "hdf5":
+        shutil.rmtree(out / _PARTS_FOLDER)
+    return info
 
 
 def _write_bad(path: Path, bad: Sequence[tuple[Clip, str]]) -> None:
@@ -313,14 +321,14 @@ def _write_bad(path: Path, bad: Sequence[tuple[Clip, str]]) -> None:
 
 
 @contextmanager
-def _one_line(out: Path) -> Iterator[None]:
-    """Says in one line what a full disk leaves behind."""
+def _one_line_errors(out: Path) -> Iterator[None]:
+    """Turns errors of the disk into one-line errors."""
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        advice = "make room" if full else "mend that"
+        advice = "free some space" if full else "fix this"
         raise DataError(
-            f"{out}: cannot be written ({error.strerror or error}): {advice} and run the same command again, "
-            "it goes on behind the shards that are finished"
+            f"{out}: cannot be written ({error.strerror or error}): {advice} and run the same command again "
+            "to continue"
         ) from None

