@@ -16,7 +16,7 @@ from earmark.cli.program import MODELS, command
 from earmark.errors import extra
 
 if TYPE_CHECKING:
-    from earmark.hub.registry import Published
+    from earmark.hub.registry import PublishedModel
 
 _COLUMNS = ("", "name", "labels", "parameters", "MACs", "published score")
 
@@ -79,9 +79,9 @@ def _shipped_row(name: str) -> dict[str, Any]:
     }
 
 
-def _published_row(known: Published) -> dict[str, Any]:
+def _published_row(known: PublishedModel) -> dict[str, Any]:
     path = known.model_file if known.labels else known.checkpoint
-    here = known.on_this_machine
+    here = known.is_cached
     return {
         "name": known.name,
         "default": False,

@@ -13,7 +13,7 @@ from published_case import SCENES, make_weights, sha256, write_table
 from web import error, serving
 
 from earmark.hub import download, registry
-from earmark.hub.download import Patience
+from earmark.hub.download import RetryPolicy
 from earmark.model_file.info import ModelInfo
 from earmark.model_file.labels import label_set
 from earmark.models import architectures
@@ -36,7 +36,7 @@ def web(published_weights, tmp_path, monkeypatch):
         server.body = content
         table = write_table(tmp_path / "published.toml", server.url, scenes=known, start={})
         monkeypatch.setattr(registry, "_TABLE", table)
-        monkeypatch.setattr(download, "PATIENCE", Patience(timeout_s=10, attempts=2, pause_s=0.001))
+        monkeypatch.setattr(download, "RETRY", RetryPolicy(timeout_s=10, attempts=2, pause_s=0.001))
         yield server
 
 
