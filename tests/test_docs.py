@@ -162,19 +162,23 @@ def test_table_of_metadata_has_what_the_shipped_file_stores() -> None:
     }
 
 
+MESSAGE_LENGTH = 17  # of the text around values: enough to tell messages apart
+
+
 def messages() -> list[re.Pattern]:
-    """Patterns of the strings in the package, with any text in the place of a value."""
+    """Patterns of the longer strings in the package, with any text in the place of a value."""
     found = set()
     for path in (ROOT / "earmark").rglob("*.py"):
         for node in ast.walk(ast.parse(read(path))):
             if isinstance(node, ast.JoinedStr):
-                parts = [
-                    re.escape(str(p.value)) if isinstance(p, ast.Constant) else ".+" for p in node.values
-                ]
-                found.add("".join(parts))
+                parts = [part.value if isinstance(part, ast.Constant) else "" for part in node.values]
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" not in node.value:
-                found.add(re.escape(node.value))
-    return [re.compile(pattern) for pattern in found if len(pattern.replace(".+", "")) > 12]
+                parts = [node.value]
+            else:
+                continue
+            if sum(map(len, parts)) >= MESSAGE_LENGTH:
+                found.add(".+".join(re.escape(part) for part in parts if part))
+    return [re.compile(pattern) for pattern in found]
 
 
 def test_quoted_errors_exist() -> None:
