@@ -1,10 +1,9 @@
-"""The networks, their front-end in PyTorch, and how they are named, built, saved and loaded.
+"""Networks in PyTorch, their front-ends, the registry of architectures, and checkpoints.
 
-Conventions: this is the make half, which needs PyTorch (``pip install 'earmark[train]'``). Importing this
-room enters every network in the registry.
+Conventions: needs PyTorch (``pip install 'earmark[train]'``). Importing this package registers every network.
 """
 
-# Each of these enters its networks in the registry.
+# Importing these registers their networks.
 from earmark.models import cnn6 as cnn6
 from earmark.models import convnext as convnext
 from earmark.models import dymn as dymn

@@ -1,10 +1,12 @@
-"""Weights of audax's checkpoints, made with flax, under our names.
+"""Converts the weights of audax's checkpoints, which flax wrote, to state dicts.
+
+No library replaces this: flax and safetensors.flax only read files into arrays, whereas the names and layouts
+that are converted here are audax's own.
 
 Source: golden audax/models.json and frontend_shapes.json, which list audax's names and shapes.
 
-Conventions: a name of theirs is a path such as "params/encoder/conv_init/kernel". Their feature maps are
-(batch, frame, mel, channel) and their kernels (frame, mel, in, out): a kernel of ours is theirs with all axes
-in reverse.
+Conventions: a variable is named by its path, such as "params/encoder/conv_init/kernel". audax's feature maps
+are (batch, frame, mel, channel), its kernels (frame, mel, in, out): ours with all axes reversed.
 """
 
 from __future__ import annotations
@@ -29,54 +31,54 @@ Names = dict[str, str]
 
 
 def state_dict_from_flax(network: Network, variables: Mapping[str, NDArray[np.float32]]) -> dict[str, Tensor]:
-    """Turns the variables of an audax Classifier into a state dict.
+    """Converts the variables of an audax Classifier.
 
     Args:
-        network: Of the same size; a ResNet, EfficientNet or ConvNeXt, with or without a learned front-end.
-        variables: Path to array, of "params" and "batch_stats".
+        network: A ResNet, EfficientNet or ConvNeXt of the same size, with or without a learned front-end.
+        variables: Path -> array, of the collections "params" and "batch_stats".
 
     Returns:
-        What ``network.load_state_dict`` takes.
+        The state dict of ``network``.
 
     Raises:
-        ModelError: If the network is of another family, or a variable is missing, unknown or misshapen.
+        ModelError: If the network is of another family, a variable is missing, unknown or of another shape.
     """
     names = flax_names(network)
     missing, unknown = set(names.values()) - set(variables), set(variables) - set(names.values())
     if missing or unknown:
         raise ModelError(
-            f"these are not the weights of {type(network).__name__}: missing {sorted(missing)[:3]}, "
+            f"the variables do not fit {type(network).__name__}: missing {sorted(missing)[:3]}, "
             f"unknown {sorted(unknown)[:3]}"
         )
     state = {}
     for key, tensor in network.state_dict().items():
         if key in names:
-            state[key] = _converted(key, np.asarray(variables[names[key]], np.float32), tensor.shape)
+            state[key] = _convert(key, np.asarray(variables[names[key]], np.float32), tensor.shape)
         else:
-            state[key] = torch.zeros_like(tensor, device="cpu")  # batches that a norm saw: audax counts none
+            state[key] = torch.zeros_like(tensor, device="cpu")  # num_batches_tracked, which audax has not
     return state
 
 
-#: The parameters of front-ends that are a column of a variable.
 _COLUMNS = {"features.centre": 0, "features.width": 1, "features.low": 0, "features.band": 1}
+"""Parameters of front-ends that are a column of a variable."""
 
 
-def _converted(key: str, array: NDArray[np.float32], shape: torch.Size) -> Tensor:
-    given = array.shape
+def _convert(key: str, array: NDArray[np.float32], shape: torch.Size) -> Tensor:
+    shape_in_file = array.shape
     array = array[:, _COLUMNS[key]] if key in _COLUMNS else array.T
     if [size for size in array.shape if size > 1] != [size for size in shape if size > 1]:
-        raise ModelError(f"the weights for {key} are of shape {given}, which does not fit {tuple(shape)}")
+        raise ModelError(f"{key} must have shape {tuple(shape)}, got {shape_in_file}")
     return torch.from_numpy(array.reshape(shape).copy())
 
 
 def flax_names(network: Network) -> Names:
-    """Says where an audax checkpoint holds each weight.
+    """Maps the state dict of a network to the variables of an audax checkpoint.
 
     Args:
-        network: A ResNet, EfficientNet or ConvNeXt, with or without a front-end that learns.
+        network: A ResNet, EfficientNet or ConvNeXt, with or without a learned front-end.
 
     Returns:
-        Key of the state dict to path in the checkpoint; counters of batches have none.
+        Key of the state dict -> path of the variable; without ``num_batches_tracked``.
 
     Raises:
         ModelError: If audax has no such network.
@@ -88,13 +90,11 @@ def flax_names(network: Network) -> Names:
     for family, modules in _FAMILIES.items():
         if isinstance(network, family):
             return _weights(network, modules(network))
-    raise ModelError(
-        f"audax has no {type(network).__name__}: give a ResNet, an EfficientNet or a ConvNeXt of earmark"
-    )
+    raise ModelError(f"audax has no {type(network).__name__}: use a ResNet, an EfficientNet or a ConvNeXt")
 
 
 def _weights(network: Network, modules: Names) -> Names:
-    """Module -> module becomes weight -> path."""
+    """Expands names of modules, ours -> audax's, to names of weights."""
     names = {}
     for ours, theirs in modules.items():
         module = network.get_submodule(ours)
@@ -158,7 +158,7 @@ def _convnext(network: ConvNeXt) -> Names:
             modules[f"downsample_layers.{stage}.1"] = f"{theirs}/Conv_0"
         for index in range(depth):
             ours, block = f"stages.{stage}.{index}", f"{theirs}/ConvNeXtBlock_{index}"
-            modules[ours] = block  # its scales
+            modules[ours] = block  # layer scale
             modules[f"{ours}.dwconv"] = f"{block}/Conv_0"
             modules[f"{ours}.norm"] = f"{block}/LayerNorm_0"
             modules[f"{ours}.pwconv1"] = f"{block}/Mlp_0/Dense_0"

@@ -1,10 +1,11 @@
 """LEAF: a front-end whose filters, low-pass and compression are learned with the network.
 
-Source: Zeghidour et al., arXiv:2101.08596; golden audax/features_frontends.npz.
+Source: Zeghidour et al., arXiv:2101.08596; golden tests/golden/audax_models.npz and
+audax/features_frontends.npz.
 
 Conventions: a waveform is float32 in [-1, 1], shape (batch, time); features are float32, shape
-(batch, mel, frame), a band for each filter. All parameters are one number a filter, so that none is decayed
-in training.
+(batch, mel, frame), one band per filter. All parameters are of shape (filter,), so that weight decay, which
+spares one-dimensional parameters, leaves them alone.
 """
 
 from __future__ import annotations
@@ -23,30 +24,30 @@ from earmark.models.layers import pad_same
 from earmark.models.log_mel import check_waveform
 
 N_FFT = 512
-"""Of the mel filters that the starting filters imitate, so that their widths come in whole bins."""
-LEAST_ENERGY = 1e-5
-"""Energies below this, behind the low-pass, are raised to it."""
+"""Of the mel filters that the initial filters approximate, in whole bins."""
+MIN_ENERGY = 1e-5
+"""Lower limit of the energies after the low-pass."""
 FLOOR = 1e-12
-"""What keeps the gain of the compression finite."""
+"""Added to the running average, so that the gain of the compression stays finite."""
 DOUBLINGS = 17
-"""Steps of the running average where the number of frames is open: they reach 2 ** 17 frames back."""
+"""Doublings of the running average for a dynamic number of frames: it reaches 2 ** 17 frames back."""
 _WIDTH = math.sqrt(2 * math.log(2)) / math.pi
-"""Standard deviation of a bell in samples, times the width of its spectrum at half the maximum, as a share of
-the sample rate."""
+"""Standard deviation of a Gaussian in samples, times the full width at half maximum of its spectrum as a
+fraction of the sample rate."""
 
 
 class Leaf(nn.Module):
-    """Turns waveforms into features by Gabor filters, Gaussian low-passes and learned compression.
+    """Gabor filters, Gaussian low-pass filters and learned compression (PCEN).
 
     Args:
-        front_end: Its fixed choices, of the kind "leaf".
+        front_end: Fixed constants, of the kind "leaf".
     """
 
     def __init__(self, front_end: LearnedFrontEnd) -> None:
         super().__init__()
         self.front_end = front_end
         bands = front_end.n_mels
-        centre, width = starting_filters(front_end)
+        centre, width = initial_filters(front_end)
         self.centre = nn.Parameter(centre)
         self.width = nn.Parameter(width)
         self.lowpass = nn.Parameter(torch.full((bands,), 0.4))
@@ -56,7 +57,7 @@ class Leaf(nn.Module):
         self.smooth = nn.Parameter(torch.full((bands,), 0.04))
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """The features of each waveform.
+        """Computes the features of each waveform.
 
         Args:
             waveform: float32 in [-1, 1], shape (batch, time), at ``front_end.sample_rate``.
@@ -65,31 +66,31 @@ class Leaf(nn.Module):
             float32, shape (batch, n_mels, frame), ``ceil(time / hop_length)`` frames.
 
         Raises:
-            AudioError: If the waveform is not float32 of two dimensions.
+            AudioError: If the waveform is not two-dimensional float32.
         """
         check_waveform(waveform)
         with torch.autocast(waveform.device.type, enabled=False):
-            return self._compress(self._smoothed(self._power(waveform)))
+            return self._compress(self._low_pass(self._power(waveform)))
 
     def _power(self, waveform: Tensor) -> Tensor:
-        """The squared magnitude of each filter's answer: (batch, time) -> (batch, filter, time)."""
+        """Computes the squared magnitude of each filter's output: (batch, time) -> (batch, filter, time)."""
         taps = self.front_end.win_length
-        # No filter is wider than a quarter of the sample rate, nor narrower than its taps can be.
+        # No filter is wider than a quarter of the sample rate, nor narrower than its length allows.
         width = self.width.clamp(4 * _WIDTH, taps * _WIDTH)
         filters = gabor_filters(self.centre.clamp(0.0, math.pi), width, taps).flatten(0, 1).unsqueeze(1)
-        answers = functional.conv1d(waveform.unsqueeze(1), filters, padding=taps // 2)
-        real, imaginary = answers.chunk(2, 1)
+        filtered = functional.conv1d(waveform.unsqueeze(1), filters, padding=taps // 2)
+        real, imaginary = filtered.chunk(2, 1)  # each (batch, filter, time)
         return real.square() + imaginary.square()
 
-    def _smoothed(self, power: Tensor) -> Tensor:
-        """The power in each frame: (batch, filter, time) -> (batch, filter, frame)."""
+    def _low_pass(self, power: Tensor) -> Tensor:
+        """Averages the power in each frame: (batch, filter, time) -> (batch, filter, frame)."""
         taps, hop = self.front_end.win_length, self.front_end.hop_length
         kernels = gaussian_kernels(self.lowpass, taps).unsqueeze(1)
         energies = functional.conv1d(pad_same(power, taps, hop), kernels, stride=hop, groups=len(kernels))
-        return energies.clamp(min=LEAST_ENERGY)
+        return energies.clamp(min=MIN_ENERGY)
 
     def _compress(self, energies: Tensor) -> Tensor:
-        """Divides by the running average and takes a root: (batch, filter, frame) in and out.
+        """Divides by the running average, then takes a root: (batch, filter, frame) in and out.
 
         Source: Wang et al., arXiv:1607.05666, equation 1 (PCEN).
         """
@@ -99,8 +100,8 @@ class Leaf(nn.Module):
         return (gained + delta) ** exponent - delta**exponent
 
 
-def starting_filters(front_end: LearnedFrontEnd) -> tuple[Tensor, Tensor]:
-    """Finds the Gabor filters that are most like mel filters.
+def initial_filters(front_end: LearnedFrontEnd) -> tuple[Tensor, Tensor]:
+    """Computes the Gabor filters that approximate mel filters.
 
     Source: Zeghidour et al., arXiv:2101.08596, section 3.1.
 
@@ -108,7 +109,7 @@ def starting_filters(front_end: LearnedFrontEnd) -> tuple[Tensor, Tensor]:
         front_end: Number and range of the filters.
 
     Returns:
-        Centre (radians a sample) and standard deviation (samples) of each filter, both of shape (filter,).
+        Centre (radians per sample) and standard deviation (samples) of each filter, both of shape (filter,).
     """
     bank = mel_filter_bank(
         FrontEnd(
@@ -128,31 +129,31 @@ def starting_filters(front_end: LearnedFrontEnd) -> tuple[Tensor, Tensor]:
 
 
 def gabor_filters(centre: Tensor, width: Tensor, taps: int) -> Tensor:
-    """Sine waves under Gaussian bells of unit area.
+    """Computes complex sine waves with Gaussian envelopes of unit area.
 
     Source: Zeghidour et al., arXiv:2101.08596, equation 1; golden leaf_stage/gabor_filters_*.
 
     Args:
-        centre: Frequency of each filter in radians a sample, shape (filter,).
-        width: Standard deviation of each bell in samples, shape (filter,).
+        centre: Frequency of each filter in radians per sample, shape (filter,).
+        width: Standard deviation of each envelope in samples, shape (filter,).
         taps: Length of the filters, odd.
 
     Returns:
         Real and imaginary parts, shape (2, filter, taps).
     """
     time = torch.arange(taps, dtype=centre.dtype, device=centre.device) - taps // 2
-    bells = torch.exp(-(time**2) / (2 * width[:, None] ** 2)) / (math.sqrt(2 * math.pi) * width[:, None])
+    envelopes = torch.exp(-(time**2) / (2 * width[:, None] ** 2)) / (math.sqrt(2 * math.pi) * width[:, None])
     angles = centre[:, None] * time
-    return bells * torch.stack([angles.cos(), angles.sin()])
+    return envelopes * torch.stack([angles.cos(), angles.sin()])
 
 
 def gaussian_kernels(width: Tensor, taps: int) -> Tensor:
-    """Bells of height 1, by which the power is smoothed.
+    """Computes the Gaussian kernels of the low-pass, with a maximum of 1.
 
     Source: Zeghidour et al., arXiv:2101.08596, section 3.2; golden leaf_stage/lowpass_0.4.
 
     Args:
-        width: Standard deviation of each bell as a share of half the taps, shape (filter,).
+        width: Standard deviation of each kernel as a fraction of half the taps, shape (filter,).
         taps: Length of the kernels, odd.
 
     Returns:
@@ -163,22 +164,23 @@ def gaussian_kernels(width: Tensor, taps: int) -> Tensor:
     return torch.exp(-0.5 * (time / (width.clamp(2 / taps, 0.5)[:, None] * half)) ** 2)
 
 
-def running_average(energies: Tensor, share: Tensor) -> Tensor:
-    """The average y[0] = x[0], y[t] = s x[t] + (1 - s) y[t - 1].
+def running_average(energies: Tensor, smoothing: Tensor) -> Tensor:
+    """Computes the exponential average y[0] = x[0], y[t] = s x[t] + (1 - s) y[t - 1].
 
-    It is found by doubling how far each frame looks back, so in a logarithm of the frames' number of steps.
+    The distance that each frame reaches back doubles from step to step, so that the number of steps is
+    logarithmic in the number of frames.
 
     Args:
         energies: x, shape (batch, filter, frame).
-        share: s of each filter, in [0, 1], shape (filter,).
+        smoothing: s of each filter, in [0, 1], shape (filter,).
 
     Returns:
         y, shape (batch, filter, frame).
     """
-    frames, decay = energies.shape[2], 1 - share[:, None]
-    average = torch.cat([energies[:, :, :1], share[:, None] * energies[:, :, 1:]], 2)
+    frames, decay = energies.shape[2], 1 - smoothing[:, None]
+    average = torch.cat([energies[:, :, :1], smoothing[:, None] * energies[:, :, 1:]], 2)
     for doubling in range(DOUBLINGS):
-        if isinstance(frames, int) and frames <= 1 << doubling:  # in an export the number is open
+        if isinstance(frames, int) and frames <= 1 << doubling:  # dynamic in an export
             break
         back = torch.sym_min(1 << doubling, frames)  # type: ignore[no-untyped-call]
         average = average + decay * functional.pad(average, (back, 0))[:, :, :frames]

@@ -1,10 +1,11 @@
 """SincNet: a front-end of band-pass filters whose edges are learned with the network.
 
-Source: Ravanelli and Bengio, arXiv:1808.00158; golden audax/features_frontends.npz.
+Source: Ravanelli and Bengio, arXiv:1808.00158; golden tests/golden/audax_models.npz and
+audax/features_frontends.npz.
 
 Conventions: a waveform is float32 in [-1, 1], shape (batch, time); features are float32, shape
-(batch, mel, frame), a band for each filter. All parameters are one number a filter, so that none is decayed
-in training.
+(batch, mel, frame), one band per filter. All parameters are of shape (filter,), so that weight decay, which
+spares one-dimensional parameters, leaves them alone.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from earmark.features.learned import LearnedFrontEnd
 from earmark.models.layers import ChannelNorm, pad_same
 from earmark.models.log_mel import check_waveform
 
-LOWEST_HZ = 50.0
-"""No filter begins lower."""
-NARROWEST_HZ = 50.0
-"""No filter is narrower."""
-LEAST = 1e-5
-"""Values below this, behind the pooling, are raised to it."""
+MIN_LOW_HZ = 50.0
+"""Least lower edge of a filter."""
+MIN_BANDWIDTH_HZ = 50.0
+"""Least bandwidth of a filter."""
+MIN_VALUE = 1e-5
+"""Lower limit of the values after the pooling."""
 SLOPE = 0.2
-"""What negative answers of a filter are multiplied by."""
+"""Negative slope of the leaky ReLU."""
 
 
 class SincNet(nn.Module):
-    """Turns waveforms into features by band-pass filters, pooling by the maximum and a norm over the bands.
+    """Band-pass filters, leaky ReLU, max-pooling and layer norm over the bands.
 
     Args:
-        front_end: Its fixed choices, of the kind "sincnet".
+        front_end: Fixed constants, of the kind "sincnet".
     """
 
     window: Tensor
@@ -50,7 +51,7 @@ class SincNet(nn.Module):
         self.register_buffer("window", window, persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """The features of each waveform.
+        """Computes the features of each waveform.
 
         Args:
             waveform: float32 in [-1, 1], shape (batch, time), at ``front_end.sample_rate``.
@@ -59,29 +60,28 @@ class SincNet(nn.Module):
             float32, shape (batch, n_mels, frame), ``ceil(time / hop_length)`` frames.
 
         Raises:
-            AudioError: If the waveform is not float32 of two dimensions.
+            AudioError: If the waveform is not two-dimensional float32.
         """
         check_waveform(waveform)
         taps, hop = self.front_end.win_length, self.front_end.hop_length
         with torch.autocast(waveform.device.type, enabled=False):
             filters = self.filters().unsqueeze(1)
-            answers = functional.conv1d(waveform.unsqueeze(1), filters, padding=taps // 2)
-            answers = functional.leaky_relu(answers, SLOPE)  # (batch, filter, time)
-            # The zeros of the padding count as little as what is below LEAST. An export of max_pool1d would
-            # fix the length.
-            padded = pad_same(answers, taps, hop).unsqueeze(2)
+            filtered = functional.conv1d(waveform.unsqueeze(1), filters, padding=taps // 2)
+            filtered = functional.leaky_relu(filtered, SLOPE)  # (batch, filter, time)
+            # Zeros of the padding are below MIN_VALUE anyway. In an export max_pool1d would fix the length.
+            padded = pad_same(filtered, taps, hop).unsqueeze(2)  # (batch, filter, 1, time)
             pooled = functional.max_pool2d(padded, (1, taps), (1, hop)).squeeze(2)
-            features: Tensor = self.norm(pooled.clamp(min=LEAST))  # (batch, filter, frame)
+            features: Tensor = self.norm(pooled.clamp(min=MIN_VALUE))  # (batch, filter, frame)
         return features
 
     def edges(self) -> tuple[Tensor, Tensor]:
-        """Where each filter begins and ends, in Hz: two of shape (filter,)."""
-        low = LOWEST_HZ + self.low.abs()
-        high = low + NARROWEST_HZ + self.band.abs()
-        return low, high.clamp(float(LOWEST_HZ), self.front_end.sample_rate / 2)
+        """Computes lower and upper edge of each filter in Hz, both of shape (filter,)."""
+        low = MIN_LOW_HZ + self.low.abs()
+        high = low + MIN_BANDWIDTH_HZ + self.band.abs()
+        return low, high.clamp(float(MIN_LOW_HZ), self.front_end.sample_rate / 2)
 
     def filters(self) -> Tensor:
-        """The band-pass filters, with a maximum of 1 under a Hamming window: shape (filter, taps).
+        """Computes the band-pass filters, scaled to a maximum of 1, with a Hamming window: (filter, taps).
 
         Source: Ravanelli and Bengio, arXiv:1808.00158, equation 4.
         """
