@@ -226,6 +226,13 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(command.replace("[", " ").replace("]", " ")) for command in found + inline]
 
 
+def test_install_page_lists_every_extra() -> None:
+    project = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|.*\| ([^|]+) \|$", read(ROOT / "docs" / "install.md"), re.M)
+    listed = [name for names, _ in rows for name in re.findall(r"`(\w+)`", names)]
+    assert sorted(listed) == sorted(project["optional-dependencies"])
+
+
 @every_page
 def test_commands_and_options_exist(path: Path) -> None:
     known = get_command(app).commands
