@@ -29,7 +29,7 @@ from pydantic.fields import FieldInfo
 from earmark.data.corpora import CORPORA
 from earmark.features.front_end import FrontEnd
 from earmark.features.presets import FRONT_ENDS
-from earmark.hub.registry import Published, published
+from earmark.hub.registry import PublishedModel, published
 from earmark.model_file.info import ModelInfo
 from earmark.training.config.recipe import Recipe, load_recipe
 
@@ -232,7 +232,7 @@ def published_table() -> str:
 
 def published_summary() -> str:
     """The published models by source and kind, one line each."""
-    kinds: dict[tuple[str, str], list[Published]] = {}
+    kinds: dict[tuple[str, str], list[PublishedModel]] = {}
     for known in published().values():
         family = known.architecture.rstrip("0123456789")
         kinds.setdefault((known.source, f"{family} {known.labels or 'to start from'}"), []).append(known)
@@ -250,7 +250,7 @@ def published_summary() -> str:
     return _table(("names", "number", "labels", "parameters, M", "published score", "source"), rows)
 
 
-def _scores(members: list[Published]) -> str:
+def _scores(members: list[PublishedModel]) -> str:
     name = next((name for known in members for name in known.scores), "")
     return f"{name} {_range([known.scores[name] for known in members if name in known.scores])}".strip()
 
@@ -264,7 +264,7 @@ def _braced(arguments: Mapping[str, object]) -> str:
     return "".join(f", `{name} = {_toml(value)}`" for name, value in arguments.items())
 
 
-def _front_end_of(known: Published) -> str:
+def _front_end_of(known: PublishedModel) -> str:
     """The name of the nearest front-end, and where it differs."""
     own = known.front_end.to_dict()
     changes = {

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from earmark.errors import ModelError
-from earmark.hub.registry import Published
+from earmark.hub.registry import PublishedModel
 
 SCORE = "mAP"
 MOST_NAMES = 100
@@ -24,7 +24,7 @@ FORMATS = (".png", ".svg", ".pdf")
 AXES = (("params", 1e6, "parameters (millions)"), ("macs", 1e9, "multiply-accumulates, 10 s (billions)"))
 
 
-def plot_models(models: Iterable[Published], path: str | PathLike[str]) -> None:
+def plot_models(models: Iterable[PublishedModel], path: str | PathLike[str]) -> None:
     """Draws the published score of each model against its size and its cost, on logarithmic axes.
 
     Args:
@@ -48,8 +48,8 @@ def plot_models(models: Iterable[Published], path: str | PathLike[str]) -> None:
     figure.savefig(path)
 
 
-def _panel(axes: Any, models: list[Published], field: str, unit: float) -> None:
-    families: dict[str, list[Published]] = {}
+def _panel(axes: Any, models: list[PublishedModel], field: str, unit: float) -> None:
+    families: dict[str, list[PublishedModel]] = {}
     for known in models:
         families.setdefault(known.architecture.rstrip("0123456789"), []).append(known)
     for number, (family, members) in enumerate(families.items()):

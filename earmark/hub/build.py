@@ -1,7 +1,7 @@
-"""Published weights -> a checkpoint to train on and a model file that runs without PyTorch.
+"""Builds a checkpoint and a model file from published weights.
 
-Conventions: nothing is written unless every tensor has its place in the network and the model file agrees
-with the network. Needs the extra "train".
+Conventions: nothing is written unless all tensors fit the network and the model file agrees with the network.
+Needs the extra "train".
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ TOLERANCE = 1e-4
 """Largest accepted difference of logits and embedding, relative to the largest value above 1."""
 
 
-def convert(
-    source: str | PathLike[str],
+def build(
+    weights: str | PathLike[str],
     info: ModelInfo,
     *,
     checkpoint: str | PathLike[str],
     model_file: str | PathLike[str] | None,
     layout: str = "",
 ) -> float:
-    """Converts a file of weights.
+    """Converts a file of weights into a checkpoint and a model file.
 
     Args:
-        source: A PyTorch checkpoint or a safetensors file.
-        info: Description of the model; ``embedding_size`` is filled in.
+        weights: A PyTorch checkpoint or a safetensors file.
+        info: Model info; ``embedding_size`` is filled in.
         checkpoint: Path of the safetensors checkpoint to write.
         model_file: Path of the model file to write; None for weights without labels, which cannot tag.
-        layout: Naming of the tensors: "" (the architecture's own) or "torchvision".
+        layout: Naming scheme of the tensors: "" (the architecture's own) or "torchvision".
 
     Returns:
-        The largest difference between network and model file; 0 without a model file.
+        Largest difference between network and model file; 0 without a model file.
 
     Raises:
-        ModelError: If the file is damaged, holds more than tensors, does not fit the architecture, or the
-            model file disagrees with the network by more than ``TOLERANCE``.
+        ModelError: If the file is damaged, has more than tensors, does not fit the architecture, or the model
+            file differs from the network by more than ``TOLERANCE``.
     """
-    tensors = WEIGHT_LAYOUTS[layout](read_state_dict(source))
+    tensors = WEIGHT_LAYOUTS[layout](read_state_dict(weights))
     try:
         network = build_with_weights(info.architecture, info.arguments, len(info.labels), tensors)
     except ModelError as error:
-        raise ModelError(f"{Path(source)}: {error}") from None
+        raise ModelError(f"{Path(weights)}: {error}") from None
     network.eval()
     info = info.changed(embedding_size=_embedding_size(network, info))
     content, difference = b"", 0.0
@@ -63,8 +63,8 @@ def convert(
         difference = _difference(network, content, info)
         if difference > TOLERANCE:
             raise ModelError(
-                f"{Path(source)}: the model file differs from the network by {difference:.2g} "
-                f"(limit {TOLERANCE:g}): nothing was written"
+                f"{Path(weights)}: the model file may differ from the network by {TOLERANCE:g}, "
+                f"got {difference:.2g}: nothing was written"
             )
     save_checkpoint(checkpoint, network, info)
     if model_file is not None:
@@ -79,14 +79,15 @@ def _embedding_size(network: Network, info: ModelInfo) -> int:
 
 @torch.no_grad()
 def _difference(network: Network, content: bytes, info: ModelInfo) -> float:
-    """The largest relative difference over random inputs of a window's length, batches of 1 and 3."""
+    """Largest relative difference for random inputs of one window, batches of 1 and 3."""
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     largest = 0.0
     for batch in (1, 3):
         shape = example_inputs(info, batch)[0].shape
         given = np.random.default_rng(batch).standard_normal(shape, np.float32)
         expected = network(torch.from_numpy(given))
-        for values, output in zip(session.run(list(OUTPUT_NAMES), {info.graph_input: given}), OUTPUT_NAMES, strict=True):
+        outputs = session.run(list(OUTPUT_NAMES), {info.graph_input: given})
+        for values, output in zip(outputs, OUTPUT_NAMES, strict=True):
             wanted = getattr(expected, output).numpy()
             scale = max(1.0, float(np.abs(wanted).max()))
             largest = max(largest, float(np.abs(values - wanted).max()) / scale)

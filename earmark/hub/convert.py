@@ -1,7 +1,7 @@
 """Converts the weights of any registered architecture into a model file.
 
 Conventions: what is not given is taken from the published models of the same architecture. The conversion
-itself is that of :func:`earmark.hub.pull.pull`, :func:`earmark.hub.build.convert`. Needs the extra "train".
+itself is that of :func:`earmark.hub.pull.pull`, :func:`earmark.hub.build.build`. Needs the extra "train".
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from earmark.errors import ModelError, extra
 from earmark.features.front_end import FrontEnd
 from earmark.features.presets import FRONT_ENDS
-from earmark.hub.registry import Published, published
+from earmark.hub.registry import PublishedModel, published
 from earmark.model_file.info import ModelInfo
 from earmark.model_file.labels import read_labels
 
@@ -56,7 +56,7 @@ def convert(
         MissingExtraError: If PyTorch is not installed.
     """
     with extra("earmark convert", "train"):
-        from earmark.hub.build import convert as build
+        from earmark.hub.build import build
         from earmark.models.registry import create_config
 
     model_file = Path(output)
@@ -82,7 +82,7 @@ def convert(
     return model_file, checkpoint
 
 
-def _published_like(architecture: str, labels: str | None) -> Published | None:
+def _published_like(architecture: str, labels: str | None) -> PublishedModel | None:
     """The first published model of an architecture, if possible with these labels."""
     same = [known for known in published().values() if known.architecture == architecture]
     return min(same, key=lambda known: known.labels != labels, default=None)
@@ -110,7 +110,7 @@ def _labels(labels: str | None, num_classes: Any) -> tuple[str, ...]:
     return names
 
 
-def _front_end(name: str | None, changes: Mapping[str, Any], similar: Published | None) -> FrontEnd:
+def _front_end(name: str | None, changes: Mapping[str, Any], similar: PublishedModel | None) -> FrontEnd:
     if name is not None and name not in FRONT_ENDS:
         raise ModelError(f"front_end must be one of {', '.join(FRONT_ENDS)}, got {name!r}")
     base = FRONT_ENDS[name] if name else _required(similar and similar.front_end, "a front-end")

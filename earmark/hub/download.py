@@ -1,8 +1,11 @@
-"""Fetches one file over HTTP: whole or not at all, and going on where an earlier attempt was cut off.
+"""Downloads one file over HTTP: whole or not at all, resuming where an earlier attempt was cut off.
 
-Conventions: sizes are in bytes. What has arrived waits beside the target as ``NAME.part``, with the server's
-mark of that version in ``NAME.part.mark``; only a whole file gets the target's name. Proxies are those of the
-environment (``https_proxy``, ``no_proxy`` ...).
+Conventions: sizes are in bytes. A partial file is ``NAME.part`` beside the target, with the server's mark of
+its version (ETag or Last-Modified) in ``NAME.part.mark``; only a whole file gets the target's name. Proxies
+are those of the environment (``https_proxy``, ``no_proxy`` ...).
+
+The standard library does this because no library does: pooch does not resume, huggingface_hub resumes only
+from its own hub, and requests or urllib3 would replace one call here; the base install stays small.
 """
 
 from __future__ import annotations
@@ -26,23 +29,23 @@ from earmark.errors import ModelError
 from earmark.version import __version__
 
 Progress = Callable[[int, int | None], None]
-"""Is told how many bytes have arrived, and of how many (None: the server did not say)."""
+"""Called with the bytes received and the total; None if the server did not state it."""
 
-_PIECE = 1 << 16
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
-"""Answers after which another attempt may go well."""
+_CHUNK = 1 << 16
+_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+"""Status codes after which another attempt may succeed."""
 _NOT_SATISFIABLE = 416
-_CHANGED = "the file changed on the server meanwhile"
+_CHANGED = "the file changed on the server"
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long to bear with a server.
+class RetryPolicy:
+    """When to give up.
 
     Args:
-        timeout_s: Longest silence, in seconds.
-        attempts: In a row that may bring nothing new.
-        pause_s: Before the second attempt; doubled before each one after.
+        timeout_s: Longest time without data, in seconds.
+        attempts: Consecutive attempts without new data.
+        pause_s: Pause before the second attempt, in seconds; doubled before each further one.
     """
 
     timeout_s: float = 30.0
@@ -50,72 +53,72 @@ class Patience:
     pause_s: float = 1.0
 
 
-PATIENCE = Patience()
+RETRY = RetryPolicy()
 
 
-class _CutOffError(Exception):
-    """An attempt failed in a way that may pass."""
+class _TransientError(Exception):
+    """An attempt failed; another may succeed."""
 
 
-def fetch(
+def download(
     url: str,
     target: Path,
     *,
     size: int | None = None,
-    largest: int = 4 << 30,
+    max_size: int = 4 << 30,
     progress: Progress | None = None,
 ) -> None:
     """Downloads a file.
 
     Args:
-        url: Of the file, http or https; redirects are followed, but not from https to http.
-        target: Where it is to lie; its folder is made where it is missing.
-        size: Its exact size, where known.
-        largest: What is refused beyond, where the size is not known.
-        progress: Is told of every piece that arrives.
+        url: URL of the file, http or https; redirects are followed, but not from https to http.
+        target: Path to write; missing folders are created.
+        size: Exact size, if known.
+        max_size: Upper limit of the size if it is not known.
+        progress: Called after every chunk.
 
     Raises:
-        ModelError: If it cannot be had, or is not of that size; nothing stands at the target then.
+        ModelError: If the file cannot be downloaded or has another size; nothing is at the target then.
         OSError: If it cannot be written.
     """
     part = target.with_name(f"{target.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
     with _locked(part, url) as stream:
-        _persist(_Transfer(url, stream, part, size, largest, progress or _silent))
+        _retry(_Transfer(url, stream, part, size, max_size, progress or _silent))
         stream.flush()
         os.fsync(stream.fileno())
     _mark(part).unlink(missing_ok=True)
     os.replace(part, target)
 
 
-def _persist(transfer: _Transfer) -> None:
-    """Attempts until the file is whole, or nothing new has come for too long."""
-    fruitless = furthest = 0
+def _retry(transfer: _Transfer) -> None:
+    """Repeats attempts until the file is whole or the retry policy ends."""
+    failures = best = 0
     while True:
         try:
             transfer.attempt()
             return
-        except _CutOffError as error:
+        except _TransientError as error:
             reached = transfer.position
-            fruitless = 1 if reached > furthest else fruitless + 1
-            furthest = max(furthest, reached)
-            if fruitless >= PATIENCE.attempts:
+            failures = 1 if reached > best else failures + 1
+            best = max(best, reached)
+            if failures >= RETRY.attempts:
                 raise ModelError(
-                    f"{transfer.url} cannot be fetched ({error}; {PATIENCE.attempts} attempts): "
-                    "try again later, what has arrived is kept"
+                    f"{transfer.url} cannot be downloaded ({error}; {RETRY.attempts} attempts): "
+                    "try again later, the part received is kept"
                 ) from None
-            time.sleep(PATIENCE.pause_s * 2 ** (fruitless - 1))
+            time.sleep(RETRY.pause_s * 2 ** (failures - 1))
 
 
 @dataclass
 class _Transfer:
-    """One file on its way, over as many attempts as it takes."""
+    """The download of one file, over several attempts."""
 
     url: str
     stream: BinaryIO
     part: Path
     size: int | None
-    largest: int
+    max_size: int
     progress: Progress
 
     @property
@@ -123,36 +126,36 @@ class _Transfer:
         return self.stream.seek(0, os.SEEK_END)
 
     def attempt(self) -> None:
-        """Asks for what is missing and writes what comes."""
+        """Requests the missing part and writes it."""
         have, mark = self.position, _read(_mark(self.part))
         headers = {"User-Agent": f"earmark/{__version__}"}
         if have and mark.startswith(f"{self.url}\n"):
             headers |= {"Range": f"bytes={have}-", "If-Range": mark.partition("\n")[2]}
-        with self._open(headers) as answer:
-            have = self._begin(answer, have, mark)
-            length = answer.headers.get("Content-Length", "")
+        with self._open(headers) as response:
+            have = self._begin(response, have, mark)
+            length = response.headers.get("Content-Length", "")
             total = have + int(length) if length.isdigit() else None
             self._check(total or 0, whole=total is not None)
-            for piece in _pieces(answer):
-                self.stream.write(piece)
-                have += len(piece)
+            for chunk in _chunks(response):
+                self.stream.write(chunk)
+                have += len(chunk)
                 self._check(have)
                 self.progress(have, total or self.size)
         if have < (total or 0):
-            raise _CutOffError(f"it ended after {have} of {total} bytes")
+            raise _TransientError(f"the connection ended after {have} of {total} bytes")
         if not have:
             raise ModelError(f"{self.url} is empty: try again later")
         self._check(have, whole=True)
 
-    def _begin(self, answer: Any, have: int, mark: str) -> int:
-        """Where the answer's bytes belong; what does not fit them is dropped."""
-        fresh = f"{self.url}\n{_version(answer.headers)}"
-        if answer.status == http.HTTPStatus.PARTIAL_CONTENT:
-            fits = answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+    def _begin(self, response: Any, have: int, mark: str) -> int:
+        """Position of the first byte of the response; a partial file that does not fit is dropped."""
+        fresh = f"{self.url}\n{_version(response.headers)}"
+        if response.status == http.HTTPStatus.PARTIAL_CONTENT:
+            fits = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
             if fits and fresh == mark:
                 return have
             self._drop()
-            raise _CutOffError(_CHANGED)
+            raise _TransientError(_CHANGED)
         self._drop()
         if not fresh.endswith("\n"):
             _mark(self.part).write_text(fresh, encoding="utf-8")
@@ -161,30 +164,30 @@ class _Transfer:
     def _open(self, headers: dict[str, str]) -> Any:
         opener = urllib.request.build_opener(_Redirects)
         try:
-            return opener.open(urllib.request.Request(self.url, headers=headers), timeout=PATIENCE.timeout_s)
+            return opener.open(urllib.request.Request(self.url, headers=headers), timeout=RETRY.timeout_s)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == _NOT_SATISFIABLE:
                 self._drop()
-                raise _CutOffError(_CHANGED) from None
-            if error.code in _PASSING:
-                raise _CutOffError(f"the server answered {error.code}") from None
+                raise _TransientError(_CHANGED) from None
+            if error.code in _TRANSIENT:
+                raise _TransientError(f"the server returned {error.code}") from None
             said = " ".join(f"{error.code} {error.msg}".split())
-            raise ModelError(f"{self.url} cannot be fetched: the server answered {said}") from None
+            raise ModelError(f"{self.url} cannot be downloaded: the server returned {said}") from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, (socket.gaierror, ssl.SSLCertVerificationError)):
-                raise ModelError(f"{self.url} cannot be fetched: {reason}: is there a network?") from None
-            raise _CutOffError(_said(reason)) from None
+                raise ModelError(f"{self.url} cannot be downloaded: {reason}: is there a network?") from None
+            raise _TransientError(_reason(reason)) from None
 
     def _check(self, count: int, *, whole: bool = False) -> None:
-        """Refuses a file of the wrong size as soon as it shows."""
-        most = self.largest if self.size is None else self.size
+        """Raises an error as soon as the file has the wrong size."""
+        most = self.max_size if self.size is None else self.size
         if count <= most and (not whole or self.size in (None, count)):
             return
         self._drop()
         wanted = f"at most {most}" if self.size is None else f"{most}"
-        raise ModelError(f"{self.url} is not the file that was published: {count} bytes instead of {wanted}")
+        raise ModelError(f"{self.url} must have {wanted} bytes, got {count}: it is not the published file")
 
     def _drop(self) -> None:
         self.stream.seek(0)
@@ -193,7 +196,7 @@ class _Transfer:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects within the web, and never from an encrypted address to an open one."""
+    """Follows redirects to http and https, but not from https to http."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
@@ -203,26 +206,26 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
 
 
-def _pieces(answer: Any) -> Iterator[bytes]:
-    """The body as it arrives, so that what came before a silence is not lost."""
+def _chunks(response: Any) -> Iterator[bytes]:
+    """The body as it arrives, so that data before a timeout is kept."""
     while True:
         try:
-            piece = answer.read1(_PIECE)
+            chunk = response.read1(_CHUNK)
         except (OSError, http.client.HTTPException) as error:
-            raise _CutOffError(_said(error)) from None
-        if not piece:
+            raise _TransientError(_reason(error)) from None
+        if not chunk:
             return
-        yield piece
+        yield chunk
 
 
-def _said(error: object) -> str:
+def _reason(error: object) -> str:
     if isinstance(error, TimeoutError):
-        return f"the server was silent for {PATIENCE.timeout_s:g} s"
+        return f"no data for {RETRY.timeout_s:g} s"
     return f"{error}" or type(error).__name__
 
 
 def _version(headers: Message) -> str:
-    """What a server marks this version of the file with; "" if it has no mark that a range may rely on."""
+    """The server's mark of this version of the file; "" if it has none that ranges may rely on."""
     tag = headers.get("ETag", "")
     return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
 
@@ -237,10 +240,7 @@ def _read(path: Path) -> str:
 
 @contextmanager
 def _locked(part: Path, url: str) -> Iterator[BinaryIO]:
-    """Opens a file for this process alone; a process that ends, however, leaves no lock behind.
-
-    A file that is still empty at the end is removed.
-    """
+    """Opens a file and locks it; the lock ends with the process. An empty file is removed at the end."""
     flags, empty = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), False
     try:
         with os.fdopen(os.open(part, flags, 0o666), "r+b") as stream:
@@ -266,7 +266,7 @@ def _lock(stream: BinaryIO, url: str) -> None:
 
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise ModelError(f"{url} is being fetched by another process: wait for that") from None
+        raise ModelError(f"{url} is being downloaded by another process: wait for it to end") from None
 
 
 def _silent(received: int, total: int | None) -> None:

@@ -1,7 +1,7 @@
-"""Names of models -> files on this machine, and the table of published weights.
+"""Names of models: the shipped ones, the table of published weights, and their files in the cache.
 
-Conventions: a model is named either by a name from the table (:func:`names`) or by the path of a model file.
-What was fetched or made lies in one folder (:func:`cache_folder`). No torch, no network here.
+Conventions: a model is named by a name of the table or by the path of a model file. Nothing is downloaded
+here, and PyTorch is not needed.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ from earmark.features.presets import FRONT_ENDS
 from earmark.model_file.info import Padding, Task
 
 DEFAULT = "mn04_esc18"
-"""The model that is used where none is named; it ships with the package."""
+"""Name of the default model, which ships with the package."""
 CACHE_VARIABLE = "EARMARK_CACHE"
-"""The environment variable that names another folder than the platform's for what is fetched."""
+"""Environment variable that overrides the platform's cache folder."""
 
 _SHIPPED = Path(__file__).parent / "shipped"
 _TABLE = Path(__file__).parent / "registry.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
-    """Weights that somebody published, and all that is needed to use them rightly.
+class PublishedModel:
+    """Weights that others published, with all metadata that is needed to use them.
 
-    Source: registry.toml, which says where its facts come from; what is not known is None or empty.
+    Source: registry.toml, which names the sources of its facts; what is not known is None or empty.
 
     Args:
-        name: The model's name.
-        url: Of the published file.
+        name: Name of the model.
+        url: URL of the published file.
         architecture: Name in the registry of networks.
-        arguments: What the architecture is built with, apart from the number of classes.
-        front_end: Waveform -> log-mel.
-        labels: Name of a label set, or None for a starting point of trainings, which hears nothing by itself.
-        num_classes: Of the published head.
-        task: As in a model's record.
-        window_s: As in a model's record.
-        padding: As in a model's record.
-        size: Of the published file, in bytes.
-        sha256: Of the published file, or its first digits.
-        layout: Whose names the tensors bear, where it is not the architecture: "torchvision".
+        arguments: Arguments of the architecture, except the number of classes.
+        front_end: Front-end of the network.
+        labels: Name of a label set; None for weights to start a training from, which cannot tag.
+        num_classes: Classes of the published head.
+        task: As in :class:`~earmark.model_file.info.ModelInfo`.
+        window_s: As in :class:`~earmark.model_file.info.ModelInfo`.
+        padding: As in :class:`~earmark.model_file.info.ModelInfo`.
+        size: Size of the published file in bytes.
+        sha256: SHA-256 of the published file, or its first digits.
+        layout: Naming scheme of the tensors if it is not the architecture's own: "torchvision".
         params: Number of parameters.
-        macs: Multiply-accumulate operations of a 10 s clip.
-        scores: As published, from 0 to 1 where they are shares.
-        scored_on: What the scores were measured on.
+        macs: Multiply-accumulate operations for a 10 s clip.
+        scores: Published scores; fractions in [0, 1].
+        scored_on: Data set of the scores.
         description: What the model is for.
-        license: Of the weights.
-        license_note: What is to be known about the licence.
+        license: Licence of the weights.
+        license_note: Remark on the licence.
         source: Paper and repository.
     """
 
@@ -84,56 +84,56 @@ class Published:
 
     @property
     def model_file(self) -> Path:
-        """Where the model file lies once it is made."""
+        """Path of the model file in the cache."""
         return cache_folder() / f"{self.name}.onnx"
 
     @property
     def checkpoint(self) -> Path:
-        """Where the weights lie once they are converted."""
+        """Path of the checkpoint in the cache."""
         return cache_folder() / f"{self.name}.safetensors"
 
     @property
-    def on_this_machine(self) -> bool:
-        """Whether it was fetched and converted."""
+    def is_cached(self) -> bool:
+        """Whether the model was downloaded and converted."""
         return (self.model_file if self.labels else self.checkpoint).is_file()
 
 
-def published() -> Mapping[str, Published]:
-    """The table of published weights by name, in its own order."""
+def published() -> Mapping[str, PublishedModel]:
+    """Returns the published models by name, in the order of the table."""
     return _read_table(_TABLE)
 
 
 @cache
-def _read_table(path: Path) -> Mapping[str, Published]:
-    import tomllib  # only where the table is needed: `earmark tag` starts without it
+def _read_table(path: Path) -> Mapping[str, PublishedModel]:
+    import tomllib  # not needed to run a shipped model
 
     table = tomllib.loads(path.read_text(encoding="utf-8"))
     return {name: _entry(name, table["families"], own) for name, own in table["models"].items()}
 
 
-def _entry(name: str, families: Mapping[str, Any], own: Mapping[str, Any]) -> Published:
+def _entry(name: str, families: Mapping[str, Any], own: Mapping[str, Any]) -> PublishedModel:
     values = {**families[own["family"]], **own, "name": name}
     folder, file = values.pop("folder", ""), values.pop("file", "")
     values.setdefault("url", folder + file)
     base = FRONT_ENDS[values["front_end"]].to_dict()
     values["front_end"] = FrontEnd.from_dict(base | values.pop("front_end_args", {}))
     del values["family"]
-    return Published(**values)
+    return PublishedModel(**values)
 
 
-def entry(name: str) -> Published:
-    """The published weights of a name.
+def published_model(name: str) -> PublishedModel:
+    """Returns a published model.
 
     Raises:
-        ModelError: If there are none; the message names the nearest.
+        ModelError: If there is none of that name; the message suggests similar names.
     """
     if name not in published():
-        raise ModelError(f"there are no published weights named {name!r}{_nearest(name, list(published()))}")
+        raise ModelError(f"there is no published model {name!r}{_similar(name, list(published()))}")
     return published()[name]
 
 
 def cache_folder() -> Path:
-    """Where fetched models lie: ``EARMARK_CACHE``, or else where the platform keeps what can be had again."""
+    """Returns the folder of downloaded models: ``EARMARK_CACHE``, or the platform's cache folder."""
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()
@@ -146,26 +146,22 @@ def cache_folder() -> Path:
 
 
 def shipped() -> list[str]:
-    """The models that came with the package, in alphabetical order."""
+    """Lists the models that come with the package, in alphabetical order."""
     return sorted(path.stem for path in _SHIPPED.glob("*.onnx"))
-
-
-def names() -> list[str]:
-    """The models that :func:`earmark.load` knows by name: what ships, then the published ones that hear."""
-    return [*shipped(), *(name for name, known in published().items() if known.labels)]
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """Lists the models that :func:`earmark.load` knows by name: shipped ones first, then published ones.
 
     Args:
-        pattern: Shell-style pattern that the names match, such as "mn*_as".
+        pattern: Shell-style pattern that the names must match, such as "mn*_as".
     """
-    return fnmatch.filter(names(), pattern)
+    tagging = (name for name, known in published().items() if known.labels)
+    return fnmatch.filter([*shipped(), *tagging], pattern)
 
 
-def look(model: str | os.PathLike[str] | None = None) -> Path | None:
-    """The file of a model, or None if it is not on this machine; ``model`` as in :func:`find`."""
+def lookup(model: str | os.PathLike[str] | None = None) -> Path | None:
+    """Returns the file of a model, or None if it is not on this machine; ``model`` as for :func:`find`."""
     wanted = DEFAULT if model is None else os.fspath(model)
     is_name = Path(wanted).name == wanted
     by_name = [folder / f"{wanted}.onnx" for folder in (_SHIPPED, cache_folder()) if is_name]
@@ -173,35 +169,32 @@ def look(model: str | os.PathLike[str] | None = None) -> Path | None:
 
 
 def find(model: str | os.PathLike[str] | None = None) -> Path:
-    """The file of a model that is on this machine.
+    """Returns the file of a model that is on this machine.
 
     Args:
         model: A name, the path of a model file, or None for the default model.
 
     Raises:
-        ModelError: If there is neither a model of that name nor such a file, or it was not fetched yet; the
-            message says how to, or names the nearest.
+        ModelError: If there is no such model or file, or it was not downloaded; the message names the remedy
+            or suggests similar names.
     """
-    path = look(model)
+    path = lookup(model)
     if path:
         return path
     if model is None:
-        raise ModelError(f"the default model {DEFAULT} is not installed: give the path of a model file")
+        raise ModelError(f"the default model {DEFAULT} is not installed: pass the path of a model file")
     wanted = os.fspath(model)
-    if wanted in published():
-        raise ModelError(_absence(published()[wanted]))
+    known = published().get(wanted)
+    if known is not None and known.labels is None:
+        raise ModelError(f"{wanted} is a starting point for training: it has no labels, so it cannot tag")
+    if known is not None:
+        raise ModelError(f"{wanted} is not on this machine: download it with earmark pull {wanted}")
     if Path(wanted).suffix or Path(wanted).name != wanted:
         raise ModelError(f"{wanted}: there is no such model file")
-    raise ModelError(f"there is no model named {wanted!r}{_nearest(wanted, names())}")
+    raise ModelError(f"there is no model {wanted!r}{_similar(wanted, list_models())}")
 
 
-def _absence(known: Published) -> str:
-    if known.labels is None:
-        return f"{known.name} is a starting point for training: it has no labels of sounds, so it cannot tag"
-    return f"{known.name} is not on this machine yet: earmark pull '{known.name}' fetches it"
-
-
-def _nearest(wanted: str, known: list[str]) -> str:
+def _similar(wanted: str, known: list[str]) -> str:
     near = get_close_matches(wanted, known, n=3, cutoff=0.5)
     guess = f"did you mean {' or '.join(near)}? " if near else ""
     return f": {guess}(earmark models lists all)"

@@ -1,7 +1,7 @@
 """Embeddings of recordings, and files of them: NumPy's npz, or Parquet.
 
-Conventions: a file has one row a recording or a window, with ``path``, ``start_s``, ``end_s`` and
-``embedding``; a recording's own row is the mean over its windows.
+Conventions: a file has one row per recording or per window, with ``path``, ``start_s``, ``end_s`` and
+``embedding``; the row of a recording is the mean over its windows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from earmark.errors import DataError, MissingExtraError
+from earmark.errors import DataError, extra
+from earmark.inference.pooling import pool_windows
 from earmark.model_file.atomic import write_atomically
 
 if TYPE_CHECKING:
@@ -26,15 +27,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """What a network makes of one recording before it names sounds.
+    """The embeddings of one recording.
 
     Args:
-        windows: float32, shape (window, channel).
-        start_s: Of each window, in seconds, shape (window,).
-        end_s: Of each window; of the last one, the recording's end.
+        windows: One vector per window, float32, shape (window, channel).
+        start_s: Start of each window in seconds, shape (window,).
+        end_s: End of each window in seconds, shape (window,); of the last one, the end of the recording.
         model: Name of the model.
-        warnings: What was odd about the recording, one line each.
-        path: Of the recording, where it was a file.
+        warnings: Faults of the recording that did not prevent embedding, one line each.
+        path: Path of the recording if it was a file.
     """
 
     windows: NDArray[np.float32]
@@ -46,7 +47,7 @@ class Embeddings:
 
     @classmethod
     def from_result(cls, result: Result) -> Embeddings:
-        """Returns the embeddings that a result of tagging holds."""
+        """Returns the embeddings of a result."""
         return cls(
             windows=np.stack([window.embedding for window in result.windows]),
             start_s=np.array([window.start_s for window in result.windows]),
@@ -58,13 +59,13 @@ class Embeddings:
 
     @cached_property
     def clip(self) -> NDArray[np.float32]:
-        """Of the whole recording: the mean over its windows, float32 (channel,)."""
-        return np.asarray(self.windows.mean(0))
+        """Embedding of the recording: the mean over its windows, float32 (channel,)."""
+        return pool_windows(self.windows, "mean")
 
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """The columns of a file, one entry a row; ``embedding`` is (row, channel)."""
+    """The columns of a file; ``embedding`` is (row, channel)."""
 
     path: list[str]
     start_s: NDArray[np.float64]
@@ -74,28 +75,28 @@ class _Table:
 
 
 def file_writer(path: str | os.PathLike[str]) -> Callable[[Sequence[Embeddings], bool], None]:
-    """Prepares to write a file of embeddings, so that what cannot be written is known beforehand.
+    """Returns a function that writes a file of embeddings, so that errors are raised before any work.
 
     Args:
-        path: Ends in ".npz" (to be read without pickle) or ".parquet".
+        path: Ends in ".npz" (readable without pickle) or ".parquet".
 
     Returns:
-        Takes embeddings, at least one, all of one model, and whether each window is to have a row; writes
-        the file, whole or not at all.
+        Takes embeddings, at least one, all of one model, and whether each window gets a row; writes the file,
+        whole or not at all.
 
     Raises:
-        DataError: If the name ends otherwise.
-        MissingExtraError: If Parquet is asked for and pyarrow is not installed.
+        DataError: If the path has another suffix.
+        MissingExtraError: If pyarrow is needed and not installed.
     """
     target = Path(path)
     encoders = {".npz": _npz, ".parquet": _parquet}
     if target.suffix not in encoders:
-        raise DataError(f"{target}: embeddings are written as {' or '.join(encoders)}: choose such a name")
+        raise DataError(f"{target}: the file name must end in {' or '.join(encoders)}")
     if target.suffix == ".parquet":
         _require_pyarrow()
 
-    def write(found: Sequence[Embeddings], by_window: bool) -> None:
-        write_atomically(target, encoders[target.suffix](_table(found, by_window)))
+    def write(embeddings: Sequence[Embeddings], by_window: bool) -> None:
+        write_atomically(target, encoders[target.suffix](_table(embeddings, by_window)))
 
     return write
 
@@ -131,7 +132,7 @@ def _parquet(table: _Table) -> bytes:
 
     values = pyarrow.array(table.embedding.ravel())
     columns = {
-        # a name that is no text on this system is written with marks in the places of what it is not
+        # names that are not valid UTF-8 get replacement characters
         "path": [os.fsencode(path).decode("utf-8", "replace") for path in table.path],
         "start_s": table.start_s,
         "end_s": table.end_s,
@@ -143,7 +144,5 @@ def _parquet(table: _Table) -> bytes:
 
 
 def _require_pyarrow() -> None:
-    try:
+    with extra("writing Parquet", "parquet"):
         import pyarrow  # noqa: F401
-    except ModuleNotFoundError:
-        raise MissingExtraError("writing Parquet", "parquet") from None

@@ -56,7 +56,7 @@ def load(
     if not models:
         raise ModelError("model must name at least one model, got an empty list")
     for name in models:
-        known = None if registry.look(name) else registry.published().get(os.fspath(name or ""))
+        known = None if registry.lookup(name) else registry.published().get(os.fspath(name or ""))
         if known and known.labels:
             pull(known.name, progress=progress)
     taggers = [_open(name, device, engine, precision, threads) for name in models]

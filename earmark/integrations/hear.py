@@ -1,4 +1,4 @@
-"""The interface of the HEAR benchmark: one vector a clip, and one every 50 ms.
+"""The interface of the HEAR benchmark: one vector per clip, and one every 50 ms.
 
     from earmark.integrations import hear
 
@@ -8,9 +8,10 @@
 
 Source: Turian et al., arXiv:2203.03022, and its common interface; golden efficientat/hear.
 
-Conventions: audio is float in [-1, 1], shape (clip, time), at ``model.sample_rate``, NumPy's or PyTorch's;
-answers are of the same kind. A clip up to a window is heard whole, without padding. Longer ones are cut into
-windows of which each is centred on its time: half a window is added at both ends by reflection.
+Conventions: audio is float in [-1, 1], shape (clip, time), at ``model.sample_rate``, an array of NumPy or a
+tensor of PyTorch; outputs are of the same kind. A clip up to one window long is processed as a whole, without
+padding. Longer ones are cut into windows that are centred on their times: both ends are padded by half a
+window of reflected signal.
 """
 
 from __future__ import annotations
@@ -24,21 +25,22 @@ from numpy.typing import NDArray
 
 from earmark.audio import pad
 from earmark.errors import AudioError, ModelError
+from earmark.inference.pooling import pool_windows
 from earmark.inference.tagger import Tagger
 
 Floats = NDArray[np.float32]
 
 SAMPLE_RATES = (16_000, 22_050, 32_000, 44_100, 48_000)
-"""In Hz, those that HEAR has audio at."""
+"""Sample rates of HEAR's audio in Hz."""
 TIMESTAMP_HOP_S = 0.05
 TIMESTAMP_WINDOW_S = 0.16
 SCENE_HOPS_PER_WINDOW = 4
-_TOGETHER = 8
-"""Windows whose log-mels are computed together, so that they share frames, and are in memory together."""
+_WINDOWS_PER_CHUNK = 8
+"""Windows whose log-mels are computed in one call, so that they share frames."""
 
 
 class HearModel(Protocol):
-    """What HEAR's programs ask of a model."""
+    """The attributes of a model that HEAR's programs read."""
 
     sample_rate: int
     scene_embedding_size: int
@@ -50,13 +52,13 @@ class Embedder:
     """A model as this interface uses it.
 
     Args:
-        sample_rate: In Hz.
-        scene_embedding_size: Values of a clip's vector.
-        timestamp_embedding_size: Values of a time's vector.
-        embed: (waveform (time,), first samples, length) to the windows' vectors, (window, value).
-        min_samples: The shortest window, in samples.
-        window_s: Of scenes, in seconds.
-        timestamp_window_s: Of timestamps, in seconds.
+        sample_rate: Sample rate in Hz.
+        scene_embedding_size: Channels of the embedding of a clip.
+        timestamp_embedding_size: Channels of the embedding of a timestamp.
+        embed: From a waveform (time,), first samples and a length to embeddings (window, channel).
+        min_samples: Length of the shortest window in samples.
+        window_s: Length of the windows of scenes in seconds.
+        timestamp_window_s: Length of the windows of timestamps in seconds.
     """
 
     sample_rate: int
@@ -68,42 +70,44 @@ class Embedder:
     timestamp_window_s: float = TIMESTAMP_WINDOW_S
 
 
-def load_model(model_file_path: str = "") -> HearModel:
+def load_model(model_file_path: str = "", *, device: str = "cpu") -> HearModel:
     """Opens a model; its embedding is that of :meth:`earmark.Tagger.embed`.
 
     Args:
-        model_file_path: A model file, a model's name, or nothing for the default model.
+        model_file_path: Path of a model file or checkpoint, or name of a model; empty: the default model.
+        device: As for :func:`earmark.load`.
 
     Returns:
-        The model; a ``torch.nn.Module`` where PyTorch is installed, since HEAR's programs ask for one.
+        The model; a ``torch.nn.Module`` if PyTorch is installed, which HEAR's programs require.
 
     Raises:
-        ModelError: If the model is unknown or damaged, or its sample rate is none of HEAR's.
+        ModelError: If the model is unknown or damaged, its sample rate is not one of HEAR's, or the device is
+            not available.
     """
     from earmark.inference.load import load
 
-    return of_tagger(load(model_file_path or None))
+    return of_tagger(load(model_file_path or None, device=device))
 
 
 def of_tagger(tagger: Tagger, *, timestamp_window_s: float = TIMESTAMP_WINDOW_S) -> HearModel:
-    """The model of a tagger, such as one of :func:`earmark.inference.stages.load_stages`.
+    """Returns the model of a tagger, such as one of :func:`earmark.inference.stages.load_stages`.
 
     Args:
-        tagger: Its embedding is used.
-        timestamp_window_s: Length of the window around each timestamp, in seconds.
+        tagger: Provides the embedding.
+        timestamp_window_s: Length of the window around each timestamp in seconds.
 
     Returns:
         As :func:`load_model`.
 
     Raises:
-        ModelError: If the tagger's sample rate is none of HEAR's.
+        ModelError: If the sample rate of the tagger is not one of HEAR's.
     """
     info = tagger.info
     rate, size = tagger.sample_rate, info.embedding_size
     if rate not in SAMPLE_RATES:
         raise ModelError(
-            f"{info.name} hears at {rate} Hz, HEAR has {', '.join(map(str, SAMPLE_RATES))}: "
-            "take another model"
+            f"{info.name}: the sample rate must be {', '.join(map(str, SAMPLE_RATES))} Hz, got {rate}: "
+            "choose another model"
         )
     shortest = info.front_end.min_samples
     return _as_module(
@@ -112,7 +116,7 @@ def of_tagger(tagger: Tagger, *, timestamp_window_s: float = TIMESTAMP_WINDOW_S)
 
 
 def get_scene_embeddings(audio: Any, model: HearModel) -> Any:
-    """One vector for each clip: of the clip as a whole or, above a window, the mean over windows.
+    """Computes one embedding per clip: of the whole clip or, above one window, the mean over windows.
 
     Source: golden efficientat/hear, entries ``*__scene_*``.
 
@@ -124,13 +128,15 @@ def get_scene_embeddings(audio: Any, model: HearModel) -> Any:
         float32, shape (clip, model.scene_embedding_size).
 
     Raises:
-        AudioError: If the audio has another shape, or holds no samples, NaN or infinite ones.
+        AudioError: If the audio has another shape, no samples, or NaN or infinite samples.
     """
     embedder, clips = _embedder(model), _checked(audio)
     window = round(embedder.window_s * embedder.sample_rate)
     if clips.shape[1] > window:
         hop = window / SCENE_HOPS_PER_WINDOW
-        vectors = np.stack([_embed_centred(embedder, clip, window, hop).mean(0) for clip in clips])
+        vectors = np.stack(
+            [pool_windows(_embed_centred(embedder, clip, window, hop), "mean") for clip in clips]
+        )
     else:
         padded = [pad(clip, embedder.min_samples, "repeat") for clip in clips]
         vectors = np.concatenate([embedder.embed(clip, [0], len(clip)) for clip in padded])
@@ -138,7 +144,7 @@ def get_scene_embeddings(audio: Any, model: HearModel) -> Any:
 
 
 def get_timestamp_embeddings(audio: Any, model: HearModel) -> tuple[Any, Any]:
-    """Vectors of each clip every 50 ms, each from the window around its time.
+    """Computes an embedding every 50 ms, each of the window around its time.
 
     Source: golden efficientat/hear, entries ``*__ts_emb`` and ``*__ts_ms``.
 
@@ -147,9 +153,9 @@ def get_timestamp_embeddings(audio: Any, model: HearModel) -> tuple[Any, Any]:
         model: From :func:`load_model`.
 
     Returns:
-        Embeddings, float32, shape (clip, timestamp, model.timestamp_embedding_size), and the timestamps from
-        the clip's start in milliseconds, float32, shape (clip, timestamp); the first is 0, none is past the
-        clip's end.
+        Embeddings, float32, shape (clip, timestamp, model.timestamp_embedding_size), and timestamps in
+        milliseconds from the start of the clip, float32, shape (clip, timestamp); the first is 0, none is
+        past the end of the clip.
 
     Raises:
         AudioError: As for :func:`get_scene_embeddings`.
@@ -163,15 +169,17 @@ def get_timestamp_embeddings(audio: Any, model: HearModel) -> tuple[Any, Any]:
 
 
 def _embed_centred(embedder: Embedder, clip: Floats, window: int, hop: float) -> Floats:
-    """Vectors of the windows centred on 0, hop, 2 hop, ... up to the clip's end: (window, value)."""
+    """Embeddings of windows centred on 0, hop, 2 hop, ... up to the end of the clip: (window, channel)."""
     padded = np.pad(clip, (window // 2, window - window // 2), mode="reflect")
     starts = [round(number * hop) for number in range(int(len(clip) / hop) + 1)]
-    blocks = (starts[first : first + _TOGETHER] for first in range(0, len(starts), _TOGETHER))
-    return np.concatenate([embedder.embed(padded, block, window) for block in blocks])
+    chunks = (
+        starts[first : first + _WINDOWS_PER_CHUNK] for first in range(0, len(starts), _WINDOWS_PER_CHUNK)
+    )
+    return np.concatenate([embedder.embed(padded, chunk, window) for chunk in chunks])
 
 
 def _as_module(embedder: Embedder) -> HearModel:
-    """Dresses a model as the module that HEAR's programs insist on, where PyTorch is installed."""
+    """Wraps a model in the module that HEAR's programs require, if PyTorch is installed."""
     try:
         from torch import nn
     except ModuleNotFoundError:
@@ -180,14 +188,16 @@ def _as_module(embedder: Embedder) -> HearModel:
     module.embedder = embedder
     for name in HearModel.__annotations__:
         setattr(module, name, getattr(embedder, name))
-    dressed: HearModel = module
-    return dressed
+    wrapped: HearModel = module
+    return wrapped
 
 
 def _embedder(model: HearModel) -> Embedder:
     embedder = getattr(model, "embedder", model)
     if not isinstance(embedder, Embedder):
-        raise ModelError("this is no model of earmark.integrations.hear: load_model gives one")
+        raise ModelError(
+            f"the model must be one of earmark.integrations.hear.load_model, got {type(model).__name__}"
+        )
     return embedder
 
 
@@ -195,13 +205,13 @@ def _checked(audio: Any) -> Floats:
     values = np.asarray(audio.detach().cpu() if hasattr(audio, "detach") else audio)
     if values.ndim != 2 or values.dtype.kind != "f" or not values.size:
         raise AudioError(
-            f"audio must be numbers in [-1, 1] of shape (clip, time), not {values.dtype} {values.shape}"
+            f"audio must be float in [-1, 1], shape (clip, time), got {values.dtype}, shape {values.shape}"
         )
     if not np.isfinite(values).all():
-        raise AudioError("the audio holds samples that are NaN or infinite: mend or leave out such clips")
+        raise AudioError("audio must be finite, got samples that are NaN or infinite: leave out such clips")
     return np.ascontiguousarray(values, np.float32)
 
 
 def _like(audio: Any, values: Floats) -> Any:
-    """The values as a tensor where the audio is one."""
+    """The values as a tensor if the audio is one."""
     return audio.new_tensor(values).float() if hasattr(audio, "new_tensor") else values

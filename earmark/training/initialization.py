@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from earmark.errors import RecipeError
-from earmark.hub.pretrained import pretrained
+from earmark.hub.pretrained import load_network
 from earmark.models.activation_checkpointing import checkpoint_stages
 from earmark.models.checkpoint import load_checkpoint
 from earmark.models.dymn import DyMN, annealed_temperature
@@ -81,7 +81,7 @@ def apply_checkpointing(recipe: Recipe, network: nn.Module) -> None:
 
 
 def _load(name: str) -> tuple[Network, Any]:
-    return load_checkpoint(name) if Path(name).suffix == ".safetensors" else pretrained(name)
+    return load_checkpoint(name) if Path(name).suffix == ".safetensors" else load_network(name)
 
 
 def require_initial_weights(recipe: Recipe) -> None:

@@ -1,4 +1,4 @@
-"""A model's name or path leads to its file; the table of published weights says what its sources say."""
+"""Names and paths of models; the table of published weights agrees with its sources."""
 
 import json
 import sys
@@ -25,10 +25,15 @@ def shipped(tmp_path, monkeypatch):
     return folder
 
 
-def test_names_are_those_that_ship_and_those_published_that_hear(shipped):
-    assert registry.names()[:2] == registry.shipped() == ["mn04_esc18", "mn10_street"]
-    assert {"mn10_as", "mn40_as_ext(2)", "dymn20_as", "cnn6_60k_mixup"} <= set(registry.names())
-    assert "mn10_im" not in registry.names()
+def test_list_models(shipped):
+    names = registry.list_models()
+    assert names[:2] == registry.shipped() == ["mn04_esc18", "mn10_street"]
+    assert {"mn10_as", "mn40_as_ext(2)", "dymn20_as", "cnn6_60k_mixup"} <= set(names)
+    assert "mn10_im" not in names
+    some = registry.list_models("mn10_*")
+    assert some == [name for name in names if name.startswith("mn10_")]
+    assert some[0] == "mn10_street"
+    assert registry.list_models("nothing*") == []
 
 
 def test_a_name_leads_to_its_file(shipped):
@@ -43,47 +48,50 @@ def test_a_path_leads_to_itself(shipped, tmp_path):
     assert registry.find(str(path)) == path
 
 
-def test_a_published_name_leads_to_what_was_made_of_it(own_cache):
-    assert registry.look("mn10_as") is None
-    with pytest.raises(ModelError, match=r"mn10_as is not on this machine yet: earmark pull 'mn10_as'"):
+def test_a_published_name_leads_to_its_file_in_the_cache(own_cache):
+    assert registry.lookup("mn10_as") is None
+    with pytest.raises(ModelError, match="earmark pull mn10_as"):
         registry.find("mn10_as")
     (own_cache / "mn10_as.onnx").touch()
     assert registry.find("mn10_as") == own_cache / "mn10_as.onnx"
-    assert registry.entry("mn10_as").on_this_machine
+    assert registry.published_model("mn10_as").is_cached
 
 
-def test_a_starting_point_hears_nothing(own_cache):
+def test_a_starting_point_cannot_tag(own_cache):
     (own_cache / "mn10_im.safetensors").touch()
-    assert registry.entry("mn10_im").on_this_machine
-    with pytest.raises(ModelError, match="starting point for training: it has no labels of sounds"):
+    assert registry.published_model("mn10_im").is_cached
+    with pytest.raises(ModelError, match="starting point for training"):
         registry.find("mn10_im")
 
 
-def test_an_unknown_name_is_answered_with_the_nearest(shipped):
-    with pytest.raises(ModelError, match=r"no model named 'mn10_stret': did you mean mn10_street"):
-        registry.find("mn10_stret")
-    with pytest.raises(ModelError, match=r"named 'dymn10': did you mean dymn10_.*lists all"):
-        registry.find("dymn10")
-    with pytest.raises(ModelError, match=r"no model named '\?\?\?': \(earmark models lists all\)"):
-        registry.find("???")
-    with pytest.raises(ModelError, match=r"no published weights named 'mn10_ass': did you mean mn10_as"):
-        registry.entry("mn10_ass")
+@pytest.mark.parametrize(
+    ("call", "name", "guess"),
+    [
+        (registry.find, "mn10_stret", "mn10_street"),
+        (registry.find, "dymn10", "dymn10_"),
+        (registry.published_model, "mn10_ass", "mn10_as"),
+    ],
+)
+def test_an_unknown_name_suggests_similar_ones(shipped, call, name, guess):
+    with pytest.raises(ModelError, match=rf"{name}': did you mean .*{guess}.*earmark models lists all"):
+        call(name)
 
 
-@pytest.mark.parametrize("name", ["none.onnx", "folder/none"])
-def test_a_path_that_leads_nowhere_is_named(shipped, name):
-    with pytest.raises(ModelError, match=f"{name}: there is no such model file"):
+@pytest.mark.parametrize("name", ["none.onnx", "folder/none", "???"])
+def test_what_does_not_exist_is_named(shipped, name):
+    with pytest.raises(ModelError) as caught:
         registry.find(name)
+    assert name in str(caught.value)
 
 
 def test_a_folder_is_no_model_file(shipped):
-    with pytest.raises(ModelError, match="there is no such model file"):
+    with pytest.raises(ModelError):
         registry.find(shipped)
 
 
-def test_without_any_model_a_path_is_asked_for(shipped, monkeypatch):
+def test_a_default_model_that_is_missing(shipped, monkeypatch):
     monkeypatch.setattr(registry, "_SHIPPED", shipped / "nothing")
-    with pytest.raises(ModelError, match="give the path of a model file"):
+    with pytest.raises(ModelError, match="mn04_esc18 is not installed"):
         registry.find()
 
 
@@ -99,7 +107,7 @@ def test_without_any_model_a_path_is_asked_for(shipped, monkeypatch):
         ("win32", {}, "/home/me/AppData/Local/earmark/Cache"),
     ],
 )
-def test_the_cache_lies_where_the_platform_keeps_caches(monkeypatch, platform, environment, expected):
+def test_cache_folder(monkeypatch, platform, environment, expected):
     for name in ("EARMARK_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", "/home/me")
@@ -109,7 +117,7 @@ def test_the_cache_lies_where_the_platform_keeps_caches(monkeypatch, platform, e
     assert registry.cache_folder() == Path(expected)
 
 
-def test_every_entry_is_usable():
+def test_every_entry_is_complete():
     for name, known in registry.published().items():
         assert known.name == name
         assert name == name.strip()
@@ -141,13 +149,13 @@ def test_the_kernels_of_dymn_have_their_temperature():
         ("cnn6_60k_focal", 791938, "f48ba7b41e901ae9cc5725716017a953ab496cb6361056bdbe7b5e310cb12603"),
     ],
 )
-def test_scenes_are_told_by_three_files_whose_hashes_are_known(name, size, sha256):
-    known = registry.entry(name)
+def test_hashes_of_the_scene_models(name, size, sha256):
+    known = registry.published_model(name)
     assert (known.size, known.sha256) == (size, sha256)
     assert (known.labels, known.task, known.front_end) == ("tau_scenes", "single_label", SP4ASC)
 
 
-def test_the_names_of_efficientat_are_all_there_with_what_they_need(shared):
+def test_all_models_of_efficientat(shared):
     golden = shared / "golden" / "efficientat" / "pipeline"
     release = json.loads((golden / "pretrained_names.json").read_text())
     folder = release["release"].removesuffix("<file>")

@@ -1,4 +1,4 @@
-"""From a published name to tags: fetched, checked, converted, run; or one line that says why not."""
+"""From a published name to tags: downloaded, checked, converted, run."""
 
 import json
 import pickle
@@ -13,12 +13,13 @@ from web import serving, whole
 
 import earmark
 from earmark.errors import MissingExtraError, ModelError
-from earmark.export import convert as conversion
-from earmark.hub import download, pretrained, registry
+from earmark.hub import build, download, registry
 from earmark.hub import pull as pull_module
-from earmark.hub.download import Patience
+from earmark.hub.download import RetryPolicy
+from earmark.hub.pretrained import load_network
 from earmark.models.checkpoint import load_checkpoint
 from earmark.models.log_mel import TorchLogMel
+from earmark.models.weights import replace_head
 
 TRUSTED = {"labels": "tau_scenes", "params": 123_783}
 
@@ -53,19 +54,22 @@ def table(web, content, tmp_path, monkeypatch) -> Path:
         unknown_network=TRUSTED | {"architecture": "mn99"},
     )
     monkeypatch.setattr(registry, "_TABLE", path)
-    monkeypatch.setattr(download, "PATIENCE", Patience(timeout_s=10, attempts=2, pause_s=0.001))
+    monkeypatch.setattr(download, "RETRY", RetryPolicy(timeout_s=10, attempts=2, pause_s=0.001))
     return path
 
 
 @pytest.fixture
 def without_export(monkeypatch):
-    """Writes something else than a graph, since that takes seconds."""
+    """Writes the metadata instead of a graph, since that takes seconds."""
+    real = build.build
 
-    def write(network, info, path):
-        Path(path).write_text(info.to_json(), encoding="utf-8")
-        return 0.0
+    def write(weights, info, *, checkpoint, model_file, layout):
+        difference = real(weights, info, checkpoint=checkpoint, model_file=None, layout=layout)
+        if model_file is not None:
+            Path(model_file).write_text(info.to_json(), encoding="utf-8")
+        return difference
 
-    monkeypatch.setattr(conversion, "export_model", write)
+    monkeypatch.setattr(build, "build", write)
 
 
 def left(folder: Path) -> set[str]:
@@ -73,9 +77,9 @@ def left(folder: Path) -> set[str]:
 
 
 def test_the_whole_way(web, content, own_cache, tmp_path):
-    told = []
-    tagger = earmark.load("known", progress=lambda *numbers: told.append(numbers))
-    assert told[-1] == (len(content), len(content))
+    calls = []
+    tagger = earmark.load("known", progress=lambda *numbers: calls.append(numbers))
+    assert calls[-1] == (len(content), len(content))
     assert left(own_cache) == {"known.onnx", "known.safetensors", "known.origin.json"}
 
     network, info = load_checkpoint(own_cache / "known.safetensors")
@@ -101,7 +105,7 @@ def test_the_whole_way(web, content, own_cache, tmp_path):
     count = len(web.requests)
     assert earmark.load("known").info == earmark.load(own_cache / "known.onnx").info == info
     assert pull_module.pull("known") == own_cache / "known.onnx"
-    assert len(web.requests) == count, "what is here is not fetched again"
+    assert len(web.requests) == count, "what is in the cache is not downloaded again"
 
 
 def _written(folder: Path, content: bytes) -> Path:
@@ -110,32 +114,29 @@ def _written(folder: Path, content: bytes) -> Path:
     return path
 
 
-def test_a_file_brought_by_hand_is_checked_and_kept(web, content, own_cache, tmp_path, without_export):
+def test_a_local_file_is_checked_and_kept(web, content, own_cache, tmp_path, without_export):
     path = _written(tmp_path, content)
     assert pull_module.pull("known", file=path) == own_cache / "known.onnx"
     assert path.exists()
     assert web.requests == []
     path.write_bytes(content + b"\0")
-    with pytest.raises(
-        ModelError, match=rf"brought\.pt: is not the file .* as known: it has {len(content) + 1}"
-    ):
+    with pytest.raises(ModelError, match=rf"brought\.pt: size must be \d+ bytes, got {len(content) + 1}"):
         pull_module.pull("known", file=path)
-    with pytest.raises(ModelError, match=r"none\.pt: cannot be read: No such file"):
+    with pytest.raises(ModelError, match=r"none\.pt"):
         pull_module.pull("known", file=tmp_path / "none.pt")
 
 
 def test_a_wrong_size_or_hash_is_refused(web, own_cache, without_export):
-    with pytest.raises(ModelError, match=r"not the file that was published: \d+ bytes instead of 1000"):
-        pull_module.pull("other_size")
-    with pytest.raises(ModelError, match=r"SHA-256 begins with [0-9a-f]{16} instead of 0000000000000000"):
-        pull_module.pull("other_hash")
+    for name in ("other_size", "other_hash"):
+        with pytest.raises(ModelError):
+            pull_module.pull(name)
     assert left(own_cache) == set()
 
 
 def test_the_first_digits_of_a_hash_suffice(web, content, own_cache, without_export):
     pull_module.pull("prefix")
     web.body = b"x" * len(content)
-    with pytest.raises(ModelError, match="SHA-256 begins with"):
+    with pytest.raises(ModelError, match="SHA-256 must start with"):
         pull_module.pull("prefix", force=True)
 
 
@@ -146,11 +147,9 @@ def test_without_a_known_hash_the_first_file_is_trusted_and_no_other_after(
     assert json.loads((own_cache / "trusted.origin.json").read_text())["sha256"] == sha256(content)
     before = (own_cache / "trusted.safetensors").read_bytes()
     web.body = make_weights(tmp_path / "other.pt")[:-1] + b"\0\0"
-    with pytest.raises(
-        ModelError, match=r"not the file that was trusted as trusted at first.*remove .*origin"
-    ):
+    with pytest.raises(ModelError, match=r"SHA-256 must be .*remove .*trusted\.origin\.json"):
         pull_module.pull("trusted", force=True)
-    with pytest.raises(ModelError, match="not the file that was trusted"):
+    with pytest.raises(ModelError):
         pull_module.pull("trusted", file=_written(tmp_path, web.body))
     assert (own_cache / "trusted.safetensors").read_bytes() == before
     web.body = content
@@ -169,9 +168,7 @@ def test_a_file_that_could_not_be_converted_is_not_trusted(web, content, own_cac
 def test_a_malicious_file_is_refused_and_nothing_runs(web, own_cache, tmp_path, without_export):
     web.body = pickle.dumps({"net": _Malice(tmp_path / "it_ran")})
     for call in (lambda: pull_module.pull("trusted"), lambda: earmark.load("trusted")):
-        with pytest.raises(
-            ModelError, match=r"refused, no code was run|not a valid PyTorch checkpoint"
-        ):
+        with pytest.raises(ModelError, match=r"refused, no code was run|not a valid PyTorch checkpoint"):
             call()
     assert not (tmp_path / "it_ran").exists()
     assert left(own_cache) == set()
@@ -198,19 +195,18 @@ def test_weights_of_another_network_are_refused(web, own_cache, without_export, 
     assert left(own_cache) == set()
 
 
-def test_an_unknown_architecture_is_said_before_anything_is_fetched(web):
+def test_an_unknown_architecture_is_refused_before_the_download(web):
     with pytest.raises(ModelError, match="unknown architecture 'mn99'"):
         pull_module.pull("unknown_network")
     assert web.requests == []
 
 
-def test_without_pytorch_one_line_says_what_to_install_and_nothing_is_fetched(web, own_cache, monkeypatch):
+def test_without_pytorch_the_extra_is_named_and_nothing_is_downloaded(web, own_cache, monkeypatch):
     monkeypatch.delitem(sys.modules, "earmark.hub.build")
-    monkeypatch.delattr(earmark.export, "convert")
+    monkeypatch.delattr(earmark.hub, "build")
     monkeypatch.setitem(sys.modules, "torch", None)
-    line = r"model file of known \(which then runs without PyTorch\).*pip install 'earmark\[train\]'$"
     for call in (lambda: earmark.load("known"), lambda: pull_module.pull("known")):
-        with pytest.raises(MissingExtraError, match=line):
+        with pytest.raises(MissingExtraError, match=r"converting known .*pip install 'earmark\[train\]'$"):
             call()
     assert web.requests == []
 
@@ -218,36 +214,46 @@ def test_without_pytorch_one_line_says_what_to_install_and_nothing_is_fetched(we
 def test_a_starting_point_is_a_checkpoint_only(web, own_cache):
     assert pull_module.pull("start") == own_cache / "start.safetensors"
     assert left(own_cache) == {"start.safetensors", "start.origin.json"}
-    with pytest.raises(ModelError, match="start is a starting point for training"):
+    with pytest.raises(ModelError):
         earmark.load("start")
 
 
-def test_a_training_starts_from_published_weights_with_a_head_of_its_own(web, own_cache, without_export):
-    network, info = pretrained.pretrained("known", num_classes=3)
-    published, _ = pretrained.pretrained("known")
+def test_a_network_of_published_weights(web, own_cache, without_export):
+    network, info = load_network("known")
     assert len(web.requests) == 1
-    assert network(torch.zeros(2, 32, 26)).logits.shape == (2, 3)
-    assert info.front_end == SCENES.front_end
-    given, got = published.state_dict(), network.state_dict()
-    different = {name for name in given if given[name].shape != got[name].shape}
-    assert different == {"classifier.5.weight", "classifier.5.bias"}
-    assert all(torch.equal(given[name], got[name]) for name in given if name not in different)
+    assert (info.labels, info.front_end) == (SCENES.labels, SCENES.front_end)
+    assert load_network("start")[1].front_end == SCENES.front_end
+    for name, tensor in load_network(own_cache / "known.safetensors")[0].state_dict().items():
+        assert torch.equal(tensor, network.state_dict()[name])
+    published = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    fresh = replace_head(network, 3)
+    assert fresh(torch.zeros(2, 32, 26)).logits.shape == (2, 3)
+    kept = {name for name, tensor in fresh.state_dict().items() if tensor.shape == published[name].shape}
+    assert set(published) - kept == {"classifier.5.weight", "classifier.5.bias"}
+    assert all(torch.equal(fresh.state_dict()[name], published[name]) for name in kept)
 
 
-def test_what_ships_need_not_be_fetched(web):
+@pytest.mark.parametrize("model", [registry.DEFAULT, "nobody", "none.safetensors"])
+def test_what_has_no_weights_is_refused(model):
+    with pytest.raises(ModelError):
+        load_network(model)
+
+
+def test_what_ships_need_not_be_downloaded(web):
     assert pull_module.pull(registry.DEFAULT) == registry.find()
-    with pytest.raises(ModelError, match="no published weights named 'knwon': did you mean known"):
+    assert web.requests == []
+    with pytest.raises(ModelError, match="did you mean known"):
         pull_module.pull("knwon")
 
 
-def test_a_run_that_was_killed_before_it_converted_needs_no_second_download(web, own_cache, monkeypatch):
+def test_a_run_killed_before_the_conversion_needs_no_second_download(web, own_cache, monkeypatch):
     def killed(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(conversion, "export_model", killed)
+    monkeypatch.setattr(build, "build", killed)
     with pytest.raises(KeyboardInterrupt):
         pull_module.pull("known")
-    assert not registry.entry("known").on_this_machine
-    monkeypatch.setattr(conversion, "export_model", lambda network, info, path: Path(path).touch())
+    assert not registry.published_model("known").is_cached
+    monkeypatch.setattr(build, "build", lambda *arguments, model_file, **options: Path(model_file).touch())
     pull_module.pull("known")
     assert len(web.requests) == 1

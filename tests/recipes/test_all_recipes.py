@@ -15,11 +15,11 @@ from earmark.model_file.labels import label_set
 from earmark.models import create_model
 from earmark.models.checkpoint import load_checkpoint, save_checkpoint
 from earmark.training import initialization
-from earmark.training.config.recipe import Recipe, load_recipe
 from earmark.training.config.data import ClipSource
+from earmark.training.config.recipe import Recipe, load_recipe
 from earmark.training.config.section import fold_name
 from earmark.training.splits import split_clips
-from earmark.training.trainer import train
+from earmark.training.trainer import train_network as train
 
 ROOT = Path(__file__).parents[2]
 NOT_RECIPES = {"esc18/sentences.toml"}
@@ -66,7 +66,7 @@ def corpus(tmp_path_factory) -> Callable[[str], Path]:
 def place(tmp_path, monkeypatch, corpus) -> Callable[[Recipe], None]:
     """Puts all that a recipe names into the folder that the test runs in."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(initialization, "pretrained", random_weights)
+    monkeypatch.setattr(initialization, "load_network", random_weights)
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
 
     def place(recipe: Recipe) -> None:
@@ -161,7 +161,7 @@ def test_it_takes_two_steps(path, place, tmp_path):
     place(recipe)
     fold = recipe.data.folds[0] if recipe.data.folds else None
     split = split_clips(recipe, fold)
-    assert bool(split.judged) == (fold is not None)
+    assert bool(split.evaluated) == (fold is not None)
     losses = []
 
     def report(facts):

@@ -140,7 +140,7 @@ def budget_use(budget: Budget, complexity: Complexity) -> BudgetUse:
     """
     parameters = complexity.cost.parameters
     size: float | None = None
-    path = registry.look(complexity.name)
+    path = registry.lookup(complexity.name)
     precision: Precision = "fp32"
     if path is not None and path.suffix == ".safetensors":
         network, info = load_checkpoint(path)

@@ -161,7 +161,7 @@ def _ensemble(name: str, members: Sequence[Complexity], size: int | None) -> Com
 
 def _described(model: str) -> tuple[str, dict[str, Any], AnyFrontEnd, Path | None]:
     """Architecture, arguments, front-end and file of whatever a name stands for."""
-    path = registry.look(model)
+    path = registry.lookup(model)
     if path:
         info = load_checkpoint(path)[1] if path.suffix == ".safetensors" else read_info(path)
         arguments = {**info.arguments, "num_classes": len(info.labels)}
@@ -170,14 +170,14 @@ def _described(model: str) -> tuple[str, dict[str, Any], AnyFrontEnd, Path | Non
     if model in published:
         known = published[model]
         arguments = {**known.arguments, "num_classes": known.num_classes}
-        file = known.checkpoint if known.on_this_machine else None
+        file = known.checkpoint if known.is_cached else None
         return known.architecture, arguments, known.front_end, file
     if model in architectures():
         of_published = (known.front_end for known in published.values() if known.architecture == model)
         front_end = next(of_published, EFFICIENTAT)
         n_mels = getattr(create_config(model), "n_mels", front_end.n_mels)
         return model, {}, replace(front_end, n_mels=n_mels), None
-    known_names = list(dict.fromkeys([*registry.names(), *published, *architectures()]))
+    known_names = list(dict.fromkeys([*registry.list_models(), *published, *architectures()]))
     near = get_close_matches(model, known_names, n=3, cutoff=0.5)
     guess = f": did you mean {' or '.join(near)}?" if near else " (earmark models lists models)"
     raise ModelError(f"there is no model, file or architecture named {model!r}{guess}")

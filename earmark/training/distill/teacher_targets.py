@@ -254,7 +254,7 @@ def require_teachers(teachers: Sequence[Teacher], folds: Iterable[int | None]) -
         for settings in teachers:
             for path in teacher_paths(settings, fold):
                 file = Path(path.removeprefix(HUGGING_FACE))
-                if not file.exists() and path not in registry.names():
+                if not file.exists() and path not in registry.list_models():
                     raise RecipeError(f"{file}: teacher not found")
 
 
