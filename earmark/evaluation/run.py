@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earmark.data.manifest import Clip, file_hash, read_manifest
-from earmark.data.shards.pack import table_of
+from earmark.data.shards.pack import manifest_of
 from earmark.errors import DataError, ModelError
 from earmark.evaluation.evaluation import Evaluation, evaluate_predictions, groups_of
 from earmark.evaluation.predictions import WindowMode, predict_clips, require_labels, select_clips
@@ -131,7 +131,7 @@ def evaluate(
 def _clips(dataset: Dataset, options: EvaluationOptions) -> tuple[list[Clip], Path | None]:
     """The selected clips, and the manifest that they are from."""
     if isinstance(dataset, str | os.PathLike):
-        manifest = table_of(Path(dataset))
+        manifest = manifest_of(Path(dataset))
         clips = read_manifest(manifest, options.audio)
     else:
         manifest, clips = None, list(dataset)
