@@ -20,6 +20,7 @@ from earmark.errors import AudioError, DataError
 from earmark.evaluation.metrics import accuracy, average_precision, macro
 from earmark.evaluation.predictions import listed, predict_clips, require_labels
 from earmark.inference.engines import Session
+from earmark.inference.pooling import default_pooling, pool_windows
 from earmark.inference.tagger import Tagger
 from earmark.model_file.calibration import uncalibrated_scores
 from earmark.model_file.info import ModelInfo
@@ -61,8 +62,8 @@ class CalibrationSet:
         logits = np.concatenate([session.run(["logits"], inputs)[0] for inputs in self.inputs])
         calibration, task = self.info.calibration, self.info.task
         windows = calibration.probabilities(logits) if calibration else uncalibrated_scores(logits, task)
-        clips = [windows[self.clip_numbers == number] for number in range(self.num_clips)]
-        return np.stack([clip.mean(0) if task == "single_label" else clip.max(0) for clip in clips])
+        clips = (windows[self.clip_numbers == number] for number in range(self.num_clips))
+        return np.stack([pool_windows(clip, default_pooling(task)) for clip in clips])
 
     def drop(self, before: Floats, after: Floats) -> float:
         """Drop of the metric between two sets of scores, (clip, class); at or below 0: no loss."""

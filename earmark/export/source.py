@@ -22,7 +22,7 @@ from earmark.export.weight_precision import fp32_prefix, graph_of, narrow_graph
 from earmark.features.front_end import FrontEnd
 from earmark.features.learned import GraphFrontEnd
 from earmark.hub import registry
-from earmark.hub.pretrained import trained
+from earmark.hub.pretrained import load_network
 from earmark.inference.engines import Session, open_engine
 from earmark.inference.torch_session import NetworkSession
 from earmark.model_file.info import ModelInfo
@@ -145,7 +145,7 @@ def open_source(model: str, progress: Progress | None = None) -> ExportSource:
     """
     known = registry.published().get(model)
     if Path(model).suffix == ".safetensors" or (known and known.labels and model not in registry.shipped()):
-        network, info = trained(model, progress)
+        network, info = load_network(model, progress)
         return ExportSource(info, network)
     content, info = read_model_file(registry.find(model))
     return ExportSource(info, content=content)

@@ -1,4 +1,4 @@
-"""Equalised channels: the same answers from maps whose channels span alike."""
+"""Equalising leaves the outputs of a graph as they are, and balances the ranges of channels."""
 
 import numpy as np
 import onnx
@@ -48,7 +48,7 @@ def graph() -> onnx.ModelProto:
 GIVEN = np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(np.float32)
 
 
-def answers(model: onnx.ModelProto, *names: str) -> list[np.ndarray]:
+def outputs(model: onnx.ModelProto, *names: str) -> list[np.ndarray]:
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name != "answer")
@@ -56,24 +56,24 @@ def answers(model: onnx.ModelProto, *names: str) -> list[np.ndarray]:
     return session.run(list(names), {"given": GIVEN})
 
 
-def test_answers_stay_and_channels_span_alike() -> None:
+def test_outputs_stay_and_ranges_are_balanced() -> None:
     model = graph()
 
     def ranges(names):
         return {
-            name: np.abs(got).max((0, 2, 3)) for name, got in zip(names, answers(model, *names), strict=True)
+            name: np.abs(got).max((0, 2, 3)) for name, got in zip(names, outputs(model, *names), strict=True)
         }
 
-    [wanted] = answers(model, "answer")
+    [expected] = outputs(model, "answer")
     before = ranges(["mixed", "one"])
-    assert equalize(model, ranges) == 2, "the residual sum has two ways in, and is left alone"
-    np.testing.assert_allclose(answers(model, "answer")[0], wanted, rtol=1e-4, atol=1e-3)
+    assert equalize(model, ranges) == 2, "the residual sum has two inputs, and is not changed"
+    np.testing.assert_allclose(outputs(model, "answer")[0], expected, rtol=1e-4, atol=1e-3)
     after = ranges(["mixed", "one"])
     np.testing.assert_allclose(after["mixed"], 1, rtol=1e-5)
     assert np.ptp(np.log(after["one"])) < 0.7 * np.ptp(np.log(before["one"]))
 
 
-def test_weights_of_two_layers_are_left_alone() -> None:
+def test_shared_weights_are_not_changed() -> None:
     model = graph()
     model.graph.node[2].input[1] = "left"  # both filters have the same weights now
     kept = {tensor.name: tensor.raw_data for tensor in model.graph.initializer}

@@ -12,7 +12,8 @@ import toy
 
 import earmark
 from earmark.export.export import export
-from earmark.export.source import Form, Source
+from earmark.export.options import ExportOptions
+from earmark.export.source import ExportSource
 from earmark.model_file.calibration import Isotonic, Platt, Temperature
 from earmark.model_file.onnx_file import read_model_file, replace_info
 
@@ -30,8 +31,8 @@ KINDS = {
 def files(exported, info, tmp_path_factory) -> dict[str, Path]:
     """Model files that take waveforms, one of each kind of score."""
     folder = tmp_path_factory.mktemp("deployed")
-    source = Source(info, content=exported[1].read_bytes())
-    made = export(source, folder / "plain.onnx", "onnx", Form(waveform=True))
+    source = ExportSource(info, content=exported[1].read_bytes())
+    made = export(source, folder / "plain.onnx", ExportOptions(waveform=True))
     content, own = read_model_file(made.files[0])
     paths = {kind: folder / f"{kind}.onnx" for kind in KINDS}
     for kind, changes in KINDS.items():

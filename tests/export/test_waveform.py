@@ -1,4 +1,4 @@
-"""Log-mels within a graph are those of the references, and of NumPy."""
+"""Log-mels in a graph equal those of the references and of NumPy."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from front_end_cases import CASES, golden, kept_frames
 
-from earmark.export.waveform import FoldedLogMel, hearing_waveforms
+from earmark.export.waveform import FoldedLogMel, waveform_info
 from earmark.features.front_end import FrontEnd
 from earmark.features.learned import LEAF, GraphFrontEnd
 from earmark.features.log_mel import LogMel
@@ -16,7 +16,7 @@ from earmark.features.presets import AUDAX, EFFICIENTAT, FSDKAGGLE, SP4ASC
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", CASES)
-def test_it_is_that_of_the_references(name):
+def test_it_equals_the_references(name):
     case = CASES[name]
     log_mel = FoldedLogMel(case.front_end)(torch.from_numpy(case.clip())[None])[0].numpy()
     case.assert_close(log_mel[:, kept_frames(log_mel.shape[1])], golden(name))
@@ -38,7 +38,7 @@ SHAPES = {
 
 @torch.no_grad()
 @pytest.mark.parametrize("front_end", SHAPES.values(), ids=SHAPES)
-def test_it_is_that_of_numpy_at_any_length(front_end: FrontEnd):
+def test_it_equals_numpy_at_any_length(front_end: FrontEnd):
     random = np.random.default_rng(0)
     folded, log_mel = FoldedLogMel(front_end), LogMel(front_end)
     hop = front_end.hop_length
@@ -50,10 +50,8 @@ def test_it_is_that_of_numpy_at_any_length(front_end: FrontEnd):
         assert np.abs(got - wanted).max() <= 2e-3
 
 
-def test_the_record_says_what_is_in_the_graph(info):
-    changed = hearing_waveforms(info)
-    assert changed == info.changed(front_end=GraphFrontEnd(info.front_end))
-    assert changed.graph_input == "waveform"
-    assert hearing_waveforms(changed) == changed
-    learned = info.changed(front_end=LEAF)
-    assert hearing_waveforms(learned) == learned
+def test_the_model_info_names_the_log_mel_in_the_graph(info):
+    changed = waveform_info(info)
+    assert changed.front_end == GraphFrontEnd(info.front_end)
+    assert waveform_info(changed) == changed
+    assert waveform_info(info.changed(front_end=LEAF)).front_end == LEAF
