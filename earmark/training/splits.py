@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from earmark.data.corpora import load_corpus
-from earmark.data.dataset import ClipDataset, Draw, epoch_batches, sampling_weights
+from earmark.data.dataset import ClipDataset, ClipGroup, epoch_batches, sampling_weights
 from earmark.data.images import ImageDataset, image_features
 from earmark.data.manifest import Clip, label_set, read_manifest, select, targets
-from earmark.data.shards.pack import load_pack, read_heading, require_same_labels
+from earmark.data.shards.pack import load_pack, read_pack_info, require_same_labels
 from earmark.data.shards.sampler import shard_codes
 from earmark.data.splits import stratified_folds
 from earmark.errors import DataError
@@ -101,7 +101,7 @@ def _require_same_shard_labels(recipe: Recipe) -> None:
     """Checks that shards agree on the labels, unless the recipe lists them."""
     packs = [source.shards for source in recipe.data.sources if source.shards is not None and source.labelled]
     if recipe.data.labels is None:
-        require_same_labels([(pack, read_heading(pack)) for pack in packs])
+        require_same_labels([(pack, read_pack_info(pack)) for pack in packs])
 
 
 def _labels(recipe: Recipe, clips: Sequence[Clip]) -> tuple[str, ...]:
@@ -117,21 +117,21 @@ def _labels(recipe: Recipe, clips: Sequence[Clip]) -> tuple[str, ...]:
     return listed or found
 
 
-def epoch_draws(recipe: Recipe, split: Split) -> list[Draw]:
+def epoch_draws(recipe: Recipe, split: Split) -> list[ClipGroup]:
     """The clips that an epoch draws from each group."""
     found = []
     for source, group in zip(recipe.data.sources, split.groups, strict=True):
         weights = sampling_weights(targets(group, split.labels)) if source.balanced and group else None
         within = recipe.data.shuffle_shards
         shards = shard_codes(group) if within else None
-        found.append(Draw(len(group), source.clips_per_epoch, weights, shards, within))
+        found.append(ClipGroup(len(group), source.clips_per_epoch, weights, shards, within))
     return found
 
 
 def steps_per_epoch(recipe: Recipe, split: Split) -> int:
     """Batches in an epoch of a run."""
     sizes = [
-        Draw(len(group), source.clips_per_epoch)
+        ClipGroup(len(group), source.clips_per_epoch)
         for source, group in zip(recipe.data.sources, split.groups, strict=True)
     ]
     return len(list(epoch_batches(sizes, recipe.optimizer.batch_size, (0,))))

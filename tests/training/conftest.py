@@ -4,7 +4,7 @@ import pytest
 import toy
 
 from earmark.training.config.recipe import Recipe
-from earmark.training.cross_validation import Judgement, cross_validate
+from earmark.training.cross_validation import CrossValidation, cross_validate
 
 
 @pytest.fixture(scope="session")
@@ -14,7 +14,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def judged_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+def cv_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """A recipe that learns its task within seconds."""
     folder = tmp_path_factory.mktemp("judged")
     return toy.toy_recipe(
@@ -28,7 +28,7 @@ def judged_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
             ]
         },
         seed=1,
-        model={"arguments": {"norm_momentum": 0.3, "dropout": 0.0}},
+        model={"arguments": {"n_mels": 32, "dropout": 0.0}},
         front_end={"hop_length": 80},
         augment={"mask_mels": 0, "roll_s": 0, "gain_db": [0, 0], "f_max_range": 0},
         optimizer={
@@ -38,15 +38,19 @@ def judged_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
             "ema_decay": 0.8,
         },
         schedule={"final_lr_scale": 0.01},
-        evaluation={"every_epochs": 100, "negative_manifests": [str(toy.write_quiet(folder / "quiet"))], "max_false_positive_rate": 0.1},
+        evaluation={
+            "every_epochs": 100,
+            "negative_manifests": [str(toy.write_quiet(folder / "quiet"))],
+            "max_false_positive_rate": 0.1,
+        },
     )
 
 
 @pytest.fixture(scope="session")
-def judged_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cv_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
 @pytest.fixture(scope="session")
-def judgement(judged_recipe: Recipe, judged_folder: Path) -> Judgement:
-    return cross_validate(judged_recipe, judged_folder)
+def cross_validated(cv_recipe: Recipe, cv_folder: Path) -> CrossValidation:
+    return cross_validate(cv_recipe, cv_folder)

@@ -31,7 +31,7 @@ def training(
     from earmark.training import trainer as loop
 
     torch.set_num_threads(1)
-    died, progress = Path(f"{folder}.died"), loop._Run._progress
+    died, progress = Path(f"{folder}.died"), loop.Trainer._step_facts
 
     def watched(run):
         facts = progress(run)
@@ -41,9 +41,9 @@ def training(
         return facts
 
     if os.environ.get("RANK", "0") == str(dying_rank):
-        loop._Run._progress = watched
+        loop.Trainer._step_facts = watched
     try:
-        loop.train(toy.toy_recipe(Path(clips), **tables), Path(folder), 1)
+        loop.train_network(toy.toy_recipe(Path(clips), **tables), Path(folder), 1)
     except EarmarkError as error:
         complain(str(error))
         sys.exit(2)

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from earmark.training.batch import mixable, targets_of
+from earmark.training.batch import mixable_labels, mixed_labels
 
 NAN = np.nan
 TARGETS = torch.tensor([[1.0, NAN], [NAN, 1.0], [NAN, NAN], [0.0, 1.0]])
@@ -11,13 +11,13 @@ TARGETS = torch.tensor([[1.0, NAN], [NAN, 1.0], [NAN, NAN], [0.0, 1.0]])
 
 def mixed(shares, partners):
     share = torch.tensor(shares)[:, None]
-    rows = mixable(TARGETS)
+    rows = mixable_labels(TARGETS)
     assert rows.isfinite().all()
-    return targets_of(share * rows + (1 - share) * rows[partners])
+    return mixed_labels(share * rows + (1 - share) * rows[partners])
 
 
 def test_unmixed_it_is_what_it_was():
-    np.testing.assert_array_equal(targets_of(mixable(TARGETS)), TARGETS)
+    np.testing.assert_array_equal(mixed_labels(mixable_labels(TARGETS)), TARGETS)
     np.testing.assert_array_equal(mixed([1.0, 1.0, 1.0, 1.0], [2, 2, 0, 2]), TARGETS)
 
 

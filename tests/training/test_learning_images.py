@@ -6,7 +6,7 @@ import toy
 
 from earmark.models.checkpoint import load_checkpoint
 from earmark.training.config.recipe import Recipe
-from earmark.training.trainer import train
+from earmark.training.trainer import train_network as train
 
 image = pytest.importorskip("PIL.Image", reason="needs the extra image")
 

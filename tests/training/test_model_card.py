@@ -12,8 +12,8 @@ from earmark.training.model_card import model_card
 
 
 @pytest.fixture(scope="module")
-def card(judged_recipe, judgement) -> str:
-    return model_card(judged_recipe, judgement)
+def card(cv_recipe, cross_validated) -> str:
+    return model_card(cv_recipe, cross_validated)
 
 
 def rows_after(card: str, heading: str) -> list[list[str]]:
@@ -38,9 +38,9 @@ def trained_on(recipe):
     ]
 
 
-def test_every_clip_trained_on_is_credited_and_no_other(card, judged_recipe):
+def test_every_clip_trained_on_is_credited_and_no_other(card, cv_recipe):
     _, *rows = rows_after(card, "## Recordings trained on")
-    wanted = [clip for clip in trained_on(judged_recipe) if clip.labels]
+    wanted = [clip for clip in trained_on(cv_recipe) if clip.labels]
     assert len(wanted) == 64
     assert rows == [
         [
@@ -52,13 +52,13 @@ def test_every_clip_trained_on_is_credited_and_no_other(card, judged_recipe):
     assert "CC-BY-NC" not in card
 
 
-def test_clips_without_labels_are_counted_by_kind(card, judged_recipe):
-    kinds = [clip.extra["kind"] for clip in trained_on(judged_recipe) if not clip.labels]
+def test_clips_without_labels_are_counted_by_kind(card, cv_recipe):
+    kinds = [clip.extra["kind"] for clip in trained_on(cv_recipe) if not clip.labels]
     assert f": {kinds.count('hum')} hum, {kinds.count('silence')} silence.\n" in card
     assert f"64 labelled clips and {len(kinds)} without any of the labels" in card
 
 
-def test_recordings_without_labels_are_credited_by_package(judged_recipe, judgement, tmp_path):
+def test_recordings_without_labels_are_credited_by_package(cv_recipe, cross_validated, tmp_path):
     table = tmp_path / "found.csv"
     table.write_text(
         "path,labels,fold,kind,license,author,source,title\n"
@@ -68,9 +68,9 @@ def test_recordings_without_labels_are_credited_by_package(judged_recipe, judgem
         "d.flac,,0,recording,CC0-1.0,Bob,game 1.0: sounds/rain.ogg,rain\n"
         "e.flac,,0,texture,MIT,earmark,NumPy,random texture\n"
     )
-    sources = (*judged_recipe.data.sources, ClipSource(manifests=(table,), labelled=False))
-    data = judged_recipe.data.model_copy(update={"sources": sources})
-    card = model_card(judged_recipe.model_copy(update={"data": data}), judgement)
+    sources = (*cv_recipe.data.sources, ClipSource(manifests=(table,), labelled=False))
+    data = cv_recipe.data.model_copy(update={"sources": sources})
+    card = model_card(cv_recipe.model_copy(update={"data": data}), cross_validated)
     assert rows_after(card, "heard by a teacher, cut from") == [
         ["source", "author", "licence", "titles"],
         ["game 1.0", "Ann", "CC-BY-3.0", "door, wind"],
@@ -80,9 +80,9 @@ def test_recordings_without_labels_are_credited_by_package(judged_recipe, judgem
     assert "and what a teacher hears in 5 more" in card
 
 
-def test_what_the_recipe_says_is_said(card, judged_recipe, judgement):
+def test_what_the_recipe_says_is_said(card, cv_recipe, cross_validated):
     assert card.startswith("# toy\n\ntells tones from noise\n")
-    parameters = sum(parameter.numel() for parameter in judgement.network.parameters())
+    parameters = sum(parameter.numel() for parameter in cross_validated.network.parameters())
     for words in (
         "mn01",
         f"{parameters:,} parameters",
@@ -95,8 +95,8 @@ def test_what_the_recipe_says_is_said(card, judged_recipe, judgement):
     assert "## Labels\n\nnoise, tone\n" in card
 
 
-def test_scores_are_those_that_were_measured(card, judgement):
-    found = judgement.info.metrics
+def test_scores_are_those_that_were_measured(card, cross_validated):
+    found = cross_validated.info.metrics
     for words in (
         "Cross-validation over folds 1, 2: each of 96 clips",
         f"accuracy {found['accuracy']:.4f}",
@@ -106,47 +106,47 @@ def test_scores_are_those_that_were_measured(card, judgement):
     ):
         assert words in card
     head, *rows = rows_after(card, "## Scores")
-    precision = metrics.average_precision(judgement.targets, judgement.scores)
-    recall = metrics.recall(judgement.targets, judgement.scores, judgement.info.threshold)
-    confusion = metrics.confusion(judgement.targets, judgement.scores)
-    assert head[-1] == f"recall at threshold {judgement.info.threshold}"
+    precision = metrics.average_precision(cross_validated.targets, cross_validated.scores)
+    recall = metrics.recall(cross_validated.targets, cross_validated.scores, cross_validated.info.threshold)
+    confusion = metrics.confusion(cross_validated.targets, cross_validated.scores)
+    assert head[-1] == f"recall at threshold {cross_validated.info.threshold}"
     assert rows == [
         [label, "48", f"{confusion[i, i] / 48:.3f}", f"{precision[i]:.3f}", f"{recall[i]:.3f}"]
-        for i, label in enumerate(judgement.info.labels)
+        for i, label in enumerate(cross_validated.info.labels)
     ]
     _, *rows = rows_after(card, "\nConfusion")
     assert rows == [
-        [f"{i + 1} {label}", *map(str, confusion[i])] for i, label in enumerate(judgement.info.labels)
+        [f"{i + 1} {label}", *map(str, confusion[i])] for i, label in enumerate(cross_validated.info.labels)
     ]
     assert confusion.sum() == 96
 
 
-def test_the_threshold_is_told_with_what_it_lets_through(card, judgement):
-    assert f"The default threshold is {judgement.info.threshold:g}." in card
+def test_the_threshold_is_told_with_what_it_lets_through(card, cross_validated):
+    assert f"The default threshold is {cross_validated.info.threshold:g}." in card
     _, *rows = rows_after(card, "## Threshold")
     assert rows == [
         [
             group,
             "5",
-            str(sum(float(score) >= judgement.info.threshold for score in scores)),
+            str(sum(float(score) >= cross_validated.info.threshold for score in scores)),
             f"{scores.max():.3f}",
             f"{np.median(scores):.3f}",
         ]
-        for group, scores in judgement.quiet.items()
+        for group, scores in cross_validated.quiet.items()
     ]
 
 
-def test_what_was_not_measured_is_left_out(judged_recipe, judgement):
-    bare = replace(judgement, info=judgement.info.changed(threshold=None, metrics={}), clips=(), quiet={})
-    card = model_card(judged_recipe, bare)
+def test_what_was_not_measured_is_left_out(cv_recipe, cross_validated):
+    bare = replace(cross_validated, info=cross_validated.info.changed(threshold=None, metrics={}), clips=(), quiet={})
+    card = model_card(cv_recipe, bare)
     assert "## Scores" not in card
     assert "## Threshold" not in card
     assert "## Recordings trained on" in card
 
 
-def test_without_a_threshold_there_are_still_scores(judged_recipe, judgement):
-    bare = replace(judgement, info=judgement.info.changed(threshold=None), quiet={})
-    card = model_card(judged_recipe, bare)
+def test_without_a_threshold_there_are_still_scores(cv_recipe, cross_validated):
+    bare = replace(cross_validated, info=cross_validated.info.changed(threshold=None), quiet={})
+    card = model_card(cv_recipe, bare)
     assert "## Scores" in card
     assert "None" not in card
     assert "nan" not in card

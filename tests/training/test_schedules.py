@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from earmark.training.config.learning import Schedule
-from earmark.training.schedules import cosine, rate_factor
+from earmark.training.schedules import cosine, lr_factor
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -40,12 +40,12 @@ def test_without_warm_up_it_is_torchs_cosine(optimizer, steps, last):
 def test_steps_are_torchs(optimizer):
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=3, gamma=0.5)
     ours = Schedule(kind="steps", step_epochs=3, step_factor=0.5)
-    assert_same_as(schedule, optimizer, [rate_factor(ours, epoch, 20) for epoch in range(20)])
+    assert_same_as(schedule, optimizer, [lr_factor(ours, epoch, 20) for epoch in range(20)])
 
 
 def test_steps_may_rise_first_and_stay_at_a_last_factor():
     schedule = Schedule(kind="steps", step_epochs=4, step_factor=0.1, warmup_epochs=2, final_lr_scale=0.05)
-    found = [rate_factor(schedule, epoch, 12) for epoch in (0, 1, 2, 3, 4, 8, 11)]
+    found = [lr_factor(schedule, epoch, 12) for epoch in (0, 1, 2, 3, 4, 8, 11)]
     np.testing.assert_allclose(found, [0, 0.5, 1, 1, 0.1, 0.05, 0.05])
 
 
@@ -76,7 +76,7 @@ def test_a_training_of_nothing_but_warm_up_divides_by_no_zero(warm_up):
 def test_it_is_that_of_audax():
     golden = np.load(GOLDEN / "audax_toy.npz")
     for step, rate in zip(golden["lr/steps"], golden["lr/warmupcosine_8e-3_872spe_50ep_w10"], strict=True):
-        ours = 8e-3 * rate_factor(Schedule(warmup_epochs=10), int(step) / 872, 50)
+        ours = 8e-3 * lr_factor(Schedule(warmup_epochs=10), int(step) / 872, 50)
         assert ours == pytest.approx(rate, abs=1e-8)
 
 
@@ -92,5 +92,5 @@ def test_ramps_are_those_of_efficientat(shared):
             ramp_down_epochs=case["ramp_down_len"],
             final_lr_scale=case["last_lr_value"],
         )
-        found = [rate_factor(schedule, epoch + 0.7, case["n_epochs"]) for epoch in range(case["n_epochs"])]
+        found = [lr_factor(schedule, epoch + 0.7, case["n_epochs"]) for epoch in range(case["n_epochs"])]
         np.testing.assert_allclose(found, case["factor_per_epoch"], rtol=0, atol=1e-12, err_msg=name)

@@ -54,7 +54,7 @@ class DryRun:
         cost, recipe = self.cost, self.recipe
         return (
             f"{recipe.model.architecture}: {cost.parameters / 1e6:.3f} M parameters; a window of "
-            f"{recipe.window_s:g} s takes {cost.macs / 1e6:.4g} M multiply-grad_accum_steps operations and up to "
+            f"{recipe.window_s:g} s takes {cost.macs / 1e6:.4g} M multiply-accumulate operations and up to "
             f"{cost.peak_memory_kb:g} kB of feature maps in 16 bits"
         )
 

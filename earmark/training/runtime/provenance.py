@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from earmark.data.manifest import Clip, clips_hash, file_hash
-from earmark.data.shards.pack import HEADING, TABLE
+from earmark.data.shards.pack import PACK_FILE, MANIFEST_FILE
 from earmark.model_file.info import ModelInfo
 from earmark.models.dymn import DyMN
 from earmark.models.network import Network
@@ -113,7 +113,7 @@ def _files(recipe: Recipe) -> Iterator[Path]:
     for source in recipe.data.sources:
         yield from source.manifests
         if source.shards is not None:
-            yield from (source.shards / HEADING, source.shards / TABLE)
+            yield from (source.shards / PACK_FILE, source.shards / MANIFEST_FILE)
     yield from recipe.evaluation.negative_manifests
     if (
         recipe.model.init_from and Path(recipe.model.init_from).suffix == ".safetensors"

