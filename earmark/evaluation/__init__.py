@@ -1,1 +1,6 @@
-"""What a network answers on many clips, and how right that is."""
+"""Evaluation of models: metrics of predictions, calibration, speed and cost.
+
+Conventions: targets and scores are (clip, class); targets are 0, 1, or NaN where unknown, and unknown
+    entries are
+ignored. ``run`` evaluates a model on a dataset; the other modules do one step each.
+"""

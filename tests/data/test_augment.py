@@ -76,7 +76,7 @@ class TestEveryStep:
             first, other = first[0], other[0]
         assert not torch.equal(first, other)
 
-    def test_torchs_own_chance_is_left_alone(self, step):
+    def test_torchs_rng_is_not_used(self, step):
         torch.manual_seed(3)
         before = torch.get_rng_state()
         step(rng(), waveforms(), log_mels(), one_label())
@@ -110,7 +110,7 @@ def test_roll_shifts_around_the_end():
     assert torch.equal((rolled[:, 1:] - rolled[:, :-1]) % 50, torch.ones(200, 49))
 
 
-def test_gains_are_even_in_decibels():
+def test_gains_are_uniform_in_decibels():
     given = waveforms(400, 10)
     ratios = augment.gain(given, -18.0, 6.0, rng()) / given
     torch.testing.assert_close(ratios, ratios[:, :1].expand(-1, 10))
@@ -162,7 +162,7 @@ def test_the_same_shares_go_to_sounds_and_targets():
     torch.testing.assert_close(mixed.mean(-1), torch.zeros(6), rtol=0, atol=1e-6)
 
 
-def test_as_many_waveforms_are_mixed_as_asked_and_the_others_are_left():
+def test_the_probability_of_mixing_waveforms():
     given, targets = waveforms(400, 16), torch.arange(400.0)[:, None]
     for probability in (0.0, 0.3, 1.0):
         mixed, wanted = augment.mix_waveforms(given, targets, 2.0, probability, rng())
@@ -211,7 +211,7 @@ def test_one_share_for_the_batch_is_one():
     assert each.diagonal().min() < 0.5
 
 
-def test_style_is_mixed_as_efficientat_does(shared):
+def test_mixstyle_is_efficientats(shared):
     golden = np.load(shared / "golden/efficientat/pipeline/mixstyle_toy.npz")
     given = torch.from_numpy(golden["x"])[:, 0]
     drawn = Drawn(golden["lam"].ravel(), golden["perm"])
@@ -222,7 +222,7 @@ def test_style_is_mixed_as_efficientat_does(shared):
     assert torch.equal(augment.freq_mixstyle(given, 0.4, 0.5, drawn), given)
 
 
-def test_a_stretched_rectangle_is_that_of_the_tutorial(shared):
+def test_resized_rectangle_of_the_reference(shared):
     golden = np.load(shared / "golden/sound_clf/sound_clf.npz")
     given = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 1, 64, 500)).astype(np.float32))
     begin, band, frames, bands = golden["rrc/params_i_j_h_w"].tolist()
@@ -247,13 +247,13 @@ def test_rectangles_have_the_area_and_aspect_asked_for(monkeypatch):
     assert (rectangles[:, 1] + rectangles[:, 3] <= 500).all()
 
 
-def test_a_rectangle_that_never_fits_leaves_the_whole():
+def test_a_rectangle_that_does_not_fit_leaves_the_log_mel():
     given = log_mels(3)
     whole = augment.random_resized_crop(given, (1.0, 1.0), (50.0, 60.0), rng())
     torch.testing.assert_close(whole, given, rtol=0, atol=1e-5)
 
 
-def test_a_device_is_heard_through_its_impulse_response():
+def test_convolve_ir():
     given = waveforms(40, 300)
     impulses = [torch.tensor([0.0, 0.0, 2.0]), torch.tensor([1.0, -0.9])]
     heard = augment.convolve_ir(given, impulses, 0.5, rng())
@@ -331,7 +331,7 @@ def test_a_stripe_wider_than_there_is_masks_no_more_than_all():
 
 
 @pytest.mark.parametrize("front_end", [EFFICIENTAT, SP4ASC], ids=["ln", "db"])
-def test_equalizing_is_a_gain_of_each_band_in_decibels(front_end):
+def test_filter_augment_is_a_gain_in_decibels(front_end):
     given = log_mels(100) + front_end.silence + 100
     change = augment.filter_augment(given, 6.0, front_end, rng()) - given
     torch.testing.assert_close(change, change[:, :, :1].expand_as(change), rtol=0, atol=1e-3)
@@ -340,7 +340,7 @@ def test_equalizing_is_a_gain_of_each_band_in_decibels(front_end):
     assert abs(in_db.mean()) < 0.6
 
 
-def test_equalizing_is_smooth():
+def test_filter_augment_is_smooth():
     given = log_mels(20, mels=128) + 100
     curves = (augment.filter_augment(given, 6.0, EFFICIENTAT, rng()) - given)[:, :, 0]
     bends = (curves[:, 2:] - 2 * curves[:, 1:-1] + curves[:, :-2]).abs() > 1e-4
@@ -348,7 +348,7 @@ def test_equalizing_is_smooth():
 
 
 @pytest.mark.parametrize("front_end", [EFFICIENTAT, SP4ASC], ids=["ln", "db"])
-def test_equalizing_leaves_silence_at_the_floor(front_end):
+def test_filter_augment_keeps_silence(front_end):
     floor = front_end.silence
     silence = torch.full((20, 32, 40), floor)
     assert torch.equal(augment.filter_augment(silence, 12.0, front_end, rng()), silence)
@@ -358,7 +358,7 @@ def test_equalizing_leaves_silence_at_the_floor(front_end):
     assert equalized.max() > nearly.max()
 
 
-def test_equalizing_without_a_floor_leaves_minus_infinity():
+def test_filter_augment_keeps_minus_infinity():
     bare = replace(EFFICIENTAT, floor=0.0)
     given = log_mels()
     given[:, :, 3] = -torch.inf
@@ -368,7 +368,7 @@ def test_equalizing_without_a_floor_leaves_minus_infinity():
 
 
 class TestCrop:
-    def test_it_is_a_piece_of_the_clip_joined_end_to_start(self):
+    def test_a_crop_is_a_piece_of_the_looped_clip(self):
         clips = waveforms()
         cut = augment.crop(clips, 150, rng(3))
         assert cut.shape == (6, 150)
@@ -376,7 +376,7 @@ class TestCrop:
             twice = torch.cat([row, row])
             assert any(torch.equal(twice[start : start + 150], piece) for start in range(400))
 
-    def test_it_is_the_loudest_of_its_candidates(self):
+    def test_a_crop_is_the_loudest_candidate(self):
         clips = torch.zeros(200, 1000)
         clips[:, 500:510] = 1.0
         missed = [
@@ -392,7 +392,7 @@ class TestCrop:
 
 
 class TestLimitBand:
-    def test_it_is_what_a_lower_rate_leaves(self):
+    def test_low_pass_is_a_lower_sample_rate(self):
         """Against a real low-pass: resampled to 8 kHz and back."""
         draws = np.random.default_rng(0)
         clip = (0.1 * draws.standard_normal(32_000)).astype(np.float32)
@@ -404,7 +404,7 @@ class TestLimitBand:
         assert np.abs(real - cut)[clear].mean() < 0.1
         assert np.abs(real - plain.numpy()[0])[clear].mean() > 0.5
 
-    def test_so_many_are_limited(self):
+    def test_the_probability_of_low_pass(self):
         clips = torch.ones(400, 128, 3)
         limited = augment.low_pass(clips, 0.25, 3500.0, EFFICIENTAT, rng())
         share = (limited != 1).flatten(1).any(1).float().mean().item()

@@ -70,7 +70,7 @@ def test_splits_share_no_clip(toy, name):
 @pytest.mark.parametrize(
     ("name", "count"), [("audioset", 527), ("fsd50k", 200), ("openmic", 20), ("speech_commands", 35)]
 )
-def test_folders_and_hdf5_say_the_same(toy, name, count):
+def test_folders_and_hdf5_have_the_same_clips(toy, name, count):
     for split in SPLITS[name]:
         clips = load_corpus(name, toy(name), split)
         assert label_set(clips) == tuple(sorted(published_labels(name)))
@@ -95,7 +95,7 @@ def test_audioset_has_youtube_ids_and_display_names(toy):
     assert clips[0].path.name == "--4gqARaEJE_30000_40000.ogg"
 
 
-def test_audioset_without_some_recordings_is_used_with_a_warning(own):
+def test_missing_files_of_audioset_are_a_warning(own):
     folder = own("audioset")
     next((folder / "audio" / "eval_segments").glob("_A1b*")).unlink()
     with pytest.warns(UserWarning, match=r"eval_segments\.csv: 1 of its 4 segments have no file"):
@@ -103,21 +103,21 @@ def test_audioset_without_some_recordings_is_used_with_a_warning(own):
     assert [clip.id for clip in clips] == list(corpora_toys.YOUTUBE_IDS[:3])
 
 
-def test_openmic_knows_what_it_does_not_know(toy):
+def test_openmic_has_unknown_labels(toy):
     for name in ("openmic", "openmic_hdf5"):
         table = targets(load_corpus(name, toy(name), "train"), published_labels("openmic"))
         np.testing.assert_array_equal(table[0, :10], [np.nan, 0, 0, 0, 1, np.nan, 0, 0, 1, 0])
         np.testing.assert_array_equal(table[1, :7], [0, np.nan, 0, 0, 0, 1, np.nan])
 
 
-def test_openmic_takes_the_later_of_two_rows(own):
+def test_duplicate_rows_of_openmic(own):
     folder = own("openmic")
     with (folder / "openmic-2018-aggregated-labels.csv").open("a") as table:
         table.write("000046_3840,banjo,0.50001,3\n")
     assert "banjo" in load_corpus("openmic", folder, "train")[0].labels
 
 
-def test_esc_has_folds_and_a_smaller_sister(toy):
+def test_esc50_and_esc10(toy):
     clips = load_corpus("esc50", toy("esc50"))
     assert [clip.fold for clip in clips] == [fold for fold in range(1, 6) for _ in range(3)]
     assert clips[0].extra == {"target": "0", "esc10": "True", "src_file": "1000", "take": "A"}
@@ -142,7 +142,7 @@ def test_the_subset_of_esc50_that_the_default_model_is_made_of(shared):
 
 
 @pytest.mark.parametrize("name", ["tau2020", "tau2021", "tau2022"])
-def test_tau_tells_device_and_city(toy, name):
+def test_tau_has_device_and_city(toy, name):
     train, evaluate, test = (load_corpus(name, toy(name), split) for split in SPLITS[name])
     assert label_set(train) == label_set(evaluate) == published_labels("tau_scenes")
     assert {(clip.extra["device"], clip.extra["city"]) for clip in train} == {("a", "lisbon")}
@@ -159,7 +159,7 @@ def test_an_evaluation_set_of_tau_has_no_devices(own):
         load_corpus("tau2021", folder, "evaluate")
 
 
-def test_the_years_of_tau_are_not_taken_for_each_other(toy):
+def test_another_year_of_tau_is_refused(toy):
     with pytest.raises(DataError, match=r"airport-lisbon-0-40-0-a\.wav is not a clip of TAU 2020"):
         load_corpus("tau2020", toy("tau2022"), "train")
     with pytest.raises(DataError):
@@ -252,7 +252,7 @@ def test_a_wrong_name_is_refused(name, split, said, tmp_path):
         ("images", "val", "val", "val"),
     ],
 )
-def test_what_is_missing_is_named(own, name, split, lost, said):
+def test_missing_files_are_named(own, name, split, lost, said):
     folder = own(name)
     path = folder / lost
     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -390,7 +390,7 @@ def test_a_name_that_is_no_youtube_id_is_refused(own):
         load_corpus("audioset_hdf5", folder, "eval")
 
 
-def test_clips_come_as_they_are_from_plain_functions(toy):
+def test_corpus_functions(toy):
     from earmark.data.corpora.freesound import esc50
 
     clip = esc50(toy("esc50"))[0]

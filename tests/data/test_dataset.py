@@ -46,7 +46,7 @@ def test_every_clip_is_one_window_long_with_its_targets(clips):
 
 
 @pytest.mark.parametrize("padding", ["repeat", "zero"])
-def test_a_short_clip_is_filled_up(clips, padding):
+def test_a_short_clip_is_padded(clips, padding):
     samples = samples_of(clips[0])
     waveform, _ = dataset(clips, padding=padding)[0, 0]
     rest = samples.repeat(3)[: 4000 - 1600] if padding == "repeat" else torch.zeros(2400)
@@ -57,7 +57,7 @@ def test_a_clip_of_a_window_is_left_as_it_is(clips):
     assert torch.equal(dataset(clips)[1, 5][0], samples_of(clips[1]))
 
 
-def test_a_long_clip_is_cut_by_its_seed_anywhere(clips):
+def test_the_piece_of_a_long_clip_follows_its_seed(clips):
     data, samples = dataset(clips), samples_of(clips[2])
     starts = []
     for seed in range(200):
@@ -70,7 +70,7 @@ def test_a_long_clip_is_cut_by_its_seed_anywhere(clips):
     assert len(samples) - 4000 - 400 < max(starts) <= len(samples) - 4000
 
 
-def test_clips_kept_in_memory_are_the_same_to_16_bit_and_read_once(clips, tmp_path, monkeypatch):
+def test_cached_clips(clips, tmp_path, monkeypatch):
     cached, read = dataset(clips, cache=True), dataset(clips)
     for index in range(3):
         torch.testing.assert_close(cached[index, 7][0], read[index, 7][0], rtol=0, atol=0.51 / 32767)
@@ -81,7 +81,7 @@ def test_clips_kept_in_memory_are_the_same_to_16_bit_and_read_once(clips, tmp_pa
         read[2, 7]
 
 
-def test_what_is_louder_than_full_scale_is_clipped_in_memory(tmp_path):
+def test_cached_clips_are_clipped(tmp_path):
     loud = np.array([1.5, -1.5, 0.5] * 100, np.float32)
     soundfile.write(tmp_path / "loud.wav", loud, RATE, subtype="FLOAT")
     data = dataset([Clip(tmp_path / "loud.wav", ())], length=300, cache=True)
@@ -100,7 +100,7 @@ def test_another_rate_is_resampled(clips):
     assert waveform[::2].sub(samples_of(clips[1])).abs().mean() < 0.2
 
 
-def test_a_label_of_no_class_and_a_missing_clip_are_refused(clips, tmp_path):
+def test_an_unknown_label_and_a_missing_file_are_refused(clips, tmp_path):
     with pytest.raises(DataError):
         ClipDataset(clips, ("long",), sample_rate=RATE, length=4000, padding="zero")
     with pytest.raises(AudioError, match=r"none\.wav"):
@@ -108,7 +108,7 @@ def test_a_label_of_no_class_and_a_missing_clip_are_refused(clips, tmp_path):
 
 
 class TestEpochs:
-    def test_every_clip_comes_once(self):
+    def test_every_clip_once(self):
         keys = [key for batch in epoch_batches([ClipGroup(10), ClipGroup(6)], 4, (0, 0)) for key in batch]
         assert sorted(index for index, _ in keys) == list(range(16))
 
@@ -121,7 +121,7 @@ class TestEpochs:
         assert epochs[0] != epochs[2]
         assert epochs[0] != epochs[3]
 
-    def test_so_many_of_a_group_come_as_were_asked_for(self):
+    def test_the_count_of_a_group(self):
         seen = Counter()
         for epoch in range(60):
             keys = [
@@ -139,7 +139,7 @@ class TestEpochs:
         assert 3 < sum(index < 50 for index, _ in first) < 17
 
     @pytest.mark.parametrize(("clips", "sizes"), [(8, [4, 4]), (11, [4, 4]), (4, [4]), (3, [3]), (1, [1])])
-    def test_an_incomplete_batch_is_left_out_unless_it_is_the_only_one(self, clips, sizes):
+    def test_an_incomplete_batch_is_dropped_unless_it_is_the_only_one(self, clips, sizes):
         assert [len(batch) for batch in epoch_batches([ClipGroup(clips)], 4, (0,))] == sizes
 
     def test_cuts_differ_from_clip_to_clip(self):
@@ -149,7 +149,7 @@ class TestEpochs:
 
 
 class TestBalance:
-    def test_rare_labels_are_drawn_more_often(self):
+    def test_rare_labels_are_sampled_more_often(self):
         table = np.zeros((400, 2), np.float32)
         table[:380, 0] = table[380:, 1] = 1
         weights = sampling_weights(table)

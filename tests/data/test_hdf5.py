@@ -82,7 +82,7 @@ def test_decoded_samples_are_the_references(golden, index, train):
         np.testing.assert_allclose(waveform[ROLL : ROLL + 6], item["first"], rtol=0, atol=2e-6)
 
 
-def test_ffmpeg_hears_the_same_also_in_stereo(tmp_path):
+def test_stereo_mp3_is_ffmpegs(tmp_path):
     av = pytest.importorskip("av")
     samples = np.stack([corpora_toys.waveform(number, RATE)[:9600] for number in (1, 5)], 1)
     soundfile.write(tmp_path / "two.mp3", samples, RATE, format="MP3")
@@ -131,7 +131,7 @@ def test_a_handle_belongs_to_a_process_and_a_state_of_the_file(packed, tmp_path)
     assert read_member(path, 1) == corpora_toys.mp3(1).tobytes()
 
 
-def test_rows_are_judged_as_files_are(packed, tmp_path):
+def test_windows_of_rows_and_files(packed, tmp_path):
     clips = load_corpus("fsd50k_hdf5", packed, "train")
     files = []
     for clip in clips:
@@ -145,7 +145,7 @@ def test_rows_are_judged_as_files_are(packed, tmp_path):
         np.testing.assert_array_equal(one[1], other[1])
 
 
-def test_a_row_that_is_not_there_is_refused(packed):
+def test_a_row_out_of_range_is_refused(packed):
     path = packed / "FSD50K.val_mp3.hdf"
     for member in (-1, 4):
         with pytest.raises(DataError, match=f"member must be 0 to 3, got {member}"):
@@ -165,7 +165,7 @@ def test_a_damaged_recording_is_named(packed, tmp_path):
         read_clip(Clip(path, (), member=2), RATE)
 
 
-def test_what_is_no_hdf5_file_is_refused(tmp_path):
+def test_not_an_hdf5_file(tmp_path):
     with pytest.raises(DataError):
         read_table(tmp_path / "none.hdf", 25, "uint8")
     (tmp_path / "text.hdf").write_text("audio")

@@ -53,7 +53,7 @@ def test_colours_become_grey(draw):
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (32, 200)])
-def test_judged_is_the_middle_in_its_own_proportions(draw, shape):
+def test_evaluation_uses_the_centre_crop(draw, shape):
     pixels = np.zeros(shape)
     height, width = min(shape[0], shape[1] // 2), min(shape[1], shape[0] * 2)
     top, left = (shape[0] - height) // 2, (shape[1] - width) // 2
@@ -62,7 +62,7 @@ def test_judged_is_the_middle_in_its_own_proportions(draw, shape):
     np.testing.assert_allclose(features, FRONT_END.mask_value, atol=1e-6)
 
 
-def test_a_cut_is_its_seeds_and_may_be_mirrored(draw):
+def test_a_random_crop_follows_its_seed(draw):
     path = draw(np.repeat(np.arange(200)[None], 100, 0))
     cuts = [read_image(path, FRONT_END, FRAMES, seed) for seed in range(40)]
     np.testing.assert_array_equal(cuts[3], read_image(path, FRONT_END, FRAMES, 3))
@@ -84,7 +84,7 @@ def test_a_data_set_of_images_is_like_one_of_clips(draw):
     np.testing.assert_allclose(judged[1], features, atol=1e-5)
 
 
-def test_a_network_is_judged_on_images_without_a_front_end(draw):
+def test_images_are_evaluated_without_a_front_end(draw):
     clips = [Clip(draw(np.full((40, 50), 120 * i), f"{i}.png"), (f"n{i}",)) for i in range(3)]
     network = create_model("mn01", num_classes=2)
     features = image_features(clips, FRONT_END, FRAMES)
@@ -93,7 +93,7 @@ def test_a_network_is_judged_on_images_without_a_front_end(draw):
     np.testing.assert_allclose(scores.sum(1), 1, atol=1e-5)
 
 
-def test_what_is_no_image_is_refused(tmp_path, draw):
+def test_not_an_image(tmp_path, draw):
     (tmp_path / "text.png").write_text("image")
     for name in ("text.png", "none.png"):
         with pytest.raises(DataError, match=rf"{name}: cannot be read as an image"):

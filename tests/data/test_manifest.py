@@ -41,7 +41,7 @@ def test_relative_paths_may_start_elsewhere(write, tmp_path):
 
 
 @pytest.mark.parametrize(("encoding", "end"), [("utf-8-sig", "\n"), ("utf-8", "\r\n")])
-def test_what_spreadsheets_write_is_read(write, encoding, end):
+def test_csv_of_spreadsheets(write, encoding, end):
     (clip,) = read_manifest(write(f"path,labels{end}größe.wav,dog{end}", encoding))
     assert (clip.path.name, clip.labels, clip.extra) == ("größe.wav", ("dog",), {})
 
@@ -96,24 +96,24 @@ def test_targets_have_a_one_where_a_label_is_set():
     assert table.dtype == np.float32
 
 
-def test_what_nobody_knows_is_nan(write):
+def test_unknown_targets_are_nan(write):
     text = "path,labels,unknown\na.wav,dog,cat;rain\nb.wav,rain,\n"
     clips = read_manifest(write(text))
     assert label_set(clips) == ("cat", "dog", "rain")
     np.testing.assert_array_equal(targets(clips, label_set(clips)), [[np.nan, 1, np.nan], [0, 0, 1]])
 
 
-def test_a_clip_is_known_by_its_id_or_file_name(write):
+def test_clip_id(write):
     clips = read_manifest(write("path,labels,id,member\nall.hdf,dog,-0RWZT-miFs,3\na/b.wav,dog,,\n"))
     assert [(clip.id, clip.member) for clip in clips] == [("-0RWZT-miFs", 3), ("b", None)]
 
 
-def test_a_label_of_no_class_is_refused():
+def test_an_unknown_label_is_refused():
     with pytest.raises(DataError, match="label 'cow' is not one of the 2 labels"):
         targets([clip("a.wav", "cow")], ("cat", "dog"))
 
 
-def test_clips_are_chosen_by_the_values_of_their_columns():
+def test_select_by_columns():
     clips = [
         clip("a", license="CC0", kind="x"),
         clip("b", license="CC-BY", kind="y"),
@@ -125,17 +125,17 @@ def test_clips_are_chosen_by_the_values_of_their_columns():
     assert select(clips, {"license": ["none"]}) == []
 
 
-def test_to_choose_by_a_missing_column_is_refused():
+def test_selecting_by_a_missing_column_is_refused():
     with pytest.raises(DataError):
         select([clip("a.wav", kind="x")], {"license": ["CC0"]})
 
 
-def test_a_hash_tells_tables_apart(write):
+def test_file_hash(write):
     path = write("path,labels\n")
     assert file_hash(path) == hashlib.sha256(b"path,labels\n").hexdigest()
 
 
-def test_a_hash_of_clips_is_of_what_is_said_about_them():
+def test_clips_hash():
     clips = [clip("a.wav", "dog"), clip("b.wav")]
     elsewhere = [clip("x/a.flac", "dog"), clip("y/b.wav", license="CC0")]
     assert clips_hash(clips) == clips_hash(elsewhere)

@@ -19,7 +19,7 @@ def counts(clips, labels, folds) -> np.ndarray:
     return np.stack([table[[clip.fold == fold for clip in clips]].sum(0) for fold in range(1, folds + 1)])
 
 
-def test_a_single_class_each_is_dealt_exactly():
+def test_single_labels_are_stratified_exactly():
     random = np.random.default_rng(0)
     names = [("abc"[index],) for index in random.choice(3, 300, p=[0.7, 0.25, 0.05])]
     clips = stratified_folds(clips_of(*names), 5)
@@ -29,7 +29,7 @@ def test_a_single_class_each_is_dealt_exactly():
     assert [clip.labels for clip in clips] == names
 
 
-def test_classes_that_co_occur_are_dealt_evenly():
+def test_several_labels_are_stratified():
     random = np.random.default_rng(1)
     names = [tuple(name for name in "abcdef" if random.random() < 0.2) for _ in range(400)]
     clips = stratified_folds(clips_of(*names), 4)

@@ -26,7 +26,7 @@ def line(model: str, clip_s: float, accuracy: float | None, precision: str = "fp
     return Entry(setting, Size(2_500_000, "fp32"), own, 90_000_000, scores)
 
 
-def test_the_fastest_that_is_good_enough_is_shipped() -> None:
+def test_the_recommended_entry() -> None:
     lines = [line("a.onnx", 0.05, 0.900), line("b.onnx", 0.03, 0.896), line("c.onnx", 0.01, 0.894)]
     assert comparison.recommended(lines) is lines[1]
     assert comparison.recommended([replace(one, scores={}) for one in lines]).setting.model == "c.onnx"
@@ -36,7 +36,7 @@ def test_the_fastest_that_is_good_enough_is_shipped() -> None:
     )
 
 
-def test_the_table_has_what_was_measured_and_marks_one() -> None:
+def test_comparison_table() -> None:
     head, *rows = comparison.table([line("some/a.onnx", 0.05, 0.9), line("b", 0.03, None, "bf16")])
     first, second = (dict(zip(head, row, strict=True)) for row in rows)
     assert first["model"] == "a (fp32)"
@@ -93,7 +93,7 @@ def test_without_a_manifest_there_are_no_scores(run, monkeypatch: pytest.MonkeyP
     assert (code, only["scores"]) == (0, {})
 
 
-def test_bench_measures_what_is_installed(run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bench_measures_installed_engines(run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     code, printed, error = run("bench", "--threads", 1, "--rounds", 1)
     assert (code, error) == (0, "")
@@ -112,7 +112,7 @@ def test_bench_measures_what_is_installed(run, monkeypatch: pytest.MonkeyPatch) 
         (("some.safetensors",), "some.safetensors"),
     ],
 )
-def test_what_cannot_be_compared_is_one_line(run, arguments: tuple[str, ...], message: str) -> None:
+def test_errors_of_a_comparison_are_one_line(run, arguments: tuple[str, ...], message: str) -> None:
     code, printed, error = run("report", *arguments)
     assert (code, printed) == (2, "")
     assert message in error

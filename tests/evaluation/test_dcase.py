@@ -29,7 +29,7 @@ def meta(info, by="device", passes=None, authors=("Ada King Lovelace", "Ben")) -
     return meta_yaml("King_XY_task1a_1", info, complexity("cnn6_60k_mixup", 10.0), found, authors)
 
 
-def test_answers_have_a_line_each():
+def test_output_table():
     labels, answers = scenes()
     head, *rows = csv.reader(io.StringIO(output_table(answers, labels)), delimiter="\t")
     assert head == ["filename", "scene_label", *labels]
@@ -40,7 +40,7 @@ def test_answers_have_a_line_each():
     np.testing.assert_allclose(shares, SP4ASC["probs"], rtol=1e-6)
 
 
-def test_the_sheet_holds_what_is_known(scene_record):
+def test_meta_yaml(scene_record):
     lines = [line.strip(" -") for line in meta(scene_record, passes=30).splitlines()]
     for line in (
         'label: "King_XY_task1a_1"',
@@ -57,7 +57,7 @@ def test_the_sheet_holds_what_is_known(scene_record):
         assert line in lines, line
 
 
-def test_the_sheet_is_yaml(scene_record):
+def test_meta_yaml_is_valid(scene_record):
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
     told = yaml.safe_load(meta(scene_record))
     authors = told["submission"]["authors"]
@@ -79,7 +79,7 @@ def test_the_sheet_is_yaml(scene_record):
     np.testing.assert_allclose(shares, SP4ASC["device_acc"], atol=1e-3)
 
 
-def test_odd_names_stay_texts(scene_record):
+def test_names_are_quoted_in_yaml(scene_record):
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
     names = ["no", "Y", "a: b", "1e3", "- x"]
     labels, answers = scenes()

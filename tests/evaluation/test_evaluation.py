@@ -70,7 +70,7 @@ def read(clip: Clip) -> np.ndarray:
 
 
 @pytest.mark.parametrize("task", ["multi_label", "single_label"])
-def test_ways_to_hear_a_clip(ear, info, clips, task):
+def test_windows_and_pooling(ear, info, clips, task):
     tagger = Tagger(ear, info.changed(task=task))
     as_tagged = predict_clips(tagger, clips).scores
     over_windows = predict_clips(tagger, clips, pooling="mean").scores
@@ -92,7 +92,7 @@ def test_ways_to_hear_a_clip(ear, info, clips, task):
     assert np.abs(heard.scores - over_windows).max() > 0.01
 
 
-def test_a_bad_clip_is_named_and_the_others_are_judged(tagger, clips, tmp_path):
+def test_an_unreadable_clip_is_listed_and_the_others_are_evaluated(tagger, clips, tmp_path):
     (tmp_path / "bad.wav").write_text("no audio")
     bad, missing = Clip(tmp_path / "bad.wav", ("tone",)), Clip(tmp_path / "missing.wav", ("tone",))
     told, seen = [], []
@@ -117,7 +117,7 @@ def test_a_prediction_that_is_nan_is_a_failure(info, clips):
     assert "0.wav" in found.failed[0][1]
 
 
-def test_clips_are_chosen_by_fold_and_number(clips):
+def test_select_clips_by_fold_and_limit(clips):
     assert select_clips(clips) == clips
     assert select_clips(clips, fold=2) == clips[2:]
     with pytest.raises(DataError, match="fold 7: its folds are 0, 1, 2"):
@@ -131,7 +131,7 @@ def test_clips_are_chosen_by_fold_and_number(clips):
     ]
 
 
-def test_labels_that_do_not_fit_are_said_before_anything_is_heard(tagger, ear, clips):
+def test_labels_and_columns_are_checked_first(tagger, ear, clips):
     strange = [*clips, Clip(Path("x.wav"), ("tome",)), Clip(Path("y.wav"), (), unknown=("bell",))]
     with pytest.raises(
         DataError, match="2 labels that the model does not have: 'tome', 'bell'; did you mean 'tone'"
@@ -159,7 +159,7 @@ def scenes(rows=slice(None)) -> tuple[list[str], Predictions]:
     return labels, Predictions(tuple(clips[rows]), SP4ASC["probs"][rows])
 
 
-def test_the_numbers_of_the_challenge_are_found():
+def test_evaluation_of_the_golden():
     labels, answers = scenes()
     found = evaluate_predictions(answers, labels, "single_label", group_by="device")
     assert found.overall["clips"] == 173
@@ -179,7 +179,7 @@ def test_the_numbers_of_the_challenge_are_found():
     assert "binary_log_loss" not in found.overall
 
 
-def test_metrics_are_those_of_the_functions():
+def test_overall_metrics():
     labels, answers = scenes()
     truth, scores = np.eye(10)[SP4ASC["y"]], SP4ASC["probs"]
     found = evaluate_predictions(answers, labels, "single_label", threshold=0.3)
@@ -210,7 +210,7 @@ def test_clips_of_several_labels_have_no_accuracy():
         assert not {"accuracy", "log_loss"} & set(found.by_class["scene1"])
 
 
-def test_what_has_no_value_is_left_out():
+def test_metrics_without_a_value_are_left_out():
     labels, answers = scenes(slice(1))
     found = evaluate_predictions(answers, labels, "single_label", threshold=0.5)
     assert not {"auroc_macro", "d_prime"} & set(found.overall)
@@ -225,7 +225,7 @@ def test_what_has_no_value_is_left_out():
     assert evaluate_predictions(unlabelled, labels, "single_label").overall == {"clips": 1}
 
 
-def test_unknown_labels_count_nowhere():
+def test_unknown_labels_are_ignored():
     labels, answers = scenes()
     hidden = [
         Clip(clip.path, (), 0, clip.extra, labelled=False) if number % 2 else clip
@@ -237,7 +237,7 @@ def test_unknown_labels_count_nowhere():
     assert found.by_class == known.by_class
 
 
-def test_a_record_of_both_halves_is_judged(tagger, clips):
+def test_evaluate_a_tagger(tagger, clips):
     found = evaluate(tagger, clips, options=EvaluationOptions(group_by="device"))
     assert found.labels == ("tone", "noise")
     assert isinstance(tagger.info, ModelInfo)

@@ -39,7 +39,7 @@ def read(path) -> np.ndarray:
     return soundfile.read(path, dtype="float32")[0]
 
 
-def test_a_clip_is_cut_into_windows_with_its_tail(paths):
+def test_all_windows_include_the_padded_tail(paths):
     windows = list(clip_windows(as_clips(paths), RATE, LENGTH, "repeat"))
     assert [index for index, _ in windows] == [0, 1, 2, 2, 3, 3, 3, 4, 4, 4]
     assert {(window.shape, window.dtype) for _, window in windows} == {((LENGTH,), np.dtype(np.float32))}
@@ -56,7 +56,7 @@ def test_only_a_clip_shorter_than_a_window_is_repeated(paths, padding):
     np.testing.assert_array_equal(windows[3], np.concatenate([read(paths[2])[4000:], np.zeros(3999)]))
 
 
-def test_a_clip_can_be_heard_as_a_whole(paths):
+def test_whole_clips(paths):
     windows = list(clip_windows(as_clips(paths), RATE, LENGTH, "repeat", windows="whole", min_samples=2000))
     assert [index for index, _ in windows] == [0, 1, 2, 3, 4]
     np.testing.assert_array_equal(windows[0][1], np.resize(read(paths[0]), 2000))
@@ -65,7 +65,7 @@ def test_a_clip_can_be_heard_as_a_whole(paths):
     assert len(next(clip_windows(as_clips(paths), RATE, LENGTH, "repeat", windows="whole"))[1]) == 1500
 
 
-def test_a_clip_can_be_heard_in_its_middle(paths):
+def test_centre_windows(paths):
     windows = list(clip_windows(as_clips(paths), RATE, LENGTH, "zero", windows="center"))
     assert [(index, len(window)) for index, window in windows] == [(index, LENGTH) for index in range(5)]
     np.testing.assert_array_equal(windows[0][1], np.pad(read(paths[0]), (0, 2500)))
@@ -132,7 +132,7 @@ def test_windows_of_one_length_share_a_pass():
         np.testing.assert_allclose(answered, torch.sigmoid(logits)[0].numpy(), rtol=0, atol=1e-6)
 
 
-def test_the_tagger_says_the_same(exported, paths):
+def test_predictions_are_the_taggers(exported, paths):
     network, model_file = exported
     windows = clip_windows(as_clips(paths), RATE, LENGTH, "repeat")
     scores = predict_windows(network, TorchLogMel(FRONT_END), windows, "multi_label")

@@ -45,7 +45,7 @@ def traced(info, tmp_path):
     return origin(info, [model], manifest, {"windows": "all", "fold": None, "group_by": "device"})
 
 
-def test_every_number_is_in_the_json(traced, tmp_path):
+def test_json_report(traced, tmp_path):
     evaluation = found(traced=traced)
     write_report(evaluation, tmp_path / "out")
     told = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
@@ -68,7 +68,7 @@ def test_every_number_is_in_the_json(traced, tmp_path):
     assert told["settings"] == {"windows": "all", "fold": None, "group_by": "device"}
 
 
-def test_scores_are_kept_by_clip(traced, info, tmp_path):
+def test_score_files(traced, info, tmp_path):
     write_report(replace(found(traced=traced), info=info), tmp_path)
     with np.load(tmp_path / "scores.npz", allow_pickle=False) as stored:
         assert stored["id"].tolist() == [f"clip {number}" for number in range(4)]
@@ -81,7 +81,7 @@ def test_scores_are_kept_by_clip(traced, info, tmp_path):
     np.testing.assert_allclose([[float(cell) for cell in row[1:]] for row in rows], SCORES, atol=1e-6)
 
 
-def test_the_page_can_be_read(traced, info, tmp_path):
+def test_markdown_report(traced, info, tmp_path):
     pytest.importorskip("matplotlib", reason="the extra 'plot' is not installed")
     written = write_report(replace(found(traced=traced), info=info), tmp_path)
     assert all(path.stat().st_size > 0 for path in written)
@@ -109,7 +109,7 @@ def test_the_page_can_be_read(traced, info, tmp_path):
         assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_clips_of_several_labels_have_less_to_show(tmp_path):
+def test_the_report_of_several_labels_has_no_confusion(tmp_path):
     write_report(found(several=True), tmp_path)
     told = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert not {"confusion", "reliability"} & set(told)
@@ -127,7 +127,7 @@ def test_without_the_extra_there_are_no_plots(traced, info, tmp_path, monkeypatc
     assert "![" not in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
-def test_words_for_the_console():
+def test_console_summary():
     lines = summary(found()).splitlines()
     assert lines[:2] == ["clips                              4", "accuracy                           0.5000"]
     assert "group  clips  accuracy  log_loss  map_macro  auroc_macro  lwlrap" in lines

@@ -90,7 +90,7 @@ def test_numbers_of_threads_end_with_the_cores(
     assert speed.thread_counts() == wanted
 
 
-def test_words_name_the_fastest_and_the_fastest_that_is_exact(measured) -> None:
+def test_speed_summary(measured) -> None:
     text = summary(measured[0], "some", "20 s of noise")
     assert "fastest here: --engine openvino --precision bf16 --threads 2" in text
     assert "fastest here in fp32: --engine onnx --precision fp32 --threads 2" in text
@@ -102,12 +102,12 @@ def test_words_name_the_fastest_and_the_fastest_that_is_exact(measured) -> None:
     assert "MANIFEST" not in summary(exact, "some", "noise"), "nothing is lost by it"
 
 
-def test_nothing_to_measure_is_said() -> None:
+def test_no_settings_are_an_error() -> None:
     with pytest.raises(ModelError, match="nothing to measure"):
         speed.measure([], CLIP)
 
 
-def test_the_recording_is_what_it_says(tmp_path: Path) -> None:
+def test_noise_file(tmp_path: Path) -> None:
     speed.write_noise(tmp_path / "noise.wav", 2.0)
     with wave.open(str(tmp_path / "noise.wav")) as file:
         assert file.getparams()[:4] == (1, 2, 44_100, 88_200)

@@ -76,7 +76,7 @@ FIRST, *OTHERS = product(("mixup", "focal"), ("r9", "metro", "synth"))
 @pytest.mark.parametrize(
     ("weights", "clip"), [FIRST, *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS)]
 )
-def test_thirty_passes_are_the_references(shared, weights, clip):
+def test_tta30_golden(shared, weights, clip):
     golden = np.load(shared / "golden" / "sp4asc" / "sp4asc.npz")
     network = merged_and_rounded(load_file(shared / "golden" / "sp4asc" / f"cnn6_60k_{weights}.safetensors"))
     state = {name: values.numpy() for name, values in network.state_dict().items()}
@@ -135,7 +135,7 @@ def test_masking_overwrites_stripes_and_nothing_else():
 
 
 @torch.no_grad()
-def test_a_first_norm_turns_the_value_into_zero():
+def test_the_first_norm_maps_the_mask_value_to_zero():
     network = create_model("cnn6_60k", num_classes=10).eval()
     torch.manual_seed(0)
     for values in (network.bn0.weight, network.bn0.bias, network.bn0.running_mean):
@@ -149,11 +149,11 @@ def test_a_first_norm_turns_the_value_into_zero():
     assert np.isfinite(fill).all()
 
 
-def test_other_networks_are_masked_with_what_training_masks_with():
+def test_the_mask_value_of_training():
     assert mask_value(RECORD.changed(front_end=EFFICIENTAT), {}) == EFFICIENTAT.mask_value == 0.9
 
 
-def test_the_record_may_say_what_the_network_was_trained_with():
+def test_masks_of_the_model_info():
     assert Masks.of(RECORD) == Masks(128, 2, 32, 2)
     assert Masks.of(RECORD.changed(arguments={"spec_augment": [128, 2, 16, 2]})) == Masks(mels=16)
     assert Masks.of(RECORD.changed(arguments={"spec_augment": [0, 0, 0, 0]})) == Masks()
@@ -187,7 +187,7 @@ class Heights:
         return [log_mel[:, :2].mean(-1), log_mel.mean(-1)]
 
 
-def test_each_clip_has_draws_of_its_own():
+def test_masks_follow_from_seed_and_clip():
     log_mel, masks = np.ones((1, 256, 40), np.float32), Masks(mels=200)
 
     def passes(*clips: str, seed: int = 0) -> list[np.ndarray]:
@@ -210,7 +210,7 @@ def test_each_clip_has_draws_of_its_own():
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_a_model_file_tells_its_first_norm(tmp_path):
+def test_first_norm_of_a_model_file(tmp_path):
     from earmark.export.export import export_model
 
     torch.manual_seed(0)

@@ -17,7 +17,7 @@ def flat(batches) -> list[int]:
     return [index for batch in batches for index, _ in batch]
 
 
-def test_clips_of_a_file_belong_together():
+def test_shard_codes():
     clips = [
         Clip(Path(name), (), member=member) for name, member in (("a.tar", 0), ("b.tar", 0), ("a.tar", 1))
     ]
@@ -38,7 +38,7 @@ def test_shards_are_shuffled_and_clips_mixed_within_limits():
     assert len(set(SHARDS[mixed[:100]])) >= 3
 
 
-def test_an_epoch_of_packs_is_read_shard_by_shard_and_of_others_not():
+def test_epoch_batches_read_shard_by_shard():
     seeds = [(0, 1), (0, 1), (0, 2)]
     near = [
         list(epoch_batches([ClipGroup(1000, shards=SHARDS, shuffle_distance=60)], 10, seed)) for seed in seeds
@@ -51,7 +51,7 @@ def test_an_epoch_of_packs_is_read_shard_by_shard_and_of_others_not():
     assert len(set(SHARDS[flat(far)[:60]])) > 15
 
 
-def test_so_many_are_drawn_of_packs_too_and_files_of_their_own_are_mixed_in():
+def test_epoch_batches_mix_packs_and_files():
     files = ClipGroup(200, shards=np.arange(200), shuffle_distance=30)
     draws = [ClipGroup(1000, 100, shards=SHARDS, shuffle_distance=30), files]
     order = flat(epoch_batches(draws, 10, (0, 0)))
@@ -71,7 +71,7 @@ def test_ranks_share_an_epoch(ranks):
     assert all(flat(sampler) == own for sampler, own in zip(samplers, seen, strict=True))
 
 
-def test_a_sampler_goes_on_at_a_step_and_differs_by_epoch_and_seed():
+def test_a_sampler_resumes_at_a_step():
     sampler = ShardSampler(SHARDS, 8, rank=1, ranks=2)
     sampler.go_to(3)
     whole = list(sampler)

@@ -28,7 +28,7 @@ LOSSY = 0.3
 
 
 @every_format
-def test_a_pack_carries_all_that_the_manifest_said(made, clips, form):
+def test_a_pack_keeps_all_columns_of_the_manifest(made, clips, form):
     heading, packed = load_pack(made[form])
     assert (heading.format, heading.sample_rate, heading.clips, heading.bad) == (form, RATE, 10, 0)
     assert heading.labels == ("dog", "rain", "wind")
@@ -59,7 +59,7 @@ def test_lossy_shards_keep_length_and_sound(clips, tmp_path, codec):
 
 @pytest.mark.parametrize("rate", [RATE, 5000, 11025, 16000])
 @pytest.mark.parametrize("form", [*FORMATS, "opus", "wav"])
-def test_a_piece_is_cut_from_the_whole(made, clips, tmp_path, form, rate):
+def test_a_piece_equals_that_of_the_whole_clip(made, clips, tmp_path, form, rate):
     if form == "opus":
         pack(clips, tmp_path, PackOptions(codec="opus", sample_rate=RATE))
     packed = clips if form == "wav" else load_pack(tmp_path if form == "opus" else made[form])[1]
@@ -74,7 +74,7 @@ def test_a_piece_is_cut_from_the_whole(made, clips, tmp_path, form, rate):
 
 
 @every_format
-def test_of_a_short_clip_there_is_all(made, form):
+def test_a_piece_of_a_short_clip(made, form):
     clip = load_pack(made[form])[1][0]
     np.testing.assert_allclose(read_piece(clip, RATE, 10**6, None), read_clip(clip, RATE), rtol=0, atol=2e-6)
 
@@ -123,7 +123,7 @@ def test_webdataset_reads_them(made):
     assert [sample["__key__"] for sample in samples] == [f"a_clip_{number}" for number in range(10)]
 
 
-def test_a_shard_can_be_read_as_it_comes(made):
+def test_stream_shard(made):
     with (made["shards"] / "000001.tar").open("rb") as stream:
         found = list(stream_shard(stream))
     assert [facts["id"] for facts, _ in found] == [f"a clip.{number}" for number in range(4, 8)]
@@ -148,7 +148,7 @@ def copied(made, tmp_path) -> dict[str, Path]:
 
 
 @every_format
-def test_a_copy_is_as_good(copied, form):
+def test_copies_may_have_other_times(copied, form):
     for path in copied[form].iterdir():  # copies may have any time
         os.utime(path, (10**9 * (2 if path.suffix in (".tar", ".npy") else 1),) * 2)
     assert load_pack(copied[form])[0].clips == 10
@@ -177,7 +177,7 @@ def test_an_hdf5_file_of_other_clips_is_refused(copied, clips, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["shards", "memmap"])
-def test_of_a_shard_that_is_cut_off_the_clips_before_the_cut_are_read(copied, clips, form):
+def test_a_truncated_shard(copied, clips, form):
     shard = sorted(copied[form].glob("000000.[tn]*"))[0]
     index = find_index(shard)
     with shard.open("r+b") as stream:
@@ -203,7 +203,7 @@ def test_a_damaged_clip_is_found_whatever_the_codec(clips, tmp_path, codec):
     assert len(read_clip(packed[4], RATE)) == len(sound(4))
 
 
-def test_a_row_that_is_cut_off_is_found_where_what_is_missing_is_needed(copied, clips):
+def test_a_truncated_row_is_found_when_it_is_needed(copied, clips):
     with h5py.File(copied["hdf5"] / "clips_mp3.hdf", "r+") as file:
         recording = file["mp3"][9]
         file["mp3"][9] = recording[: len(recording) // 2]
@@ -218,7 +218,7 @@ def test_a_row_that_is_cut_off_is_found_where_what_is_missing_is_needed(copied, 
     assert len(read_piece(packed[9], RATE, 3000, lambda excess: 0)) == 3000
 
 
-def test_what_is_missing_or_no_pack_is_said(copied, tmp_path):
+def test_missing_files_of_a_pack(copied, tmp_path):
     for folder, name, said in (
         ("shards", "000001.tar", r"the pack lacks a shard.*earmark pack"),
         ("shards", "000001.index.json", r"the pack lacks an index.*earmark pack"),
@@ -235,7 +235,7 @@ def test_what_is_missing_or_no_pack_is_said(copied, tmp_path):
         read_pack_info(copied["memmap"])
 
 
-def test_a_damaged_index_and_a_table_of_other_length_are_said(copied):
+def test_damaged_index_and_manifest(copied):
     path = index_path(copied["shards"] / "000000.tar")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError):
@@ -247,7 +247,7 @@ def test_a_damaged_index_and_a_table_of_other_length_are_said(copied):
 
 
 @pytest.mark.parametrize("form", ["shards", "memmap"])
-def test_a_place_that_is_not_there_is_refused(made, form):
+def test_a_member_out_of_range_is_refused(made, form):
     clip = load_pack(made[form])[1][0]
     for member in (-1, 4):
         with pytest.raises(DataError, match=f"member must be 0 to 3, got {member}"):

@@ -36,20 +36,20 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @every_format
-def test_processes_make_the_same_bytes(made, clips, tmp_path, form):
+def test_several_processes_are_deterministic(made, clips, tmp_path, form):
     heading = pack(clips, tmp_path, PackOptions(form, sample_rate=RATE, shard_clips=4), workers=2)
     assert content(tmp_path) == content(made[form])
     assert heading.seconds == pytest.approx(sum(len(sound(number)) for number in range(10)) / RATE, abs=1e-3)
 
 
-def test_opus_makes_the_same_bytes_too(clips, tmp_path):
+def test_opus_is_deterministic(clips, tmp_path):
     for name in "ab":
         pack(clips, tmp_path / name, PackOptions(codec="opus", sample_rate=RATE))
     assert content(tmp_path / "a") == content(tmp_path / "b")
 
 
 @every_format
-def test_a_call_that_was_cut_short_goes_on(made, clips, tmp_path, form, monkeypatch):
+def test_an_interrupted_call_continues(made, clips, tmp_path, form, monkeypatch):
     packing, begun = PackOptions(form, sample_rate=RATE, shard_clips=4), []
     whole = writer.write_shard
 
@@ -72,7 +72,7 @@ def test_a_call_that_was_cut_short_goes_on(made, clips, tmp_path, form, monkeypa
     assert begun == [0, 4, 4, 8]
 
 
-def test_a_process_killed_at_any_moment_leaves_what_the_next_goes_on_with(manifest, made, tmp_path):
+def test_a_killed_process_is_continued(manifest, made, tmp_path):
     command = [sys.executable, "-m", "earmark", "pack", str(manifest), "--output", str(tmp_path / "p")]
     command += ["--sample-rate", str(RATE), "--shard-clips", "4", "--workers", "1", "--quiet"]
     for delay in (0.5, 0.8, 1.0, 1.1):
@@ -84,7 +84,7 @@ def test_a_process_killed_at_any_moment_leaves_what_the_next_goes_on_with(manife
     assert content(tmp_path / "p") == content(made["shards"])
 
 
-def test_a_shard_or_index_that_got_lost_or_cut_off_is_made_anew(clips, tmp_path, made):
+def test_a_missing_or_truncated_shard_is_made_again(clips, tmp_path, made):
     packing = PackOptions(sample_rate=RATE, shard_clips=4)
     pack(clips, tmp_path, packing)
     (tmp_path / "000000.tar").unlink()
@@ -129,7 +129,7 @@ def hostile(clips, tmp_path) -> list[Clip]:
 
 
 @every_format
-def test_bad_clips_are_listed_and_left_out(hostile, tmp_path, form):
+def test_unreadable_clips_are_skipped_and_listed(hostile, tmp_path, form):
     complaints: list[str] = []
     heading = pack(hostile, tmp_path / "p", PackOptions(form, sample_rate=RATE), on_error=complaints.append)
     assert (heading.clips, heading.bad) == (2, 6)
@@ -144,13 +144,13 @@ def test_bad_clips_are_listed_and_left_out(hostile, tmp_path, form):
     assert [clip.id for clip in load_pack(tmp_path / "p")[1]] == [hostile[0].id, hostile[-1].id]
 
 
-def test_where_every_clip_is_bad_nothing_is_written(hostile, tmp_path):
+def test_no_readable_clip_is_an_error(hostile, tmp_path):
     with pytest.raises(DataError, match="none of the 6 clips"):
         pack(hostile[1:-1], tmp_path / "p", PackOptions())
     assert not (tmp_path / "p" / "pack.json").exists()
 
 
-def test_a_full_disk_is_one_line_and_leaves_what_is_finished(clips, tmp_path):
+def test_a_full_disk_is_a_one_line_error(clips, tmp_path):
     packing = PackOptions("memmap", sample_rate=RATE, shard_clips=4)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))  # the second shard is larger
@@ -166,7 +166,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_is_finished(clips, tmp_path):
     assert load_pack(tmp_path)[0].clips == 10
 
 
-def test_a_codec_that_gives_back_something_else_is_found(clips, tmp_path, monkeypatch):
+def test_a_codec_that_does_not_reproduce_a_clip_is_an_error(clips, tmp_path, monkeypatch):
     shorter = lambda samples, rate, codec: encode(samples[:-1], rate, codec)  # noqa: E731
     monkeypatch.setattr("earmark.data.shards.shard_job.encode", shorter)
     with pytest.raises(DataError, match="flac does not reproduce"):
@@ -174,13 +174,13 @@ def test_a_codec_that_gives_back_something_else_is_found(clips, tmp_path, monkey
 
 
 @pytest.mark.parametrize(("codec", "rate"), [("opus", 32000), ("mp3", 10000)])
-def test_a_rate_that_a_codec_does_not_know_is_refused(clips, tmp_path, codec, rate):
+def test_a_rate_that_the_codec_does_not_support_is_refused(clips, tmp_path, codec, rate):
     with pytest.raises(AudioError):
         pack(clips, tmp_path / "p", PackOptions(codec=codec, sample_rate=rate))
     assert not (tmp_path / "p").exists()
 
 
-def test_a_format_refuses_a_codec_that_it_does_not_hold(clips, tmp_path):
+def test_a_codec_of_another_format_is_refused(clips, tmp_path):
     with pytest.raises(DataError):
         pack(clips, tmp_path, PackOptions("memmap", "mp3"))
 
@@ -190,14 +190,14 @@ def test_labels_that_are_not_listed_are_refused(clips, tmp_path):
         pack(clips, tmp_path, PackOptions(sample_rate=RATE, labels=("dog",)))
 
 
-def test_clips_of_one_name_stay_apart(clips, tmp_path):
+def test_clips_with_the_same_name(clips, tmp_path):
     pack(clips[:2] + clips[:1], tmp_path, PackOptions(sample_rate=RATE))
     packed = load_pack(tmp_path)[1]
     assert [clip.id for clip in packed] == [clips[0].id, clips[1].id, clips[0].id]
     assert len(find_index(tmp_path / "000000.tar").rows) == 3
 
 
-def test_what_is_in_the_codec_already_is_not_encoded_again(clips, tmp_path):
+def test_encoded_files_are_copied(clips, tmp_path):
     pack(clips, tmp_path / "one", PackOptions("hdf5", sample_rate=RATE))
     mp3 = load_pack(tmp_path / "one")[1]
     pack(mp3, tmp_path / "two", PackOptions(codec="mp3", sample_rate=RATE))
@@ -233,7 +233,7 @@ class TestHdf5:
             clip.labels for clip in clips
         ]
 
-    def test_what_is_unknown_stands_there_as_openmics(self, shared, tmp_path):
+    def test_unknown_labels_in_hdf5(self, shared, tmp_path):
         golden = shared / "golden" / "efficientat" / "hdf5"
         clips = load_corpus("openmic_hdf5", golden, "test")
         pack(clips, tmp_path, PackOptions("hdf5", labels=label_set("openmic")))
@@ -242,7 +242,7 @@ class TestHdf5:
         assert [(c.id, c.labels, c.unknown) for c in found] == [(c.id, c.labels, c.unknown) for c in clips]
 
 
-def test_packs_of_other_labels_are_told_apart(clips, tmp_path):
+def test_packs_of_other_labels_are_refused(clips, tmp_path):
     packs = []
     for name, chosen, labels in (
         ("all", clips, None),

@@ -34,19 +34,19 @@ def test_the_limits_of_dcase() -> None:
         ("dcase2021", BUDGETS["dcase2021"]),
     ],
 )
-def test_limits_are_read(text: str, wanted: Budget) -> None:
+def test_parse_limits(text: str, wanted: Budget) -> None:
     assert replace(parse_budget(text), name=wanted.name) == wanted
 
 
 @pytest.mark.parametrize(
     "text", ["", "dcase2020", "params", "params=0kB", "macs=30MB", "macs=x", "macs=3.0.0M"]
 )
-def test_what_is_no_budget_is_answered_with_what_is_one(text: str) -> None:
+def test_an_invalid_budget_is_refused(text: str) -> None:
     with pytest.raises(ModelError, match=r"is not a budget: .*params=128kB.*dcase2021, dcase2022"):
         parse_budget(text)
 
 
-def test_cnn6_60k_keeps_to_its_own_year_only(shared: Path, info, tmp_path: Path) -> None:
+def test_cnn6_60k_keeps_the_budget_of_its_year(shared: Path, info, tmp_path: Path) -> None:
     from earmark.export.fuse import fuse, fused_info
     from earmark.features.presets import SP4ASC
 
@@ -70,7 +70,7 @@ def test_cnn6_60k_keeps_to_its_own_year_only(shared: Path, info, tmp_path: Path)
     )
 
 
-def test_zeros_are_free_where_the_budget_says_so(exported, info, tmp_path: Path) -> None:
+def test_zeros_of_a_budget(exported, info, tmp_path: Path) -> None:
     network = create_model("mn01", num_classes=2, norm_momentum=0.2)
     with torch.no_grad():
         network.classifier[2].weight[:10] = 0

@@ -33,7 +33,7 @@ def choices(truth, scores):
 
 @pytest.mark.parametrize("text", ["precision=0.8", "precision=1", "recall=0.7", "recall=1", "f1"])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_threshold_is_the_best_of_all(seed, text):
+def test_thresholds_are_the_best_of_all(seed, text):
     truth, scores = clips(seed)
     target = ThresholdTarget.parse(text)
     found = choose_thresholds(target, truth, scores)
@@ -56,7 +56,7 @@ def test_a_threshold_is_the_best_of_all(seed, text):
             assert f1 == pytest.approx(max(own[3] for own in table))
 
 
-def test_what_cannot_be_reached_comes_near():
+def test_a_target_that_is_not_reached():
     truth, scores = np.array([[0.0], [1], [1], [0]]), np.array([[0.9], [0.8], [0.7], [0.6]])
     found = choose_thresholds(ThresholdTarget("precision", 0.9), truth, scores)
     assert found.missed.tolist() == [True]
@@ -77,13 +77,13 @@ def test_none_is_below_the_lowest():
     ("text", "target"),
     [("precision=0.9", ("precision", 0.9)), ("recall=1", ("recall", 1)), ("f1", ("f1", 1))],
 )
-def test_a_target_is_read_and_written(text, target):
+def test_parse_a_target(text, target):
     assert ThresholdTarget.parse(text) == target
     assert str(ThresholdTarget.parse(text)) == text
 
 
 @pytest.mark.parametrize("text", ["", "precision", "precision=", "recall=0", "recall=1.1", "f1=0.5", "auc=1"])
-def test_what_is_no_target_is_refused(text):
+def test_an_invalid_target_is_refused(text):
     with pytest.raises(DataError, match=r"must be like precision=0\.9, recall=0\.8 or f1"):
         ThresholdTarget.parse(text)
 

@@ -204,7 +204,7 @@ def test_a_linear_layer_over_frames_counts_once() -> None:
     assert measure(OverFrames(), 8, 20).macs == 8 * 3 + 3
 
 
-def test_a_network_is_left_as_it_was() -> None:
+def test_the_network_is_not_changed() -> None:
     network = create_model("mn01", num_classes=3).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     assert measure(network, 32, 50) == measure(on_meta("mn01", num_classes=3), 32, 50)
@@ -214,7 +214,7 @@ def test_a_network_is_left_as_it_was() -> None:
         assert torch.equal(value, before[name]), name
 
 
-def test_files_are_measured_as_their_records_say(
+def test_complexity_of_files(
     toy_model: Path, info: ModelInfo, exported: tuple[Network, Path], tmp_path: Path
 ) -> None:
     checkpoint = tmp_path / "toy.safetensors"
@@ -237,7 +237,7 @@ def test_files_are_measured_as_their_records_say(
         ("mn10", float("nan"), "not possible"),
     ],
 )
-def test_what_cannot_be_measured(model: str, seconds: float, message: str) -> None:
+def test_complexity_errors(model: str, seconds: float, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         complexity(model, seconds)
     with pytest.raises(AudioError, match="samples"):

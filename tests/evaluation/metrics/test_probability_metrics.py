@@ -9,7 +9,7 @@ from sklearn import metrics as oracle
 
 from earmark.evaluation import metrics
 
-SP4ASC = np.load(Path(__file__).parents[1] / "golden" / "sp4asc_metrics.npz")
+SP4ASC = np.load(Path(__file__).parents[2] / "golden" / "sp4asc_metrics.npz")
 PER_CLIP = ["accuracy", "log_loss", "binary_log_loss", "map_at_k", "expected_calibration_error"]
 PER_CLIP += ["brier", "binary_brier", "binary_expected_calibration_error"]
 PER_CLASS = ["class_accuracy", "class_log_loss", "class_calibration_error"]
@@ -23,7 +23,7 @@ def is_single_label(seed: int, clips: int = 80, classes: int = 4):
     return owner, np.eye(classes)[owner], scores / scores.sum(1, keepdims=True)
 
 
-def test_the_numbers_of_the_challenge_are_ours():
+def test_dcase_metrics_of_the_golden():
     targets, scores = np.eye(10)[SP4ASC["y"]], SP4ASC["probs"]
     losses, right = metrics.class_log_loss(targets, scores), metrics.class_accuracy(targets, scores)
     np.testing.assert_allclose(losses, SP4ASC["class_logloss"], rtol=0, atol=1e-6)
@@ -106,7 +106,7 @@ def test_bins_hold_their_upper_edge():
 
 
 @pytest.mark.parametrize("name", PER_CLIP + PER_CLASS)
-def test_clips_of_which_nothing_is_known_do_not_count(name):
+def test_unlabelled_clips_are_ignored(name):
     _, targets, scores = is_single_label(5)
     metric = getattr(metrics, name)
     hidden = np.where(np.arange(80)[:, None] % 3 == 0, np.nan, targets)
@@ -120,7 +120,7 @@ def test_nothing_known_is_not_a_number(name):
     assert np.isnan(getattr(metrics, name)(np.full((3, 2), np.nan), np.full((3, 2), 0.5))).all()
 
 
-def test_an_unknown_class_takes_no_row_and_no_blame():
+def test_unknown_targets_are_ignored():
     targets, scores = [[np.nan, 1, 0], [np.nan, 1, 0]], [[0.9, 0.8, 0.1], [0.1, 0.8, 0.7]]
     assert metrics.accuracy(targets, scores) == 1, "of the first clip nobody knows whether it is right"
     assert metrics.confusion(targets, scores).tolist() == [[0, 0, 0], [1, 1, 0], [0, 0, 0]]

@@ -55,7 +55,7 @@ def softened(positive):
 
 
 @pytest.mark.parametrize("evidence", [several(), several(40, 3), several(200, 1, unknown=0.3)])
-def test_a_sigmoid_is_that_of_a_regression_without_penalty(evidence):
+def test_platt_is_logistic_regression_without_penalty(evidence):
     found = fit("platt", evidence)
     for c in range(3):
         known = ~np.isnan(evidence.targets[:, c])
@@ -73,7 +73,7 @@ def test_a_sigmoid_is_that_of_a_regression_without_penalty(evidence):
         np.testing.assert_allclose(answered, other.predict(places), atol=1e-4)
 
 
-def test_a_shared_sigmoid_is_one_of_all_pairs():
+def test_shared_sigmoid():
     evidence = several(100, unknown=0.2)
     found = fit("shared", evidence)
     known = ~np.isnan(evidence.targets)
@@ -88,7 +88,7 @@ def test_a_shared_sigmoid_is_one_of_all_pairs():
 
 
 @pytest.mark.parametrize("evidence", [several(), several(40, 3), several(200, 1, unknown=0.3)])
-def test_a_line_is_that_of_an_isotonic_regression(evidence):
+def test_isotonic_is_scikit_learns(evidence):
     found = fit("isotonic", evidence)
     for c in range(3):
         known = ~np.isnan(evidence.targets[:, c])
@@ -126,7 +126,7 @@ def test_a_temperature_has_the_least_log_loss(seed, windows):
     assert found.temperature > 1.5
 
 
-def test_a_temperature_without_a_mistake_is_finite():
+def test_the_temperature_of_perfect_scores_is_finite():
     truth = np.eye(3, dtype=np.float32)[np.arange(30) % 3]
     scores = (0.1 + 0.7 * truth).astype(np.float32)
     found = fit("temperature", CalibrationData.from_clip_scores(LABELS, "single_label", scores, truth))
@@ -151,7 +151,7 @@ def test_windows_and_clips_are_calibrated_alike(method):
     np.testing.assert_allclose(evidence.scores(found), each, atol=1e-6)
 
 
-def test_what_nobody_knows_is_left_out():
+def test_unknown_targets_are_not_fitted():
     evidence = several(100)
     more = CalibrationData.from_clip_scores(
         LABELS,
@@ -163,7 +163,7 @@ def test_what_nobody_knows_is_left_out():
         assert fit(method, more) == fit(method, evidence)
 
 
-def test_a_score_that_points_the_wrong_way_becomes_the_share_of_the_class(info):
+def test_a_negative_slope_becomes_zero(info):
     evidence = several(200)
     turned = CalibrationData.from_clip_scores(LABELS, "multi_label", 1 - evidence.scores(), evidence.targets)
     for method in ("platt", "isotonic"):
@@ -179,7 +179,7 @@ def test_a_score_that_points_the_wrong_way_becomes_the_share_of_the_class(info):
     )
 
 
-def test_chance_has_no_temperature():
+def test_chance_is_refused_for_a_temperature():
     evidence = exclusive(300)
     turned = CalibrationData.from_clip_scores(
         LABELS, "single_label", evidence.scores()[:, ::-1], evidence.targets
@@ -188,7 +188,7 @@ def test_chance_has_no_temperature():
         fit("temperature", turned)
 
 
-def test_clips_that_miss_a_class_are_refused():
+def test_missing_classes_are_refused():
     evidence = several(50)
     truth = evidence.targets.copy()
     truth[:, 1:] = 0
@@ -206,9 +206,7 @@ def test_clips_that_miss_a_class_are_refused():
 
 
 def test_methods_are_for_a_task():
-    with pytest.raises(
-        DataError, match="'temperature' does not calibrate a multi_label"
-    ):
+    with pytest.raises(DataError, match="'temperature' does not calibrate a multi_label"):
         fit("temperature", several(50))
     with pytest.raises(DataError, match="choose temperature"):
         fit("isotonic", exclusive(50))
@@ -219,7 +217,7 @@ def test_methods_are_for_a_task():
 
 
 @pytest.mark.parametrize("method", ["platt", "isotonic", "shared"])
-def test_it_finds_what_was_wrong(method):
+def test_calibration_improves_probabilities(method):
     found = calibrate(several(2000), method, folds=np.arange(2000) % 5).metrics
     assert found.after["binary_log_loss"] < 0.85 * found.before["binary_log_loss"]
     assert found.after["binary_brier"] < found.before["binary_brier"]
@@ -227,7 +225,7 @@ def test_it_finds_what_was_wrong(method):
     assert found.before["binary_expected_calibration_error"] > 0.05
 
 
-def test_each_part_is_judged_by_the_others():
+def test_cross_fitting():
     evidence, parts, target = several(60, unknown=0.1), np.arange(60) % 3, ThresholdTarget("recall", 0.8)
     found = calibrate(evidence, "isotonic", target, folds=parts)
     limits = np.zeros((60, 3))
@@ -246,7 +244,7 @@ def test_each_part_is_judged_by_the_others():
     assert found.metrics.decisions[""]["recall"] == pytest.approx(reached.mean())
 
 
-def test_other_clips_may_judge():
+def test_measure_on_other_clips():
     evidence, others = several(100), several(80, 5)
     found = calibrate(evidence, "platt", ThresholdTarget("f1"), validation=others)
     answered = others.scores(found.calibration)
@@ -256,7 +254,7 @@ def test_other_clips_may_judge():
     assert found.metrics.decisions[""]["f1"] == pytest.approx(wanted.mean())
 
 
-def test_parts_are_folds_or_a_fifth_each():
+def test_calibration_folds():
     clips = [Clip(Path(f"{number}.wav"), (LABELS[number % 3],), number % 4) for number in range(40)]
     np.testing.assert_array_equal(calibration_folds(clips), [clip.fold for clip in clips])
     alike = calibration_folds([Clip(clip.path, clip.labels, 1) for clip in clips])
@@ -271,7 +269,7 @@ def found():
     return calibrate(evidence, None, ThresholdTarget("precision", 0.9), folds=np.arange(120) % 4)
 
 
-def test_it_is_told_before_and_after(found):
+def test_calibration_summary(found):
     lines = summary(found).splitlines()
     assert lines[0].split() == ["before", "after"]
     told = {line.split()[0]: line.split()[1:] for line in lines[1:6] if line}
@@ -281,7 +279,7 @@ def test_it_is_told_before_and_after(found):
     assert lines[-1].startswith("thresholds for precision=0.9: precision 0.")
 
 
-def test_a_record_takes_it_over(found, info):
+def test_model_info_gets_the_calibration(found, info):
     known = info.changed(labels=LABELS, card="# toy\n\n## Calibration\n\nold\n\n## Labels\n\nx\n")
     made = with_calibration(known, found)
     assert made.calibration == found.calibration
@@ -293,7 +291,7 @@ def test_a_record_takes_it_over(found, info):
     assert made.from_json(made.to_json()) == made
 
 
-def test_a_threshold_goes_on_to_mean_the_same(info):
+def test_thresholds_are_converted_to_probabilities(info):
     evidence = several(100)
     known = info.changed(labels=LABELS, threshold=0.7)
     for method in ("platt", "isotonic"):
@@ -309,7 +307,7 @@ def test_a_threshold_goes_on_to_mean_the_same(info):
         assert any("dropped" in told for told in warnings(made, found))
 
 
-def test_files_hold_all_of_it(found, tmp_path):
+def test_calibration_files(found, tmp_path):
     pytest.importorskip("matplotlib", reason="the extra 'plot' is not installed")
     files = write_calibration(found, {"model": "toy"}, tmp_path / "report")
     assert [path.name for path in files] == ["calibration.json", "reliability.png"]
@@ -322,7 +320,7 @@ def test_files_hold_all_of_it(found, tmp_path):
     assert sum(told["reliability"]["after"]["clips"]) == (~np.isnan(several(120, unknown=0.1).targets)).sum()
 
 
-def test_kinds_are_those_of_their_method():
+def test_calibration_types():
     assert isinstance(fit("platt", several(50)), Platt)
     assert isinstance(fit("shared", several(50)), Platt)
     assert isinstance(fit("isotonic", several(50)), Isotonic)

@@ -12,7 +12,7 @@ from sklearn import metrics as oracle
 
 from earmark.evaluation import metrics
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 
 def tables(seed: int, ties: bool = False, clips: int = 60, classes: int = 5):
@@ -70,7 +70,7 @@ def test_the_order_of_tied_clips_does_not_matter():
         np.testing.assert_array_equal(metric(targets[order], scores[order]), metric(targets, scores))
 
 
-def test_a_class_without_clips_has_no_value_and_is_left_out():
+def test_a_class_without_clips_has_no_value():
     targets, scores = tables(0)
     targets[:, 2] = 0
     kept = [0, 1, 3, 4]
@@ -106,7 +106,7 @@ def test_accuracy_and_confusion_are_the_oracles(seed):
     assert table.dtype == np.int64
 
 
-def test_any_of_several_labels_is_right():
+def test_any_of_several_labels_is_correct():
     targets = [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
     scores = [[0.1, 0.9, 0.2], [0.1, 0.2, 0.9], [0.9, 0.1, 0.1]]
     assert metrics.accuracy(targets, scores) == pytest.approx(1 / 3)
@@ -127,7 +127,7 @@ def test_binary_log_loss_is_the_oracles(seed):
     assert metrics.binary_log_loss(targets, scores) == pytest.approx(np.mean(wanted), abs=1e-12)
 
 
-def test_a_sure_mistake_costs_much_but_not_infinitely():
+def test_the_log_loss_of_a_certain_mistake_is_finite():
     targets, scores = [[1, 0]], [[0, 1]]
     assert metrics.binary_log_loss(targets, scores) == pytest.approx(-np.log(1e-7), rel=1e-6)
     assert metrics.log_loss(targets, scores) == pytest.approx(-np.log(1e-7), rel=1e-6)
@@ -148,7 +148,7 @@ def test_recall_of_a_class_without_clips_is_not_a_number():
     st.lists(st.lists(st.integers(0, 20), min_size=2, max_size=2), min_size=1, max_size=40),
     st.sampled_from([0.0, 0.005, 0.1, 0.25, 0.5, 0.9]),
 )
-def test_the_quiet_threshold_is_the_lowest_that_keeps_quiet(rows, share):
+def test_the_negative_threshold_is_the_lowest(rows, share):
     scores = np.array(rows) / 20
     threshold = metrics.negative_threshold(scores, share)
     highest = scores.max(1)
@@ -158,7 +158,7 @@ def test_the_quiet_threshold_is_the_lowest_that_keeps_quiet(rows, share):
     assert np.mean(highest >= lower) > share
 
 
-def test_the_quiet_threshold_of_a_share_that_lets_all_through():
+def test_the_negative_threshold_of_a_full_share():
     assert metrics.negative_threshold([[0.5], [0.7]], 1.0) == 0.0
 
 
@@ -183,7 +183,7 @@ def test_the_quiet_threshold_of_a_share_that_lets_all_through():
         "expected_calibration_error",
     ],
 )
-def test_tables_that_do_not_fit_are_refused(metric, targets, scores):
+def test_different_shapes_are_refused(metric, targets, scores):
     with pytest.raises(ValueError, match="must have the same shape"):
         getattr(metrics, metric)(targets, scores)
 
@@ -192,7 +192,7 @@ class TestEfficientAT:
     arrays = np.load(GOLDEN / "metrics_toy.npz")
     means = json.loads((GOLDEN / "metrics_toy.json").read_text())
 
-    def test_its_numbers_are_ours(self):
+    def test_metrics_of_the_golden(self):
         targets, scores = self.arrays["targets"], self.arrays["scores"]
         for metric, name, mean in ((metrics.average_precision, "ap", "mAP"), (metrics.auroc, "roc", "ROC")):
             values = metric(targets, scores)
@@ -200,14 +200,14 @@ class TestEfficientAT:
             np.testing.assert_allclose(values, self.means[name], rtol=0, atol=1e-9)
             assert metrics.macro(values) == pytest.approx(self.means[mean], abs=1e-9)
 
-    def test_its_numbers_with_a_mask_are_ours_on_what_the_mask_keeps(self):
+    def test_masked_metrics_of_the_golden(self):
         targets = np.where(self.arrays["mask"] > 0, self.arrays["targets"], np.nan)
         for metric, name in ((metrics.average_precision, "ap_masked"), (metrics.auroc, "roc_masked")):
             values = metric(targets, self.arrays["scores"])
             np.testing.assert_allclose(values, self.arrays[name], rtol=0, atol=1e-9)
 
 
-def test_the_numbers_of_audax_are_ours():
+def test_audax_metrics_of_the_golden():
     golden = np.load(GOLDEN / "audax_toy.npz")
     targets, scores = golden["metrics/target"], golden["metrics/scores"]
     precision, auroc = metrics.average_precision(targets, scores), metrics.auroc(targets, scores)
