@@ -84,9 +84,9 @@ def _difference(network: Network, content: bytes, info: ModelInfo) -> float:
     largest = 0.0
     for batch in (1, 3):
         shape = example_inputs(info, batch)[0].shape
-        given = np.random.default_rng(batch).standard_normal(shape, np.float32)
-        expected = network(torch.from_numpy(given))
-        outputs = session.run(list(OUTPUT_NAMES), {info.graph_input: given})
+        features = np.random.default_rng(batch).standard_normal(shape, np.float32)
+        expected = network(torch.from_numpy(features))
+        outputs = session.run(list(OUTPUT_NAMES), {info.graph_input: features})
         for values, output in zip(outputs, OUTPUT_NAMES, strict=True):
             wanted = getattr(expected, output).numpy()
             scale = max(1.0, float(np.abs(wanted).max()))

@@ -172,8 +172,8 @@ class _Transfer:
                 raise _TransientError(_CHANGED) from None
             if error.code in _TRANSIENT:
                 raise _TransientError(f"the server returned {error.code}") from None
-            said = " ".join(f"{error.code} {error.msg}".split())
-            raise ModelError(f"{self.url} cannot be downloaded: the server returned {said}") from None
+            status = " ".join(f"{error.code} {error.msg}".split())
+            raise ModelError(f"{self.url} cannot be downloaded: the server returned {status}") from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, (socket.gaierror, ssl.SSLCertVerificationError)):

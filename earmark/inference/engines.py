@@ -170,10 +170,10 @@ class _OpenVinoSession:
 
     def run(self, names: Sequence[str], inputs: Mapping[str, Floats]) -> list[Floats]:
         """Computes the named outputs."""
-        given = {name: np.ascontiguousarray(values) for name, values in inputs.items()}
+        arrays = {name: np.ascontiguousarray(values) for name, values in inputs.items()}
         with self._lock:
-            request = self._request({name: values.shape for name, values in given.items()})
-            request.infer(given, share_inputs=True)
+            request = self._request({name: values.shape for name, values in arrays.items()})
+            request.infer(arrays, share_inputs=True)
             return [request.get_tensor(name).data.copy() for name in names]
 
     def _request(self, shapes: Mapping[str, tuple[int, ...]]) -> Any:

@@ -158,7 +158,7 @@ class Result:
             if threshold != "auto":
                 raise ModelError(f"threshold must be a number or 'auto', got {threshold!r}")
             if self.thresholds is None:
-                raise ModelError(f"model {self.model} has no thresholds of its own: give a number")
+                raise ModelError(f"model {self.model} has no thresholds of its own: pass a number")
             return self.thresholds
         limits = np.asarray(threshold, np.float64)
         if limits.ndim and len(limits) != len(self.labels):

@@ -210,7 +210,7 @@ def test_the_proxy_of_the_environment_is_asked(web, target, monkeypatch):
     assert web.requests[0][0] == "http://weights.invalid/file.pt"
 
 
-def test_an_unknown_host_and_a_closed_port_are_said(web, target, monkeypatch):
+def test_an_unknown_host_and_a_closed_port(web, target, monkeypatch):
     monkeypatch.delenv("http_proxy", raising=False)
     with pytest.raises(ModelError, match="is there a network"):
         download("http://weights.invalid/file.pt", target)

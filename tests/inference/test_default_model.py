@@ -1,4 +1,4 @@
-"""What the model that ships promises: it knows its 18 sounds, and knows when not to speak."""
+"""The default model: 18 labels, and nothing detected in silence, tones, noise and other sounds."""
 
 import csv
 import subprocess
@@ -22,8 +22,8 @@ def tagger() -> earmark.Tagger:
     return earmark.load()
 
 
-def heard(tagger: earmark.Tagger, waveform: np.ndarray, rate: int = RATE) -> list[str]:
-    """What reaches the default threshold."""
+def detected(tagger: earmark.Tagger, waveform: np.ndarray, rate: int = RATE) -> list[str]:
+    """Labels that reach the model's threshold."""
     return [tag.label for tag in tagger.tag(waveform.astype(np.float32), rate).detected]
 
 
@@ -36,7 +36,7 @@ def pink(generator: np.random.Generator) -> np.ndarray:
     return np.fft.irfft(spectrum / np.sqrt(np.arange(1, len(spectrum) + 1)), LENGTH)
 
 
-def test_file_is_small_and_names_its_sources(tagger: earmark.Tagger) -> None:
+def test_the_file_is_small_and_names_its_sources(tagger: earmark.Tagger) -> None:
     assert registry.find().stat().st_size <= 4_000_000
     assert len(tagger.labels) == 18
     assert tagger.info.threshold is not None
@@ -46,18 +46,20 @@ def test_file_is_small_and_names_its_sources(tagger: earmark.Tagger) -> None:
 
 @pytest.mark.parametrize("seconds", [0.01, 1.0, 5.12, 12.0])
 @pytest.mark.parametrize("value", [0.0, 1e-4, -0.5, 1.0])
-def test_silence_and_constants_are_no_sound(tagger: earmark.Tagger, seconds: float, value: float) -> None:
-    assert heard(tagger, np.full(round(seconds * RATE), value)) == []
+def test_nothing_is_detected_in_silence_and_constants(
+    tagger: earmark.Tagger, seconds: float, value: float
+) -> None:
+    assert detected(tagger, np.full(round(seconds * RATE), value)) == []
 
 
 @pytest.mark.parametrize("frequency", [50, 117, 250, 440, 997, 1000, 2000, 3150, 5000, 8000, 12500])
 @pytest.mark.parametrize("level", [0.5, 0.03])
-def test_pure_tones_are_no_sound(tagger: earmark.Tagger, frequency: float, level: float) -> None:
-    assert heard(tagger, level * np.sin(2 * np.pi * frequency * np.arange(LENGTH) / RATE)) == []
+def test_nothing_is_detected_in_pure_tones(tagger: earmark.Tagger, frequency: float, level: float) -> None:
+    assert detected(tagger, level * np.sin(2 * np.pi * frequency * np.arange(LENGTH) / RATE)) == []
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "uniform", "pink"])
-def test_noise_is_no_sound(tagger: earmark.Tagger, kind: str) -> None:
+def test_nothing_is_detected_in_noise(tagger: earmark.Tagger, kind: str) -> None:
     generator = np.random.default_rng(20261121)
     draw = {
         "gaussian": lambda: generator.standard_normal(LENGTH),
@@ -65,7 +67,7 @@ def test_noise_is_no_sound(tagger: earmark.Tagger, kind: str) -> None:
         "pink": lambda: pink(generator),
     }[kind]
     levels = np.linspace(-60, -3, 200)
-    named = [found for level in levels if (found := heard(tagger, leveled(draw(), level).clip(-1, 1)))]
+    named = [found for level in levels if (found := detected(tagger, leveled(draw(), level).clip(-1, 1)))]
     assert len(named) <= ALLOWED_SHARE * len(levels), named
 
 
@@ -91,6 +93,6 @@ def reached(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["white_noise", "pink_noise", "speech", "music"])
-def test_generated_negatives_are_no_sound(reached: dict[str, list[bool]], kind: str) -> None:
+def test_nothing_is_detected_in_generated_negatives(reached: dict[str, list[bool]], kind: str) -> None:
     assert len(reached[kind]) >= 200
     assert sum(reached[kind]) <= ALLOWED_SHARE * len(reached[kind])

@@ -45,7 +45,7 @@ def ask(session: object, inputs: dict[str, np.ndarray]) -> tuple[np.ndarray, ...
 
 
 @pytest.mark.usefixtures("openvino")
-def test_openvino_answers_as_onnx_runtime_does_at_every_shape(model: Path) -> None:
+def test_openvino_agrees_with_onnx_runtime_at_every_shape(model: Path) -> None:
     reference, session = (open_session(model, 1, engine)[0] for engine in engines.PRECISIONS)
     shapes = [(1, 40), (3, 26), (1, 51), (2, 33), (1, 40)]
     assert len(set(shapes)) > engines.MAX_FIXED_SHAPES + 1, "some of them share the open one"
@@ -57,7 +57,7 @@ def test_openvino_answers_as_onnx_runtime_does_at_every_shape(model: Path) -> No
 
 
 @pytest.mark.usefixtures("openvino")
-def test_an_answer_stays_what_it_was(model: Path) -> None:
+def test_outputs_are_copies(model: Path) -> None:
     session = open_session(model, 1, "openvino")[0]
     logits = session.run(["logits"], given(0))[0]
     before = logits.copy()
@@ -66,7 +66,7 @@ def test_an_answer_stays_what_it_was(model: Path) -> None:
 
 
 @pytest.mark.usefixtures("openvino")
-def test_threads_that_share_a_session_each_get_their_own_answer(model: Path) -> None:
+def test_threads_may_share_a_session(model: Path) -> None:
     session = open_session(model, 1, "openvino")[0]
     wanted = [session.run(["logits"], given(seed))[0] for seed in range(4)]
     wrong = []
@@ -86,7 +86,7 @@ def test_threads_that_share_a_session_each_get_their_own_answer(model: Path) -> 
 
 @pytest.mark.usefixtures("openvino")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_scores_of_the_default_model_stay_within_what_is_stated(precision: str) -> None:
+def test_scores_of_the_default_model_stay_within_the_documented_tolerance(precision: str) -> None:
     if precision not in engines.installed_engines()["openvino"]:
         pytest.skip(f"this processor does not compute in {precision}")
     wanted = earmark.load(threads=1).tag(EXAMPLE)
@@ -100,7 +100,7 @@ def test_scores_of_the_default_model_stay_within_what_is_stated(precision: str) 
 
 
 @pytest.mark.usefixtures("openvino")
-def test_a_precision_is_what_is_computed_in(model: Path) -> None:
+def test_a_precision_changes_the_computation(model: Path) -> None:
     if "bf16" not in engines.installed_engines()["openvino"]:
         pytest.skip("this processor does not compute in bf16")
     inputs = given(0, frames=51)
@@ -114,7 +114,7 @@ def test_a_precision_is_what_is_computed_in(model: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("openvino")
 @pytest.mark.parametrize("architecture", ["dymn04", "cnn6_60k"])
-def test_openvino_runs_loops_and_other_networks(info: ModelInfo, architecture: str, tmp_path: Path) -> None:
+def test_openvino_runs_other_networks(info: ModelInfo, architecture: str, tmp_path: Path) -> None:
     from earmark.export.export import export_model
 
     arguments = {"n_mels": toy.FRONT_END.n_mels} if architecture == "cnn6_60k" else {}
@@ -250,7 +250,7 @@ def test_a_missing_engine_names_its_extra(model: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("openvino")
-def test_a_file_is_checked_before_any_engine_sees_it(model: Path, tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused_before_any_engine_opens_it(model: Path, tmp_path: Path) -> None:
     content = bytearray(model.read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "damaged.onnx").write_bytes(content)
@@ -259,7 +259,7 @@ def test_a_file_is_checked_before_any_engine_sees_it(model: Path, tmp_path: Path
 
 
 @pytest.mark.usefixtures("openvino")
-def test_what_openvino_cannot_read_is_one_line(info: ModelInfo, tmp_path: Path) -> None:
+def test_a_graph_that_openvino_cannot_read(info: ModelInfo, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx", reason="earmark[train] is not installed")
     ends = [onnx.helper.make_tensor_value_info(name, 1, [1]) for name in ("log_mel", "logits")]
     node = onnx.helper.make_node("Unheard", ["log_mel"], ["logits"], domain="nobody")
@@ -272,7 +272,7 @@ def test_what_openvino_cannot_read_is_one_line(info: ModelInfo, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("openvino")
-def test_openvino_reports_itself_to_nobody() -> None:
+def test_openvino_sends_no_telemetry() -> None:
     probe = (
         "import sys; from earmark.inference import engines; engines.installed_engines();"
         "sys.exit('openvino' not in sys.modules or 'openvino_telemetry' in sys.modules)"

@@ -99,7 +99,7 @@ def test_members_that_differ_are_refused(info: ModelInfo, changes: dict, differe
         ensemble_info([info, info, other])
 
 
-def test_a_session_answers_in_the_order_asked_for(info: ModelInfo) -> None:
+def test_outputs_come_in_the_order_of_their_names(info: ModelInfo) -> None:
     class Session:
         def __init__(self, factor: float) -> None:
             self.factor = factor

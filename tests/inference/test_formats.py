@@ -124,7 +124,7 @@ def test_table():
     )
 
 
-def test_a_table_says_when_nothing_is_detected():
+def test_a_table_of_nothing_detected():
     text = write(Format.TABLE, [marked(0.95)], top=1)
     assert "*" not in text
     assert text.endswith("   Nothing above the threshold (0.95).\n")
@@ -133,7 +133,7 @@ def test_a_table_says_when_nothing_is_detected():
     assert "Nothing" not in write(Format.TABLE, [marked(0.5)], top=0)
 
 
-def test_probabilities_and_thresholds_of_each_label_are_said():
+def test_probabilities_and_thresholds_per_label():
     own = result(calibrated=True, thresholds=(0.95, 0.6, 0.2))
     assert write(Format.TABLE, [own], top=2) == (
         "stra,ße.wav  (0.8 s, toy, probabilities)\n"

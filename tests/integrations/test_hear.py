@@ -1,4 +1,4 @@
-"""The HEAR interface: embeddings as the reference's, and what HEAR's validator asks.
+"""The HEAR interface: the reference's embeddings, and the requirements of HEAR's validator.
 
 The golden networks are those of golden/efficientat/manifests; audio is their synthetic clip and, where a
 golden needs a second clip, the recording beside it.
@@ -17,6 +17,7 @@ from earmark.errors import AudioError, MissingExtraError, ModelError
 from earmark.features.front_end import FrontEnd
 from earmark.features.learned import LEAF
 from earmark.features.presets import EFFICIENTAT
+from earmark.inference import load
 from earmark.inference.stages import load_stages, with_stages
 from earmark.inference.tagger import Tagger
 from earmark.integrations import hear
@@ -191,7 +192,7 @@ def test_short_clips_have_embeddings(stage_model: hear.HearModel, samples: int) 
     assert times_ms.shape[1] == 1 + samples // 800
 
 
-def test_default_model_answers_as_the_tagger(default_model: hear.HearModel) -> None:
+def test_default_model_agrees_with_the_tagger(default_model: hear.HearModel) -> None:
     tagger = earmark.load()
     rate = tagger.info.front_end.sample_rate
     audio = noise(1, tagger.info.window_s, rate).numpy()
@@ -220,10 +221,10 @@ def test_stages_of_a_checkpoint(info: ModelInfo, exported: tuple[Network, Path],
         load_stages(exported[1])
 
 
-def test_stages_behind_a_front_end_that_learns_are_refused(info: ModelInfo) -> None:
+def test_stages_behind_a_learned_front_end_are_refused(info: ModelInfo) -> None:
     learned = info.changed(front_end=LEAF)
     network = attach_front_end(create_model("mn01", num_classes=2), LEAF).eval()
-    with pytest.raises(ModelError, match="this front-end learns"):
+    with pytest.raises(ModelError):
         with_stages(network, learned)
 
 
@@ -236,19 +237,19 @@ def test_stages_without_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stages", "pool", "message"),
+    ("stages", "pool"),
     [
-        (["b17"], "mean", "b0 to b16"),
-        (["se3"], "mean", "no stage se3"),
-        (["se40"], "mean", "no stage se40"),
-        (["x"], "mean", "no kind of stage 'x'"),
-        ([], "mean", "no stage was named"),
-        (["b5"], "median", "no pooling 'median'"),
+        (["b17"], "mean"),
+        (["se3"], "mean"),
+        (["se40"], "mean"),
+        (["x"], "mean"),
+        ([], "mean"),
+        (["b5"], "median"),
     ],
 )
-def test_stages_that_there_are_not(stages: list[str], pool: str, message: str) -> None:
+def test_unknown_stages(stages: list[str], pool: str) -> None:
     network = create_model("mn01", num_classes=2).eval()
-    with pytest.raises(ModelError, match=message):
+    with pytest.raises(ModelError):
         StageEmbedding(network, stages, pool)(torch.zeros(1, 32, 40))
     assert not any(module._forward_hooks for module in network.modules())
 
@@ -267,23 +268,30 @@ def test_pools_of_a_map_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("audio", "message"),
+    "audio",
     [
-        (np.zeros(16000, np.float32), "shape"),
-        (np.zeros((2, 0), np.float32), "shape"),
-        (np.zeros((2, 100), np.int16), "int16"),
-        (np.full((1, 100), np.nan, np.float32), "NaN"),
+        np.zeros(16000, np.float32),
+        np.zeros((2, 0), np.float32),
+        np.zeros((2, 100), np.int16),
+        np.full((1, 100), np.nan, np.float32),
     ],
 )
-def test_audio_that_cannot_be_heard(stage_model: hear.HearModel, audio: np.ndarray, message: str) -> None:
-    with pytest.raises(AudioError, match=message):
-        hear.get_scene_embeddings(audio, stage_model)
-    with pytest.raises(AudioError, match=message):
-        hear.get_timestamp_embeddings(audio, stage_model)
+def test_unusable_audio(stage_model: hear.HearModel, audio: np.ndarray) -> None:
+    for embed in (hear.get_scene_embeddings, hear.get_timestamp_embeddings):
+        with pytest.raises(AudioError):
+            embed(audio, stage_model)
 
 
-def test_models_that_are_none_of_hear(toy_model: Path) -> None:
-    with pytest.raises(ModelError, match="8000 Hz"):
+def test_unusable_models(toy_model: Path) -> None:
+    with pytest.raises(ModelError, match="must be 16000, 22050, 32000, 44100, 48000 Hz, got 8000"):
         hear.load_model(str(toy_model))
-    with pytest.raises(ModelError, match="load_model"):
+    with pytest.raises(ModelError, match="got object"):
         hear.get_scene_embeddings(np.zeros((1, 16000), np.float32), object())
+
+
+def test_a_model_runs_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+    tagger = earmark.load()
+    monkeypatch.setattr(load, "load", lambda model, **options: opened.append((model, options)) or tagger)
+    hear.load_model("mn10_as", device="cuda:1")
+    assert opened == [("mn10_as", {"device": "cuda:1"})]
