@@ -56,6 +56,7 @@ PACKAGES = {
         "nncf",
         "litert_torch",
         "ai_edge_litert",
+        "tomli_w",
     },
     "training": {
         "numpy",

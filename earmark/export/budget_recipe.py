@@ -1,21 +1,21 @@
-"""From a wide model to the network that fits a budget, and the recipe by which it learns from the wide one.
+"""Proposes the network that fits a budget, and the recipe that distils a larger model into it.
 
-Source: width selection as in MobileNets (Howard et al., arXiv:1704.04861, section 3.3), with the wide network
+Source: width selection as in MobileNets (Howard et al., arXiv:1704.04861, section 3.3), with the larger model
 as teacher (Schmid et al., arXiv:2211.04772).
 
-Conventions: networks are counted fused, as they are run. Of the model's own family the widest network that
-fits is proposed; where none does, of all registered networks that with most parameters. It is never larger
-than the model.
+Conventions: networks are counted fused, as they are run. The proposal is the widest network of the model's
+own family that fits, or if none does, the registered network with the most parameters; never one larger than
+the model.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 import torch
 
 from earmark.data.manifest import Clip
@@ -27,9 +27,10 @@ from earmark.inference import ensemble
 from earmark.model_file.info import ModelInfo, Precision
 from earmark.models.registry import architectures, create_config, create_model
 
-OF_ANY_WIDTH = ("mobilenet", "dymn")
+SCALABLE = ("mobilenet", "dymn")
+"""Architectures with a width."""
 WIDTHS = tuple(step / 20 for step in range(1, 81))
-"""Widths that are tried, from 0.05 to 4."""
+"""Widths to choose from, 0.05 to 4."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class Proposal:
 
     Args:
         architecture: Name in the registry.
-        arguments: What it is to be built with, apart from the number of classes.
-        precision: In which its parameters fit.
-        use: What it takes of the budget.
+        arguments: Its arguments, except the number of classes.
+        precision: Storage format of its parameters.
+        use: Its use of the budget.
     """
 
     architecture: str
@@ -49,7 +50,7 @@ class Proposal:
     use: BudgetUse
 
     def summary(self) -> str:
-        """For people, in two lines."""
+        """Network and use of the budget, for people."""
         choices = ", ".join(f"{name} {value}" for name, value in self.arguments.items())
         return (
             f"{self.architecture}{f' ({choices})' if choices else ''}, fused, in {self.precision}: "
@@ -61,15 +62,15 @@ def propose(info: ModelInfo, budget: Budget, precision: Precision = "fp16") -> P
     """Finds the network that fits a budget.
 
     Args:
-        info: Of the model that is too large; the network hears as it does, and knows the same labels.
-        budget: What it may cost.
-        precision: In which it is going to be stored; "fp16" costs hardly any accuracy.
+        info: Model info of the larger model; the network will have its front-end and labels.
+        budget: Limits of the network.
+        precision: Storage format of its parameters.
 
     Raises:
-        ModelError: If nothing fits, or the model hears by a front-end that learns or is several.
+        ModelError: If no network fits, or the model has no log-mel outside its graph.
     """
     if not isinstance(info.front_end, FrontEnd):
-        raise ModelError(f"{info.name}: a recipe takes one log-mel: name a model that hears through one")
+        raise ModelError(f"{info.name} takes waveforms, a recipe needs a log-mel: give a model of log-mels")
     cost = _Costs(info, budget, precision)
     largest = _largest(info, cost)
 
@@ -96,14 +97,14 @@ def propose(info: ModelInfo, budget: Budget, precision: Precision = "fp16") -> P
 
 
 class _Costs:
-    """What networks would take of a budget."""
+    """Computes the use of a budget."""
 
     def __init__(self, info: ModelInfo, budget: Budget, precision: Precision) -> None:
-        self._record, self._budget, self._precision = info, budget, precision
+        self._info, self._budget, self._precision = info, budget, precision
         self.seconds = budget.seconds or info.window_s
 
     def __call__(self, architecture: str, arguments: Mapping[str, Any]) -> BudgetUse:
-        front_end, classes = self._record.front_end, len(self._record.labels)
+        front_end, classes = self._info.front_end, len(self._info.labels)
         with torch.device("meta"):
             network = create_model(architecture, **arguments, num_classes=classes, fused=True)
         frames = front_end.num_frames(round(self.seconds * front_end.sample_rate))
@@ -113,7 +114,7 @@ class _Costs:
 
 
 def _largest(info: ModelInfo, cost: Callable[[str, Mapping[str, Any]], BudgetUse]) -> float:
-    """Parameters of the model itself; an ensemble has more than any network."""
+    """Number of parameters of the model; infinite for ensembles."""
     if info.architecture == ensemble.ARCHITECTURE:
         return float("inf")
     arguments = {name: value for name, value in info.arguments.items() if name != "fused"}
@@ -121,7 +122,7 @@ def _largest(info: ModelInfo, cost: Callable[[str, Mapping[str, Any]], BudgetUse
 
 
 def _family(info: ModelInfo) -> list[str]:
-    """Names of the networks of the same kind as the model's."""
+    """Names of the architectures of the model's family."""
     if info.architecture == ensemble.ARCHITECTURE:
         return []
     kind = type(create_config(info.architecture))
@@ -134,24 +135,24 @@ def _candidates(
     cost: Callable[[str, Mapping[str, Any]], BudgetUse],
     fits: Callable[[BudgetUse], bool],
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Networks to look at: the widest of each kind that has widths, and all of the others."""
-    of_any_width = [name for name in OF_ANY_WIDTH if name in names]
-    for name in of_any_width:
+    """Networks to compare: the widest of each scalable family that fits, and all others."""
+    scalable = [name for name in SCALABLE if name in names]
+    for name in scalable:
         arguments = _arguments(info, name)
-        low, high = 0, len(WIDTHS)  # the first does not fit, or is the only one that may
+        low, high = 0, len(WIDTHS)  # low fits or is 0, high does not
         while high - low > 1:
             middle = (low + high) // 2
             wide = cost(name, {**arguments, "width": WIDTHS[middle]})
             low, high = (middle, high) if fits(wide) else (low, middle)
         yield name, {**arguments, "width": WIDTHS[low]}
-    kinds = {type(create_config(name)) for name in of_any_width}
+    kinds = {type(create_config(name)) for name in scalable}
     for name in names:
         if type(create_config(name)) not in kinds:
             yield name, _arguments(info, name)
 
 
 def _arguments(info: ModelInfo, name: str) -> dict[str, Any]:
-    """What a network is built with: as the model is, where it is of the same kind; as many mel bands."""
+    """Arguments of a network: the model's if it is of the same family, and its number of mel bands."""
     config = create_config(name)
     arguments: dict[str, Any] = {}
     if info.architecture != ensemble.ARCHITECTURE and type(create_config(info.architecture)) is type(config):
@@ -166,65 +167,52 @@ def recipe(
     info: ModelInfo,
     teacher: Path,
     clips: tuple[Sequence[Path], Path | None],
-    out: Path,
+    path: Path,
 ) -> str:
-    """The recipe by which a proposed network learns from the model.
+    """Writes the recipe that distils a model into a proposed network.
 
     Args:
         proposal: The network.
-        info: Of the model.
+        info: The model info.
         teacher: The model's file or checkpoint.
         clips: Manifests to train on, with the model's labels, and the folder of their recordings; None for
-            the manifests' own.
-        out: Where the recipe is going to lie.
+            that of each manifest.
+        path: Where the recipe will be saved.
 
     Returns:
-        TOML, as ``earmark train`` takes it.
+        TOML, for ``earmark train``.
     """
     window_s = proposal.use.budget.seconds or info.window_s
-    top = {
+    manifests, audio = clips
+    source = {"manifests": [str(manifest) for manifest in manifests]}
+    values = {
         "name": f"{info.name}_small",
         "description": f"{info.name}, in the budget {proposal.use.budget.name}",
-        "source": f"proposed by earmark compress: {proposal.architecture}, taught by {info.name}",
-        "command": f"earmark train {out}",
+        "source": f"proposed by earmark complexity: {proposal.architecture}, distilled from {info.name}",
+        "command": f"earmark train {path}",
         "cost": "not measured yet",
         "expected": "not measured yet",
         "license": info.license,
         "task": info.task,
         "window_s": window_s,
         "padding": info.padding,
-    }
-    tables: dict[str, Mapping[str, Any]] = {
-        "model": {"architecture": proposal.architecture},
-        "model.arguments": proposal.arguments,
-        "front_end": info.front_end.to_dict(),
-        "data": {"labels": list(info.labels), "cache": True},
+        "model": {"architecture": proposal.architecture, "arguments": dict(proposal.arguments)},
+        "front_end": {key: value for key, value in info.front_end.to_dict().items() if value is not None},
+        "data": {
+            "labels": list(info.labels),
+            "cache": True,
+            "sources": [source if audio is None else {**source, "audio": str(audio)}],
+        },
         "augment": {"roll_s": 0.1 * window_s, "gain_db": [-6.0, 6.0], "mixup_alpha": 0.3},
         "optimizer": {"learning_rate": 3e-3, "weight_decay": 1e-4, "batch_size": 32, "epochs": 100},
         "teacher": {"path": str(teacher), "distill_weight": 0.9, "label_weight": 0.1},
     }
-    manifests, audio = clips
-    source = {"manifests": list(map(str, manifests)), "audio": None if audio is None else str(audio)}
-    lines = [f"# {line}" for line in proposal.summary().splitlines()]
-    lines += [f"# Afterwards: earmark compress CHECKPOINT --fuse --precision {proposal.precision} --out FILE"]
-    lines += _toml(top)
-    for name, values in tables.items():
-        lines += ["", f"[{name}]", *_toml(values)]
-        if name == "data":
-            lines += ["", "[[data.sources]]", *_toml(source)]
-    return "\n".join(lines) + "\n"
-
-
-def _toml(values: Mapping[str, Any]) -> list[str]:
-    """Lines of a table; JSON's texts, numbers and lists are TOML's."""
-    return [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}"
-        for key, value in values.items()
-        if value is not None
-    ]
+    comments = [f"# {line}" for line in proposal.summary().splitlines()]
+    export = f"earmark export --model CHECKPOINT --fuse --precision {proposal.precision} --output FILE"
+    return "\n".join([*comments, f"# After training: {export}", tomli_w.dumps(values)])
 
 
 def require_manifests(paths: Sequence[Path], clips: Sequence[Clip]) -> None:
-    """Refuses clips that no recipe can name, or nobody labelled, with a ModelError."""
+    """Raises a ModelError unless all clips are labelled and come from manifests."""
     if any(path.suffix != ".csv" for path in paths) or not all(clip.labelled for clip in clips):
-        raise ModelError("a recipe takes manifests (.csv) of labelled clips: name those with --clips")
+        raise ModelError("a recipe needs datasets (.csv) of labelled clips: give --dataset")

@@ -1,4 +1,4 @@
-"""Proposals: registered networks that fit a budget, and recipes that training takes."""
+"""Proposed networks fit their budget, and their recipes can be trained."""
 
 import tomllib
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import toy
 
+from earmark.data.manifest import Clip
 from earmark.errors import ModelError
 from earmark.evaluation.complexity.budget import parse_budget
-from earmark.evaluation.complexity.model_cost import complexity
-from earmark.export.budget_recipe import WIDTHS, propose, recipe
+from earmark.export.budget_recipe import WIDTHS, propose, recipe, require_manifests
 from earmark.features.learned import LEAF
 from earmark.models.registry import create_model
 from earmark.training.config.recipe import load_recipe
@@ -25,7 +25,7 @@ def count(**arguments) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def test_it_is_the_widest_of_the_models_own_kind_that_fits(wide) -> None:
+def test_the_widest_network_of_the_models_family_that_fits(wide) -> None:
     found = propose(wide, parse_budget("params=256kB,macs=30M"), "fp16")
     width = found.arguments["width"]
     assert (found.architecture, found.arguments["strides"]) == ("mobilenet", [2, 2, 2, 1])
@@ -35,7 +35,7 @@ def test_it_is_the_widest_of_the_models_own_kind_that_fits(wide) -> None:
     assert propose(wide, parse_budget("params=256kB"), "fp32").use.parameters < found.use.parameters
 
 
-def test_operations_limit_it_too(wide) -> None:
+def test_operations_are_limited_too(wide) -> None:
     by_size, by_both = (
         propose(wide, parse_budget(f"params=2MB{more}")) for more in ("", ",macs=3M,seconds=1")
     )
@@ -44,39 +44,34 @@ def test_operations_limit_it_too(wide) -> None:
     assert by_both.use.seconds == 1
 
 
-def test_it_is_never_larger_than_the_model(info) -> None:
+def test_a_proposal_is_never_larger_than_the_model(info) -> None:
     small = info.changed(architecture="mn01", arguments={})
     assert propose(small, parse_budget("params=100MB")).use.parameters <= count(width=0.1)
 
 
-@pytest.mark.slow  # it looks at every registered network
+@pytest.mark.slow  # compares all registered networks
 def test_a_budget_that_nothing_fits_is_one_line(wide) -> None:
-    with pytest.raises(
-        ModelError, match=r"no registered network fits params=1kB for 2 labels in fp16"
-    ) as caught:
+    with pytest.raises(ModelError, match="no registered network fits params=1kB") as caught:
         propose(wide, parse_budget("params=1kB"))
     assert "1,000 allowed" in str(caught.value)
     assert "\n" not in str(caught.value)
-    with pytest.raises(ModelError, match="one log-mel"):
+    with pytest.raises(ModelError):
         propose(wide.changed(front_end=LEAF), parse_budget("dcase2022"))
 
 
-def test_the_recipe_trains(run, info, toy_model: Path, tmp_path: Path) -> None:
+def test_the_recipe_can_be_trained(run, info, toy_model: Path, tmp_path: Path) -> None:
     manifest = toy.write_clips(tmp_path / "clips", clips_per_fold=6, quiet=0)
-    out = tmp_path / "small.toml"
-    code, printed, err = run(
-        "compress", toy_model, "--budget", "params=120kB,macs=5M", "--clips", manifest, "--out", out
-    )
-    assert (code, err) == (0, "")
-    assert "mobilenet" in printed
-    assert f"wrote {out}" in printed
-    made = load_recipe(out)
+    path = tmp_path / "small.toml"
+    found = propose(info, parse_budget("params=120kB,macs=5M"))
+    path.write_text(recipe(found, info, toy_model, ([manifest], None), path), encoding="utf-8")
+    made = load_recipe(path)
     assert made.front_end == info.front_end
     assert made.data.labels == info.labels
+    assert made.model.architecture == found.architecture
     assert made.teacher[0].path == (str(toy_model),)
     assert made.teacher[0].distill_weight > 0
-    assert tomllib.loads(out.read_text(encoding="utf-8"))["command"] == f"earmark train {out}"
-    code, _, err = run("train", out, "--dry-run", "--out", tmp_path / "runs")
+    assert tomllib.loads(path.read_text(encoding="utf-8"))["command"] == f"earmark train {path}"
+    code, _, err = run("train", path, "--dry-run", "--output", tmp_path / "runs")
     assert (code, err) == (0, "")
 
 
@@ -88,17 +83,9 @@ def test_the_recipe_keeps_the_window_of_the_budget(wide, tmp_path: Path) -> None
     assert values["data"]["sources"] == [{"manifests": ["a.csv"], "audio": "audio"}]
 
 
-def test_complexity_says_whether_a_budget_is_kept(run) -> None:
-    code, printed, _ = run("complexity", "mn01", "--budget", "params=1MB,macs=30M,seconds=1")
-    assert code == 0
-    assert "Budget params=1MB,macs=30M,seconds=1: kept" in printed
-    assert "1-seconds audio clip" in printed
-    code, printed, err = run("complexity", "mn01", "--budget", "dcase2022")
-    assert (code, err) == (1, "")
-    assert (
-        f"exceeded by {4 * complexity('mn01').cost.parameters:,} bytes of parameters, 128,000 allowed"
-        in printed
-    )
-    code, _, err = run("complexity", "mn01", "--budget", "dcase1999")
-    assert code == 2
-    assert err.count("\n") == 1
+def test_a_recipe_needs_labelled_manifests() -> None:
+    labelled, unlabelled = Clip(Path("a.wav"), ("tone",)), Clip(Path("a.wav"), (), labelled=False)
+    require_manifests([Path("a.csv")], [labelled])
+    for paths, clips in (([Path("a.wav")], [labelled]), ([Path("a.csv")], [labelled, unlabelled])):
+        with pytest.raises(ModelError):
+            require_manifests(paths, clips)
