@@ -143,7 +143,7 @@ def _check_alike(reference: list[float], ours: list[float], job: str) -> None:
     """Both sides must have done the same work, or their times say nothing."""
     difference = max(abs(a - b) for a, b in zip(reference, ours, strict=True))
     if difference > 0.01 * (max(reference) - min(reference)):
-        raise SystemExit(f"{job}: the answers of the two sides differ by {difference:.2g}")
+        raise SystemExit(f"{job}: the outputs of the two sides differ by {difference:.2g}")
 
 
 def _row(job: str, threads: int, pairs: list[tuple[float, float]], unit: str, target: float | None) -> Row:
