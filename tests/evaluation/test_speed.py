@@ -96,7 +96,8 @@ def test_speed_summary(measured) -> None:
     assert "fastest here in fp32: --engine onnx --precision fp32 --threads 2" in text
     assert "earmark report some --dataset MANIFEST" in text
     told = json.loads(json.dumps(to_dict(measured[0], "noise")))
-    assert told["fastest"] == {"model": "some", "engine": "openvino", "precision": "bf16", "threads": 2}
+    fastest = {"model": "some", "engine": "openvino", "precision": "bf16", "threads": 2, "device": "cpu"}
+    assert told["fastest"] == fastest
     assert len(told["settings"]) == 6
     exact = {setting: own for setting, own in measured[0].items() if setting.engine == "onnx"}
     assert "MANIFEST" not in summary(exact, "some", "noise"), "nothing is lost by it"

@@ -233,8 +233,8 @@ def test_complexity_of_files(
     [
         ("mn10_sa", 10.0, "did you mean mn10_as or"),
         ("zzz", 10.0, "no model, file or architecture named 'zzz'"),
-        ("mn10", 0.0, "not possible"),
-        ("mn10", float("nan"), "not possible"),
+        ("mn10", 0.0, "above 0"),
+        ("mn10", float("nan"), "above 0"),
     ],
 )
 def test_complexity_errors(model: str, seconds: float, message: str) -> None:
