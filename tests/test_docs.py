@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import json
+import pkgutil
 import re
 import shlex
 import tomllib
@@ -178,6 +179,21 @@ def test_quoted_errors_exist() -> None:
     for path in DOCUMENTS:
         for line in "".join(refresh.fences(read(path), "error")).splitlines():
             assert any(pattern.search(line) for pattern in patterns), line
+
+
+REFERENCE = re.compile(r":(?:func|mod|class|meth|attr|data):`~?((?:earmark|benchmarks)\.[\w.]+)`")
+
+
+def test_names_in_docstrings_exist() -> None:
+    folders = (ROOT / "earmark", ROOT / "benchmarks")
+    paths = [path for folder in folders for path in folder.rglob("*.py")]
+    references = {(found, path) for path in paths for found in REFERENCE.findall(read(path))}
+    assert references
+    for reference, path in sorted(references):
+        try:
+            pkgutil.resolve_name(reference)
+        except (AttributeError, ModuleNotFoundError) as error:
+            pytest.fail(f"{name(path)}: {error}")
 
 
 @every_page

@@ -95,7 +95,7 @@ def write_calibration(found: CalibrationResult, traced: Mapping[str, Any], folde
 
     Args:
         found: Calibration and metrics.
-        traced: Origin, see :func:`~earmark.evaluation.report.traces`.
+        traced: Origin, see :func:`~earmark.evaluation.run.origin`.
         folder: Created if it is missing.
 
     Returns:
