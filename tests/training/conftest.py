@@ -32,7 +32,7 @@ def cv_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         front_end={"hop_length": 80},
         augment={"mask_mels": 0, "roll_s": 0, "gain_db": [0, 0], "f_max_range": 0},
         optimizer={
-            "epochs": 30,
+            "epochs": 12,
             "learning_rate": 1e-2,
             "batch_size": 19,
             "ema_decay": 0.8,

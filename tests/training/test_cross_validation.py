@@ -65,13 +65,13 @@ def test_its_record_carries_the_scores(cross_validated):
 def test_its_threshold_keeps_every_kind_quiet(cv_recipe, cross_validated):
     threshold = cross_validated.info.threshold
     assert 0.3 <= threshold <= 1
-    assert {group: len(scores) for group, scores in cross_validated.quiet.items()} == {"hum": 5, "silence": 5}
-    for scores in cross_validated.quiet.values():
+    assert {group: len(scores) for group, scores in cross_validated.negatives.items()} == {"hum": 5, "silence": 5}
+    for scores in cross_validated.negatives.values():
         assert np.mean(scores.astype(float) >= threshold) <= 0.1
     clips = read_manifest(cv_recipe.evaluation.negative_manifests[0])
     hums = [clip for clip in clips if clip.extra["kind"] == "hum"]
     highest = score_clips(cv_recipe, cross_validated.network, hums).max(1)
-    np.testing.assert_allclose(cross_validated.quiet["hum"], highest, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(cross_validated.negatives["hum"], highest, rtol=0, atol=1e-6)
 
 
 def test_complete_runs_are_not_repeated(cv_recipe, cv_folder, cross_validated):
@@ -110,7 +110,7 @@ def test_without_folds_nothing_is_judged(clips, tmp_path):
     recipe = toy.toy_recipe(clips, data={"folds": []}, optimizer={"epochs": 1})
     found = cross_validate(recipe, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["all"]
-    assert (found.clips, found.targets.shape, found.scores.shape, dict(found.quiet)) == (
+    assert (found.clips, found.targets.shape, found.scores.shape, dict(found.negatives)) == (
         (),
         (0, 2),
         (0, 2),
@@ -178,9 +178,9 @@ def test_a_recipe_may_calibrate_its_model(cv_recipe, cv_folder, cross_validated,
     )
     before = info.metrics["calibration"]["before"]["binary_log_loss"]
     assert before == pytest.approx(cross_validated.info.metrics["binary_log_loss"], abs=5.1e-5)
-    for name, scores in found.quiet.items():
+    for name, scores in found.negatives.items():
         assert np.mean(scores.astype(float) >= min(info.thresholds)) <= 0.1
-        assert np.argsort(scores).tolist() == np.argsort(cross_validated.quiet[name]).tolist()
+        assert np.argsort(scores).tolist() == np.argsort(cross_validated.negatives[name]).tolist()
     card = model_card(cv_recipe, found)
     assert "## Calibration\n\nScores are probabilities: platt, fitted on held-out clips" in card
     if target is None:

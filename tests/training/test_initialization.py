@@ -92,7 +92,7 @@ def test_a_run_goes_on_from_the_network_of_its_own_fold(clips, base, tmp_path):
     assert not (tmp_path / "run").exists()
     train(recipe, tmp_path / "run", 2)
     told = json.loads((tmp_path / "run" / "recipe.json").read_text())
-    assert told["model"]["base"] == str(tmp_path / "fold2" / "last.safetensors")
+    assert told["model"]["init_from"] == str(tmp_path / "fold2" / "last.safetensors")
     assert str(tmp_path / "fold2" / "last.safetensors") in (tmp_path / "run" / "run.json").read_text()
 
 
@@ -118,7 +118,7 @@ def test_what_comes_from_the_base_learns_more_slowly(clips, base):
     network = initial_network(recipe, LABELS)
     imitation = nn.Linear(3, 3)
     groups = parameter_groups(recipe, nn.ModuleDict({"a": network, "b": imitation}), network)
-    factors = {id(weight): group["factor"] for group in groups for weight in group["params"]}
+    factors = {id(weight): group["lr_scale"] for group in groups for weight in group["params"]}
     for name, weight in network.named_parameters():
         assert factors[id(weight)] == (1.0 if name in head_tensor_names(network) else 0.1)
     assert {factors[id(weight)] for weight in imitation.parameters()} == {1.0}

@@ -71,20 +71,20 @@ def test_recordings_without_labels_are_credited_by_package(cv_recipe, cross_vali
     sources = (*cv_recipe.data.sources, ClipSource(manifests=(table,), labelled=False))
     data = cv_recipe.data.model_copy(update={"sources": sources})
     card = model_card(cv_recipe.model_copy(update={"data": data}), cross_validated)
-    assert rows_after(card, "heard by a teacher, cut from") == [
+    assert rows_after(card, "Unlabelled, with a teacher's predictions, cut from") == [
         ["source", "author", "licence", "titles"],
         ["game 1.0", "Ann", "CC-BY-3.0", "door, wind"],
         ["game 1.0", "Bob", "CC0-1.0", "rain"],
     ]
     assert "1 texture" in card
-    assert "and what a teacher hears in 5 more" in card
+    assert "and a teacher's predictions for 5 more" in card
 
 
 def test_what_the_recipe_says_is_said(card, cv_recipe, cross_validated):
     assert card.startswith("# toy\n\ntells tones from noise\n")
     parameters = sum(parameter.numel() for parameter in cross_validated.network.parameters())
     for words in (
-        "mn01",
+        "cnn6_60k",
         f"{parameters:,} parameters",
         "0.5 s",
         "repeat padding",
@@ -132,12 +132,12 @@ def test_the_threshold_is_told_with_what_it_lets_through(card, cross_validated):
             f"{scores.max():.3f}",
             f"{np.median(scores):.3f}",
         ]
-        for group, scores in cross_validated.quiet.items()
+        for group, scores in cross_validated.negatives.items()
     ]
 
 
 def test_what_was_not_measured_is_left_out(cv_recipe, cross_validated):
-    bare = replace(cross_validated, info=cross_validated.info.changed(threshold=None, metrics={}), clips=(), quiet={})
+    bare = replace(cross_validated, info=cross_validated.info.changed(threshold=None, metrics={}), clips=(), negatives={})
     card = model_card(cv_recipe, bare)
     assert "## Scores" not in card
     assert "## Threshold" not in card
@@ -145,7 +145,7 @@ def test_what_was_not_measured_is_left_out(cv_recipe, cross_validated):
 
 
 def test_without_a_threshold_there_are_still_scores(cv_recipe, cross_validated):
-    bare = replace(cross_validated, info=cross_validated.info.changed(threshold=None), quiet={})
+    bare = replace(cross_validated, info=cross_validated.info.changed(threshold=None), negatives={})
     card = model_card(cv_recipe, bare)
     assert "## Scores" in card
     assert "None" not in card

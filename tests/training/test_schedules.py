@@ -86,7 +86,7 @@ def test_ramps_are_those_of_efficientat(shared):
     for name, case in golden.items():
         schedule = Schedule(
             kind="ramp",
-            per="epoch",
+            interval="epoch",
             warmup_epochs=case["warm_up_len"],
             ramp_down_start_epoch=case["ramp_down_start"],
             ramp_down_epochs=case["ramp_down_len"],

@@ -27,7 +27,7 @@ def said(error: BaseException) -> str:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk(number):
-    assert "free some space there" in said(OSError(number, "it is full"))
+    assert "free some disk space" in said(OSError(number, "it is full"))
 
 
 def test_a_worker_that_died():
