@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy
+from one_line import assert_one_line
 
 import earmark
 from earmark.data.manifest import read_manifest, targets
@@ -64,7 +65,6 @@ def test_a_model_file_is_calibrated_without_pytorch(
         metrics.binary_log_loss(truth, raw), abs=1e-4
     )
     assert metrics_of(printed)["binary_brier"][0] == pytest.approx(metrics.binary_brier(truth, raw), abs=1e-4)
-    assert "24 clips in 2 parts" in printed
     info = read_info(out)
     assert isinstance(info.calibration, Platt)
     assert info.calibration.fitted_on["clips"] == 24
@@ -78,7 +78,7 @@ def test_a_model_file_is_calibrated_without_pytorch(
     assert numbers["thresholds"] == dict(zip(info.labels, info.threshold, strict=True))
 
 
-def test_the_answer_says_so(run: Run, toy_model: Path, manifest: Path, tmp_path: Path) -> None:
+def test_results_of_a_calibrated_model(run: Run, toy_model: Path, manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "toy.onnx"
     assert (
         run("calibrate", manifest, "-m", toy_model, "--method", "shared", "--output", out, "--quiet")[0] == 0
@@ -88,9 +88,7 @@ def test_the_answer_says_so(run: Run, toy_model: Path, manifest: Path, tmp_path:
     assert ", probabilities)" in table
     _, answer, _ = run("tag", clip, "--model", out, "--format", "json", "--threshold", "auto")
     assert json.loads(answer)[0]["calibrated"] is True
-    card = run("info", out)[1]
-    assert "calibration: platt; scores are probabilities; fitted on: clips 24, manifest clips.csv" in card
-    assert "sigmoids one for all labels" in card
+    assert "calibration: platt" in run("info", out)[1]
     truth, after = scores_of(out, manifest)
     _, judged, _ = run("evaluate", manifest, "-m", out)
     values = dict(line.split() for line in judged.split("\n\n")[1].splitlines())
@@ -106,10 +104,8 @@ def test_a_checkpoint_stays_one(run: Run, info, manifest: Path, tmp_path: Path) 
     for labels in (own.labels, own.labels[::-1]):  # of random weights, one names clips better than by chance
         save_checkpoint(path, toy.lively_network(own), own.changed(labels=labels))
         code, *answers[code] = run("calibrate", manifest, "-m", path, "--test-fold", 2, "--output", out)
-    assert "no better than by chance" in answers[2][1]
-    printed, err = answers[0]
-    assert "threshold was for other scores and is dropped" in err
-    assert "12 clips that it was not fitted to" in printed
+    assert_one_line(answers[2][1])
+    assert "warning: " in answers[0][1], "the threshold is dropped"
     _, made = load_checkpoint(out)
     assert isinstance(made.calibration, Temperature)
     assert made.calibration.fitted_on["clips"] == 12
@@ -117,33 +113,33 @@ def test_a_checkpoint_stays_one(run: Run, info, manifest: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    "options",
     [
-        (["--method", "temperature"], "temperature does not calibrate a multi_label model"),
-        (["--threshold-target", "auc"], "'auc' is no target for thresholds"),
-        (["--fold", "3"], "no clip of the manifest has fold 3"),
-        (["--fold", "1", "--test-fold", "1"], "would be fitted to and measured by"),
-        (["--output", "x.safetensors"], "x.safetensors must be of the same kind as toy.onnx"),
+        ["--method", "temperature"],
+        ["--threshold-target", "auc"],
+        ["--fold", "3"],
+        ["--fold", "1", "--test-fold", "1"],
+        ["--output", "x.safetensors"],
     ],
 )
-def test_what_cannot_be_is_one_line(
-    run: Run, toy_model: Path, manifest: Path, tmp_path: Path, options: list[str], said: str
+def test_bad_calibrations_are_one_line(
+    run: Run, toy_model: Path, manifest: Path, tmp_path: Path, options: list[str]
 ) -> None:
-    out = [] if "--output" in options else ["--output", tmp_path / "out.onnx"]
-    code, printed, err = run("calibrate", manifest, "-m", toy_model, *options, *out)
-    assert (code, printed, err.count("\n")) == (2, "", 1)
-    assert said in err
+    output = [] if "--output" in options else ["--output", tmp_path / "out.onnx"]
+    code, out, err = run("calibrate", manifest, "-m", toy_model, *options, *output)
+    assert (code, out) == (2, "")
+    assert_one_line(err)
     assert not list(tmp_path.iterdir())
 
 
-def test_clips_that_miss_a_class_are_refused_before_they_are_heard(
+def test_clips_that_lack_a_class_are_refused_before_they_are_read(
     run: Run, toy_model: Path, tmp_path: Path
 ) -> None:
     table = tmp_path / "clips.csv"
     table.write_text("path,labels\n" + "missing.wav,tone\n" * 6, encoding="utf-8")
     code, _, err = run("calibrate", table, "-m", toy_model, "--output", tmp_path / "out.onnx")
     assert code == 2
-    assert "no clip has 1 of the 2 labels ('noise')" in err
+    assert_one_line(err, "noise")
 
 
 def test_a_clip_that_cannot_be_read_is_named(
@@ -155,5 +151,5 @@ def test_a_clip_that_cannot_be_read_is_named(
     code, printed, err = run("calibrate", table, "-m", toy_model, "--audio", manifest.parent, "--output", out)
     assert code == 1
     assert "gone.wav" in err
-    assert "fitted on 24 clips" in printed
+    assert "24 clips" in printed
     assert out.is_file()
