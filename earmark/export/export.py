@@ -114,15 +114,8 @@ def export(
     info = _with_note(options.applied(source.info, target.any_length), name, options)
     files = target.make(source, info)
     progress("verifying outputs")
-    tolerance = _tolerance(original, info, target, options)
-    verification = verify(original, target.open(files, info), info, recordings, tolerance)
-    if not verification.passed:
-        error = ModelError(
-            f"{info.name}: outputs of the export differ from the model's by {verification.difference:.2g} "
-            f"(limit {tolerance:g}): nothing was written"
-        )
-        error.add_note(verification.summary())
-        raise error
+    session, tolerance = target.open(files, info), _tolerance(original, info, target, options)
+    verification = _require_agreement(verify(original, session, info, recordings, tolerance), info, tolerance)
     contents = {path: files.pop(target.suffix)}
     contents |= {path.with_suffix(suffix): content for suffix, content in files.items()}
     write_all_atomically(contents)
@@ -177,6 +170,17 @@ def _tolerance(original: ExportSource, info: ModelInfo, target: Target, options:
     if info.precision == original.info.precision and not is_rounded:
         return TOLERANCE
     return TOLERANCES[info.precision]
+
+
+def _require_agreement(verification: Verification, info: ModelInfo, tolerance: float) -> Verification:
+    if not verification.passed:
+        error = ModelError(
+            f"{info.name}: outputs of the export differ from the model's by {verification.difference:.2g} "
+            f"(limit {tolerance:g}): nothing was written"
+        )
+        error.add_note(verification.summary())
+        raise error
+    return verification
 
 
 def _input(info: ModelInfo) -> str:

@@ -118,12 +118,7 @@ def quantize(
 
     float_nodes, found = choose_float_nodes(graph.rank_nodes, graph.layers, drop, max_drop)
     if found > max_drop:
-        norms = any(node.op_type == "BatchNormalization" for node in model.graph.node)
-        remedy = "give its checkpoint, whose batch norms can be folded" if norms else "keep fp16"
-        raise ModelError(
-            f"{info.name}: int8 lowers {calibration_set.metric} by {found:.4f} (limit {max_drop:g}): "
-            f"raise --max-drop or {remedy}"
-        )
+        raise _too_large(info, model, f"{calibration_set.metric} by {found:.4f} (limit {max_drop:g})")
     how = {
         "engine": layout,
         "equalised": graph.equalized,
@@ -137,6 +132,12 @@ def quantize(
     info = info.changed(precision="int8", provenance={**info.provenance, "int8": how})
     quantized = attach_info(graph.without(float_nodes), info)
     return Quantized(quantized, info, tuple(graph.layers), float_nodes, found)
+
+
+def _too_large(info: ModelInfo, model: ModelProto, drop: str) -> ModelError:
+    norms = any(node.op_type == "BatchNormalization" for node in model.graph.node)
+    remedy = "give its checkpoint, whose batch norms can be folded" if norms else "keep fp16"
+    return ModelError(f"{info.name}: int8 lowers {drop}: raise --max-drop or {remedy}")
 
 
 def choose_float_nodes(
