@@ -1,10 +1,9 @@
 """Clips as waveforms of one length with their targets, and the batches of an epoch.
 
 Conventions: a waveform is mono float32 (time,) at the front-end's rate, exactly one window long: a random
-    piece
-of longer clips; shorter ones are padded. Draws follow from a seed and NumPy alone, so that a run resumes at
-any step and is the same on several devices; torch's ``WeightedRandomSampler`` has a state to store, draws
-otherwise, and does not read shard by shard.
+piece of longer clips; shorter ones are padded. Draws follow from a seed and NumPy alone, so that a run
+resumes at any step and is the same on several devices; torch's ``WeightedRandomSampler`` has a state to
+store, draws otherwise, and does not read shard by shard.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Images as log-mels, for pretraining.
 
 Conventions: an image becomes one grey channel in the shape of a log-mel, (mel, frame): black is silence,
-    white
-an energy of 1, on the front-end's scale. An image is (height, width) in the same order, top row first.
+white an energy of 1, on the front-end's scale. An image is (height, width) in the same order, top row first.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Reads the waveform of a clip, or a piece of it.
 
 Conventions: mono float32 (time,) at the requested sample rate. mp3 in HDF5 files is decoded by libsndfile,
-    whose
-output is FFmpeg's within 2e-6; channels are averaged.
+whose output is FFmpeg's within 2e-6; channels are averaged.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Assigns clips to stratified folds.
 
-Conventions: folds are numbered from 1; nothing is random. scikit-learn's ``StratifiedGroupKFold``
-    stratifies by
-one label per clip; these clips may have several.
+Conventions: folds are numbered from 1; nothing is random. scikit-learn's ``StratifiedGroupKFold`` stratifies
+by one label per clip; these clips may have several.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Speed and memory of a model, with each engine, precision and number of threads.
 
-Conventions: times are seconds of wall-clock time. Settings take turns, round after round, so that other
-    load on
-the machine affects all of them; times are medians over the rounds, ratios are medians of each round's
+Conventions: times are seconds of wall-clock time. Settings take turns, round after round, so that other load
+on the machine affects all of them; times are medians over the rounds, ratios are medians of each round's
 ratio. A real-time factor is seconds of computation per second of audio.
 """
 

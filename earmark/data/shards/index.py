@@ -1,9 +1,8 @@
 """Index of a shard: the position of each clip, and a check that index and shard belong together.
 
 Conventions: ``000000.tar`` has its index in ``000000.index.json``. Positions are bytes from the start. An
-    index
-is compared with the content of its shard, not with its modification time, which copies change. The clips
-before the end of a truncated shard can be read. Files are opened when they are first read, once in each
+index is compared with the content of its shard, not with its modification time, which copies change. The
+clips before the end of a truncated shard can be read. Files are opened when they are first read, once in each
 process.
 """
 

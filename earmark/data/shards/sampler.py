@@ -1,8 +1,7 @@
 """Samplers that read shard by shard and shuffle clips distance a distance.
 
-Conventions: an order follows from its generator or (seed, epoch, rank) alone, not from the number of
-    workers, so
-that a run resumes at any step without stored state. A clip in a file of its own is a shard of one.
+Conventions: an order follows from its generator or (seed, epoch, rank) alone, not from the number of workers,
+so that a run resumes at any step without stored state. A clip in a file of its own is a shard of one.
 """
 
 from __future__ import annotations

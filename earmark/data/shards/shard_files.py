@@ -1,8 +1,7 @@
 """Files of shards: tar files in WebDataset's layout, and memory-mapped arrays.
 
-Conventions: in a tar file a clip is ``KEY.flac`` (or ``.mp3``, ``.ogg``) followed by ``KEY.json``; a key
-    has no
-dot. Owners and times are zero, so that the same clips give the same bytes. An array is int16 ``(time,)``,
+Conventions: in a tar file a clip is ``KEY.flac`` (or ``.mp3``, ``.ogg``) followed by ``KEY.json``; a key has
+no dot. Owners and times are zero, so that the same clips give the same bytes. An array is int16 ``(time,)``,
 clip after clip, in units of 1 / 32768.
 """
 

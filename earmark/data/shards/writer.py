@@ -1,9 +1,8 @@
 """Writes packs, shard by shard, in several processes.
 
 Conventions: a call that was interrupted is continued by the same call, with the same bytes as one that was
-    not.
-For HDF5, shards of mp3 are written into ``.parts`` and joined at the end. A clip that cannot be packed does
-not end the call: it is listed in ``bad.csv``.
+not. For HDF5, shards of mp3 are written into ``.parts`` and joined at the end. A clip that cannot be packed
+does not end the call: it is listed in ``bad.csv``.
 """
 
 from __future__ import annotations

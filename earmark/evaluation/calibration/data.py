@@ -1,7 +1,7 @@
 """Scores and targets of held-out clips that a calibration is fitted to or measured on.
 
 Conventions: scores are those of the uncalibrated model; targets are (clip, class): 0, 1, or NaN where
-    unknown.
+unknown.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Fits a calibration to held-out clips: a temperature, or Platt's sigmoids or isotonic functions by class.
 
 Conventions: SciPy's optimisers fit (scikit-learn's ``IsotonicRegression`` would do for one of the four
-    methods;
-its sigmoid is private, and its temperature pools no windows). Targets are smoothed as Platt did, by one
-further positive and one further negative clip, so that a class that is separated perfectly gets finite
+methods; its sigmoid is private, and its temperature pools no windows). Targets are smoothed as Platt did, by
+one further positive and one further negative clip, so that a class that is separated perfectly gets finite
 logits.
 """
 

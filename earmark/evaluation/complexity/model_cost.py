@@ -1,8 +1,7 @@
 """Cost of a model that is named: a published model, a file, an architecture, or an ensemble.
 
 Conventions: the network is built on the meta device, so its weights need not be on this machine and nothing
-    is
-computed; the numbers are those of :mod:`earmark.evaluation.complexity.network_cost`.
+is computed; the numbers are those of :mod:`earmark.evaluation.complexity.network_cost`.
 """
 
 from __future__ import annotations

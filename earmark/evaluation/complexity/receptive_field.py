@@ -1,8 +1,7 @@
 """Receptive field of a network's last feature map, from its traced operations.
 
 Conventions: sizes and steps are (mel bands, frames). Operations that pool over the whole clip leave no
-    receptive
-field, so what depends on them is left out.
+receptive field, so what depends on them is left out.
 """
 
 from __future__ import annotations
