@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from front_end_cases import chirps_and_clicks
 
 import earmark
 from earmark.errors import AudioError, MissingExtraError, ModelError
@@ -27,7 +28,7 @@ from earmark.models import Network, create_model
 from earmark.models.checkpoint import save_checkpoint
 from earmark.models.stage_embedding import STAGE_POOLINGS, StageEmbedding
 from earmark.models.waveform_network import attach_front_end
-from tests.models.golden_weights import build_tensors, read_manifest, settle, synth_10s
+from tests.models.golden_weights import build_tensors, read_manifest, settle
 
 BLOCKS = ("b5", "b11", "b13", "b15")
 SCENES = {
@@ -82,7 +83,7 @@ def golden_embeddings(golden: Path) -> dict[str, np.ndarray]:
 
 
 def both_clips(golden: Path) -> np.ndarray:
-    return np.stack([synth_10s(), np.load(golden / "audio" / "metro_paris_10s_32k.npy")])
+    return np.stack([chirps_and_clicks(), np.load(golden / "audio" / "metro_paris_10s_32k.npy")])
 
 
 def assert_close(got: np.ndarray, wanted: np.ndarray) -> None:
@@ -102,7 +103,7 @@ def test_scenes_as_the_reference(golden: Path, name: str) -> None:
     model = hear.of_tagger(golden_tagger(golden, name[:4], stages, pool))
     wanted = golden_embeddings(golden)[f"{name}__scene_synth10"]
     assert model.scene_embedding_size == model.timestamp_embedding_size == wanted.shape[1]
-    assert_close(hear.get_scene_embeddings(synth_10s()[None], model), wanted)
+    assert_close(hear.get_scene_embeddings(chirps_and_clicks()[None], model), wanted)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The weights and inputs that tests of networks are made with, above all those of the golden numbers.
+"""Weights of the golden networks, which follow from their names.
 
 No golden weights are stored: they follow from their names by the rule of the goldens' README, section 3.
 """
@@ -83,26 +83,12 @@ def own_arguments(build_kwargs: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def synth_10s() -> np.ndarray:
-    """The synthetic clip of the goldens (README, section 1): float32 (320000,) at 32 kHz."""
-    t = np.arange(320000) / 32000
-    x = 0.25 * np.sin(2 * np.pi * (100 * t + 0.5 * (12000 - 100) / 10 * t**2))
-    x += 0.15 * np.sin(2 * np.pi * 200 * (40 ** (t / 10) - 1) * 10 / np.log(40))
-    x += 0.02 * np.random.default_rng(1234).standard_normal(320000)
-    tau = np.arange(int(0.12 * 32000)) / 32000
-    for k in range(19):
-        start = round((0.25 + 0.5 * k) * 32000)
-        x[start : start + len(tau)] += 0.5 * np.exp(-tau / 0.02) * np.sin(2 * np.pi * 400 * (1 + k % 7) * tau)
-    x[224000:236800] = 0
-    return x.astype(np.float32)
-
-
 @torch.no_grad()
 def settle(network: Network) -> Network:
-    """Gives a fresh network running statistics that fit its weights, and puts it into evaluation mode.
+    """Sets running statistics that fit a network's random weights, and evaluation mode.
 
-    With those it starts with, what it answers vanishes (1e-13), and any two answers are alike. Scales that
-    start at zero would keep gradients from what lies behind them: they become one.
+    With the initial ones its outputs vanish (1e-13), so that any two agree. Scales that are zero initially
+    would block gradients: they become one.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -112,7 +98,7 @@ def settle(network: Network) -> Network:
             nn.init.ones_(norm.weight)
     mels = getattr(network.config, "n_mels", 128)
     generator = torch.Generator().manual_seed(7)
-    # Loud and soft bands and moments: networks that look at means along an axis are to find some.
+    # Loud and soft bands and frames, for networks that average along an axis.
     shapes = (4, mels, 100), (4, mels, 1), (4, 1, 100)
     network.train()(sum(torch.randn(shape, generator=generator) for shape in shapes))
     for norm, momentum in zip(norms, momenta, strict=True):

@@ -37,6 +37,7 @@ GOLDEN = [
     "dymn04_ctx_r2_64_16", "dymn04_dyconv_k2", "dymn04_dyrelu_k3", "dymn04_no_ca", "dymn04_no_dyconv",
     "dymn04_no_dyrelu",
 ]  # fmt: skip
+QUICK = {"dymn04_epoch10", "dymn04_dyconv_k2", "dymn04_dyrelu_k3", "dymn04_no_dyconv"}
 NARROW = {"width": 0.1, "min_context": 64}
 KERNELS = {"num_kernels": 4, "temperature": 1.0}
 
@@ -64,26 +65,30 @@ def build(golden: Path, name: str) -> Network:
     return network
 
 
-def test_every_golden_network_is_tested(golden):
+def test_list_of_goldens_is_complete(golden):
     assert sorted(GOLDEN) == golden_names(golden, "dymn")
 
 
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in GOLDEN]
+)
 @torch.no_grad()
-def test_answers_as_the_reference(golden, name):
+def test_matches_golden(golden, name):
     assert_parity(build(golden, name), golden, name, 2e-5)
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize(
+    "length", [LENGTHS[0], *(pytest.param(n, marks=pytest.mark.slow) for n in LENGTHS[1:])]
+)
 @torch.no_grad()
-def test_answers_as_the_reference_at_other_lengths(golden, length):
+def test_other_lengths_match_golden(golden, length):
     logits = build(golden, "dymn04")(compute(of_length(golden, length))).logits[0]
     assert relative(logits, np.load(golden / "models" / "dymn04_lengths.npz")[length]) <= 1e-3
 
 
 @pytest.mark.parametrize("name", ["dymn04", "dymn04_replace_se"])
 @torch.no_grad()
-def test_answers_as_the_committed_numbers(name):
+def test_matches_committed_golden(name):
     assert_committed_parity("dymn", COMMITTED, name)
 
 
