@@ -23,7 +23,7 @@ from earmark.audio import load_audio, pad, resample
 from earmark.data.manifest import Clip, read_manifest, targets
 from earmark.errors import EarmarkError
 from earmark.evaluation import metrics
-from earmark.evaluation.network_predictions import predict
+from earmark.evaluation.network_predictions import predict_windows
 from earmark.models.checkpoint import load_checkpoint
 from earmark.models.log_mel import TorchLogMel
 
@@ -80,7 +80,7 @@ def judge_folds(run: Path) -> None:
             judged = [clip for clip in clips if clip.fold == fold]
             truth.append(targets(judged, info.labels))
             windows = _windows(judged, worsen, round(info.window_s * RATE))
-            scores.append(predict(network, TorchLogMel(info.front_end), windows, info.task))
+            scores.append(predict_windows(network, TorchLogMel(info.front_end), windows, info.task))
         truth_table, score_table = np.concatenate(truth), np.concatenate(scores)
         precision = metrics.macro(metrics.average_precision(truth_table, score_table))
         print(f"| {name} | {metrics.accuracy(truth_table, score_table):.3f} | {precision:.3f} |", flush=True)
