@@ -89,7 +89,3 @@ Recording = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Audio file to time (default: 10 s of noise at 44.1 kHz)."),
 ]
-
-ModelOption = Annotated[str | None, typer.Option("--model", "-m")]
-EngineOption = EngineName
-PrecisionOption = Annotated[str | None, typer.Option()]
