@@ -128,8 +128,8 @@ def test_channels_last_changes_no_answer():
 @pytest.mark.parametrize(
     "arguments",
     [
-        {},
-        {"head": "multihead_attention_pooling"},
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"head": "multihead_attention_pooling"}, marks=pytest.mark.slow),
         {"head": "fully_convolutional", "se_dims": "cf", "n_mels": 64},
     ],
 )
