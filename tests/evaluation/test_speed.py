@@ -104,7 +104,7 @@ def test_speed_summary(measured) -> None:
 
 
 def test_no_settings_are_an_error() -> None:
-    with pytest.raises(ModelError, match="nothing to measure"):
+    with pytest.raises(ModelError):
         speed.measure([], CLIP)
 
 
