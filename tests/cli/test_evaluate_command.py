@@ -141,7 +141,7 @@ def test_a_bad_clip_is_named_and_counted(run: Run, checkpoint: Path, manifest: P
         ([("x.wav", "tone")], ["--fold", "3"]),
     ],
 )
-def test_bad_datasets_are_refused_is_one_line(
+def test_bad_datasets_are_one_line(
     run: Run, checkpoint: Path, tmp_path: Path, rows: list, options: list
 ) -> None:
     code, out, err = run(
@@ -212,7 +212,7 @@ def test_a_model_file_is_evaluated_without_pytorch(
     assert numbers(out)["clips"] == 16
     settings = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["settings"]
     assert settings["masks"] == [{"frames": 128, "frame_stripes": 2, "mels": 32, "mel_stripes": 2}]
-    assert (settings["tta"], settings["seed"]) == (2, 0)
+    assert (settings["passes"], settings["seed"]) == (2, 0)
     assert run("evaluate", manifest, "-m", toy_model, "--dcase", "x")[0] == 2, "labels may co-occur"
 
 
@@ -232,7 +232,7 @@ def test_windows_of_long_clips_are_pooled(run: Run, toy_model: Path, tmp_path: P
     windows = np.stack(
         [window.scores for window in earmark.load(toy_model).tag(tmp_path / "long.wav").windows]
     )
-    for option, wanted in (([], windows.max(0)), (["--windows", "average"], windows.mean(0))):
+    for option, wanted in (([], windows.max(0)), (["--pooling", "mean"], windows.mean(0))):
         assert (
             run("evaluate", manifest, "-m", toy_model, *option, "--output", tmp_path / "r", "--quiet")[0] == 0
         )
