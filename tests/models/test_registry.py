@@ -26,7 +26,7 @@ def network(request) -> Network:
 def spectrograms(network: Network, batch: int) -> Tensor:
     """Log-mels with as many mel bands as the network expects."""
     mels = getattr(network.config, "n_mels", 128)
-    return torch.randn(batch, mels, 64, generator=torch.Generator().manual_seed(1))
+    return torch.randn(batch, mels, 100, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("network", NAMES, indirect=True)
