@@ -1,8 +1,8 @@
 """Cross-validation: one network per fold, evaluated on the fold, and a final network trained on all clips.
 
-Conventions: the runs are in ``folder/fold1``, ``folder/fold2``, ... and ``folder/all``; scores are pooled over
-the folds, so each clip of the folds is evaluated once. scikit-learn's splitters are not used: folds come with
-the clips, since pieces of one recording belong together.
+Conventions: the runs are in ``folder/fold1``, ``folder/fold2``, ... and ``folder/all``; scores are pooled
+over the folds, so each clip of the folds is evaluated once. scikit-learn's splitters are not used: folds come
+with the clips, since pieces of one recording belong together.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def negative_scores(
 
 
 def negative_threshold(recipe: Recipe, negatives: Mapping[str, Scores]) -> float | None:
-    """The lowest threshold, in steps of 0.01, that keeps every group's false positive rate below the limit."""
+    """The lowest threshold, in steps of 0.01, that keeps the false positive rate of every group."""
     if not negatives:
         return None
     settings = recipe.evaluation

@@ -49,7 +49,7 @@ def initial_network(recipe: Recipe, labels: Sequence[str]) -> Network:
     pretrained_network, info = _load(recipe.model.init_from)
     if not recipe.model.new_head and tuple(labels) != info.labels:
         raise RecipeError(
-            f"{recipe.model.init_from}: model.init_from has {len(info.labels)} labels ({info.labels[0]}, ...), "
+            f"{recipe.model.init_from}: its model has {len(info.labels)} labels ({info.labels[0]}, ...), "
             f"not the recipe's {len(labels)} ({labels[0]}, ...): set model.new_head = true"
         )
     if recipe.model.new_head:
@@ -62,9 +62,7 @@ def initial_network(recipe: Recipe, labels: Sequence[str]) -> Network:
         ("front-end", recipe.front_end, info.front_end),
     ):
         if own != other:
-            raise RecipeError(
-                f"{recipe.model.init_from}: model.init_from has another {what} than the recipe: {other}, not {own}"
-            )
+            raise RecipeError(f"{recipe.model.init_from}: its {what} is not the recipe's: {other}, not {own}")
     return pretrained_network
 
 

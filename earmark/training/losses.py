@@ -88,7 +88,7 @@ def ranking_loss(logits: Tensor, targets: Tensor) -> Tensor:
 def balanced_weights(counts: Tensor) -> Tensor:
     """Balanced class weights: clips / (classes * clips of the class).
 
-    Source: ``class_weight="balanced"`` of scikit-learn, which takes class indices, not counts of mixed labels.
+    Source: ``class_weight="balanced"`` of scikit-learn, which takes class indices, not counts.
 
     Args:
         counts: Clips of each class, (class,); a class without clips has weight 1.

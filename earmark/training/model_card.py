@@ -121,8 +121,8 @@ def _negatives(settings: Evaluation, result: CrossValidation) -> str:
     if isinstance(result.info.threshold, tuple):
         chosen = f"No label's threshold is below {threshold:g}, which"
     return (
-        f"## Threshold\n\n{chosen} at most {settings.max_false_positive_rate:.1%} of each kind of clip without "
-        "any of the labels reach; these were not trained on:\n\n"
+        f"## Threshold\n\n{chosen} at most {settings.max_false_positive_rate:.1%} of each kind of clip "
+        "without any of the labels reach; these were not trained on:\n\n"
         + _table(("kind", "clips", "reach it", "highest score", "median"), rows)
     )
 

@@ -43,7 +43,9 @@ def test_the_network_to_ship_is_trained_on_all(cv_folder, cross_validated):
     assert all((value == kept[name]).all() for name, value in network.state_dict().items())
     listed = read_manifest(cross_validated.clips[0].path.parent / "clips.csv")
     assert info.provenance["clips"] == sum(clip.extra["license"] != "CC-BY-NC" for clip in listed)
-    assert cross_validated.info == info.changed(threshold=cross_validated.info.threshold, metrics=cross_validated.info.metrics)
+    assert cross_validated.info == info.changed(
+        threshold=cross_validated.info.threshold, metrics=cross_validated.info.metrics
+    )
 
 
 def test_its_record_carries_the_scores(cross_validated):
@@ -54,7 +56,9 @@ def test_its_record_carries_the_scores(cross_validated):
         "map_macro": metrics.macro(metrics.average_precision(truth, scores)),
         "log_loss": metrics.log_loss(truth, scores),
         "binary_log_loss": metrics.binary_log_loss(truth, scores),
-        "recall_at_threshold_macro": metrics.macro(metrics.recall(truth, scores, cross_validated.info.threshold)),
+        "recall_at_threshold_macro": metrics.macro(
+            metrics.recall(truth, scores, cross_validated.info.threshold)
+        ),
     }
     assert found.keys() == wanted.keys() | {"clips", "folds"}
     for name, value in wanted.items():
@@ -65,7 +69,10 @@ def test_its_record_carries_the_scores(cross_validated):
 def test_its_threshold_keeps_every_kind_quiet(cv_recipe, cross_validated):
     threshold = cross_validated.info.threshold
     assert 0.3 <= threshold <= 1
-    assert {group: len(scores) for group, scores in cross_validated.negatives.items()} == {"hum": 5, "silence": 5}
+    assert {group: len(scores) for group, scores in cross_validated.negatives.items()} == {
+        "hum": 5,
+        "silence": 5,
+    }
     for scores in cross_validated.negatives.values():
         assert np.mean(scores.astype(float) >= threshold) <= 0.1
     clips = read_manifest(cv_recipe.evaluation.negative_manifests[0])
@@ -143,7 +150,10 @@ def test_a_summary_of_nothing_is_empty(cross_validated):
     empty = np.zeros((0, 2), np.float32)
     assert summary(cross_validated.info, (), empty, empty) == {}
     assert "recall_at_threshold_macro" not in summary(
-        cross_validated.info.changed(threshold=None), cross_validated.clips, cross_validated.targets, cross_validated.scores
+        cross_validated.info.changed(threshold=None),
+        cross_validated.clips,
+        cross_validated.targets,
+        cross_validated.scores,
     )
 
 

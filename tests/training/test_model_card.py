@@ -137,7 +137,9 @@ def test_the_threshold_is_told_with_what_it_lets_through(card, cross_validated):
 
 
 def test_what_was_not_measured_is_left_out(cv_recipe, cross_validated):
-    bare = replace(cross_validated, info=cross_validated.info.changed(threshold=None, metrics={}), clips=(), negatives={})
+    bare = replace(
+        cross_validated, info=cross_validated.info.changed(threshold=None, metrics={}), clips=(), negatives={}
+    )
     card = model_card(cv_recipe, bare)
     assert "## Scores" not in card
     assert "## Threshold" not in card

@@ -115,7 +115,10 @@ def test_a_network_trains_on_rows_of_hdf5_files(tmp_path):
         ({"manifests": ["a.csv"], "folder": "x"}, "folder cannot be combined with manifests"),
         ({"manifests": ["a.csv"], "split": "train"}, "split cannot be combined with manifests"),
         ({"corpus": "esc50", "folder": "x", "audio": "y"}, "audio cannot be combined with corpus"),
-        ({"corpus": "esc50", "folder": "x", "columns": {"path": "y"}}, "columns cannot be combined with corpus"),
+        (
+            {"corpus": "esc50", "folder": "x", "columns": {"path": "y"}},
+            "columns cannot be combined with corpus",
+        ),
         ({"corpus": "esc50"}, "corpus needs a folder"),
         ({"shards": "x", "manifests": ["a.csv"]}, "exactly one of manifests"),
         ({"shards": "x", "audio": "y"}, "audio cannot be combined with shards"),

@@ -344,7 +344,7 @@ def test_where_a_state_is_damaged_the_other_serves(clips, undisturbed, tmp_path,
     train(recipe, tmp_path, 1, said.append)
     warned = [facts["warning"] for facts in said if "warning" in facts]
     assert len(warned) == (name == "state.safetensors")
-    assert all("SHA-256 does not match): going on from the state before" in line for line in warned)
+    assert all("SHA-256 does not match): resuming from the state before" in line for line in warned)
     assert_same_run(undisturbed, tmp_path)
 
 

@@ -59,7 +59,7 @@ class ClipSource(Section):
     clips_per_epoch: Count | None = None
     """Number of clips drawn in each epoch (default: all)."""
     balanced: bool = False
-    """Draw clips with rare labels more often: weight = sum over labels of 1000 / (100 + clips of the label)."""
+    """Draw clips with rare labels more often: weight = sum over labels of 1000 / (100 + its clips)."""
 
     @property
     def title(self) -> str:
@@ -110,7 +110,7 @@ class Data(Section):
     labels: Annotated[str | tuple[str, ...] | None, BeforeValidator(_known_label_set)] = None
     """Classes in the order of the logits, or a label set such as "audioset" (default: all, sorted)."""
     folds: tuple[Count, ...] = ()
-    """Folds to evaluate, one run each, then a run on all clips. A single fold is a fixed split: no further run."""
+    """Folds to evaluate, one run each, then a run on all clips. A single fold is a fixed split."""
     cache: bool = False
     """Keep decoded clips in memory."""
     workers: Natural = 0
@@ -123,9 +123,7 @@ class Data(Section):
     @model_validator(mode="after")
     def _has_one_medium(self) -> Data:
         if len({source.is_images for source in self.sources}) > 1:
-            raise ValueError(
-                "sources of images and of sound cannot be combined: train on one, then the other"
-            )
+            raise ValueError("images and sound cannot be combined: train on one, then the other")
         return self
 
     @property

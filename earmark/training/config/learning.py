@@ -127,12 +127,12 @@ class Teacher(Section):
     """A teacher: its predictions, and the losses that learn from them in addition to the labels.
 
     Predictions are stored by clip id, or computed by a network from the augmented and mixed waveforms of the
-    student. A teacher of other labels is imitated through an auxiliary linear layer on the embedding, which is
-    dropped after training; one of the run's labels can teach the network's own head.
+    student. A teacher with other labels is imitated through an auxiliary linear layer on the embedding, which
+    is dropped after training; one with the run's labels can teach the network's own head.
     """
 
     path: Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_as_paths)]
-    """Stored predictions (.npz, folder, .npy) or a model; several models: an ensemble; {fold}: fold1, ..., all."""
+    """Stored predictions (.npz, folder, .npy), a model or a list (ensemble); {fold}: fold1, ..., all."""
     index: Path | None = None
     """For an .npy file: table from clip to row (pickle, JSON or CSV)."""
     labels: str | None = None

@@ -40,8 +40,8 @@ def load(model: type[SectionT], path: str | Path, overrides: Sequence[str] = ())
         overrides: ``"table.key=value"``, the value in TOML (a bare word is a string).
 
     Raises:
-        RecipeError: If the file, or one it extends, is missing, is not TOML, or does not validate; the message
-            names the file, the key and the allowed values.
+        RecipeError: If the file, or one it extends, is missing, is not TOML, or does not validate; the
+            message names the file, the key and the allowed values.
     """
     layers = _layers(Path(path))
     values: dict[str, Any] = {}

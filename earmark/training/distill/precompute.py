@@ -95,7 +95,7 @@ def _stored_kind(teacher: TeacherModel, kind: Kind | None) -> Kind:
     if teacher.kind is None:
         if kind is None:
             raise ModelError(
-                f"{teacher.name}: LiteRT files do not store the kind of their outputs: give --scores or --logits"
+                f"{teacher.name}: LiteRT files do not state the kind of outputs: give --scores or --logits"
             )
         return kind
     if kind == "scores" and teacher.kind == "logits" and teacher.task is None:

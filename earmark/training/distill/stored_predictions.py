@@ -208,7 +208,7 @@ class StoredPredictions:
         outside = [name for name, row in self._rows.items() if not 0 <= row < len(table)]
         if outside:
             raise DataError(
-                f"{index}: {len(outside)} of {len(self._rows)} rows, first that of {outside[0]!r}, exceed the "
+                f"{index}: {len(outside)} of {len(self._rows)} rows, first {outside[0]!r}, exceed the "
                 f"{len(table)} rows of {self.path}: it belongs to another file"
             )
         teacher = {"name": self.path.stem, "sha256": sha256_of([self.path])}
@@ -241,7 +241,7 @@ class StoredPredictions:
         if ids and missing == len(ids):
             own = next(iter(self._rows), None)
             raise DataError(
-                f"{self.path}: none of the run's {missing} clips has a prediction among the {len(self)} here (the "
+                f"{self.path}: none of the run's {missing} clips is among the {len(self)} here (the "
                 f"run's first clip is {ids[0]!r}, here it is {own!r}): it belongs to another corpus"
             )
         return rows, missing

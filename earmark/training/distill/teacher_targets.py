@@ -1,7 +1,7 @@
 """Targets of a run from its teachers, and the losses on them.
 
 Conventions: a target table is (batch, column), in the form of
-:func:`~earmark.training.distill.losses.mixable_outputs`, so that it is mixed wherever labels are mixed. Stored
+:func:`~earmark.training.distill.losses.mixable_outputs`, so that it is mixed wherever labels are. Stored
 predictions are looked up before waveforms are mixed, and mixed with them; a teacher network processes the
 waveforms after all waveform augmentation. Tables of stored predictions come first, then those of networks.
 """

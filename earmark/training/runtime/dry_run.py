@@ -83,7 +83,8 @@ class DryRun:
             )
         return [
             *lines,
-            f"{self.seconds_per_step:.3g} s per step: about {_duration(seconds)} in total, without evaluation",
+            f"{self.seconds_per_step:.3g} s per step: about {_duration(seconds)} in total, "
+            "without evaluation",
         ]
 
 

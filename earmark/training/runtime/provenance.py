@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from earmark.data.manifest import Clip, clips_hash, file_hash
-from earmark.data.shards.pack import PACK_FILE, MANIFEST_FILE
+from earmark.data.shards.pack import MANIFEST_FILE, PACK_FILE
 from earmark.model_file.info import ModelInfo
 from earmark.models.dymn import DyMN
 from earmark.models.network import Network

@@ -18,7 +18,8 @@ def test_it_counts_clips_steps_and_costs(clips):
     assert "2 labels: noise, tone\n" in said
     assert f"{clips}: 20 training clips (fold 0: 4, fold 1: 8, fold 2: 8)\n" in said
     assert (
-        "without fold 1: 12 training clips, 8 evaluation clips; 3 steps per epoch, 9 in 3 epochs, about" in said
+        "without fold 1: 12 training clips, 8 evaluation clips; 3 steps per epoch, 9 in 3 epochs, about"
+        in said
     )
     assert "all clips: 20 training clips; 5 steps per epoch, 15 in 3 epochs, about" in said
     total_s = 33 * planned.seconds_per_step

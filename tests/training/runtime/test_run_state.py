@@ -125,7 +125,9 @@ def test_where_none_is_whole_that_is_said(tmp_path):
 
 
 def test_a_place_of_a_version_before_is_understood():
-    assert TrainProgress.from_facts({"epoch": 3, "best": 0.5, "scaler": {}}) == TrainProgress(epoch=3, best=0.5)
+    assert TrainProgress.from_facts({"epoch": 3, "best": 0.5, "scaler": {}}) == TrainProgress(
+        epoch=3, best=0.5
+    )
     place = TrainProgress(2, 5, [0.25, 0.1], 3.5, -float("inf"), [["00ff"]])
     assert TrainProgress.from_facts(json.loads(json.dumps(place.facts()))) == place
 
