@@ -11,7 +11,6 @@ from one_line import assert_one_line
 
 from earmark.cli import main
 from earmark.model_file.onnx_file import read_info
-from earmark.training import loggers
 from earmark.training.config.recipe import Recipe, load_recipe
 
 
@@ -113,7 +112,7 @@ def test_a_dry_run_of_a_fold_is_about_that_fold(recipe, capsys):
 
 def test_loggers_of_recipe_and_command(recipe, run, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(loggers, "open_loggers", lambda names: asked.append(names) or [])
+    monkeypatch.setattr("earmark.training.run.open_loggers", lambda names: asked.append(names) or [])
     arguments = ("train", recipe, "--output", tmp_path / "run", "--fold", 1, "--quiet")
     arguments += ("--set", "optimizer.epochs=1", "--set", 'logging.loggers=["wandb"]')
     assert run(*arguments, "--log", "tensorboard") == (0, "")
