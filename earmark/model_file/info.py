@@ -172,7 +172,7 @@ class ModelInfo:
         values = _parse(text)
         if values.pop("further_front_ends", None):
             raise ModelError(
-                "the model is an ensemble of models with different front-ends, which earmark no longer reads: "
+                "the model is an ensemble of different front-ends, which earmark no longer reads: "
                 "use its members one by one"
             )
         known = {entry.name: entry for entry in fields(cls)}
