@@ -1,3 +1,9 @@
+# ruff: noqa: E402 - matrix threads are counted when NumPy and PyTorch are loaded
+import os
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")  # else parallel test processes wait for each other's cores
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -19,7 +19,7 @@ from earmark.errors import ModelError, extra
 from earmark.model_file.info import Task
 from earmark.training.distill.losses import Kind
 from earmark.training.distill.stored_predictions import sha256_of
-from earmark.training.distill.teacher_model import BATCH_SIZE, at_rate, even_windows, mean_over_windows
+from earmark.training.distill.teacher_windows import BATCH_SIZE, at_rate, even_windows, mean_over_windows
 
 WINDOW_S = 10.0
 """Window of a model whose configuration does not set one."""

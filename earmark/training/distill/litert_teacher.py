@@ -19,7 +19,7 @@ from earmark.model_file.info import Task
 from earmark.model_file.labels import read_labels
 from earmark.training.distill.losses import Kind
 from earmark.training.distill.stored_predictions import sha256_of
-from earmark.training.distill.teacher_model import at_rate, even_windows
+from earmark.training.distill.teacher_windows import at_rate, even_windows
 
 
 class LiteRTTeacher:

@@ -22,7 +22,7 @@ from earmark.models.log_mel import TorchLogMel
 from earmark.models.waveform_network import split_front_end
 from earmark.training.distill.losses import Kind
 from earmark.training.distill.stored_predictions import sha256_of
-from earmark.training.distill.teacher_model import BATCH_SIZE, at_rate, even_windows, mean_over_windows
+from earmark.training.distill.teacher_windows import BATCH_SIZE, at_rate, even_windows, mean_over_windows
 
 
 class NetworkTeacher:

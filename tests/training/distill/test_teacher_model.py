@@ -14,7 +14,8 @@ from earmark.audio.resample import resample
 from earmark.errors import ModelError
 from earmark.models.checkpoint import save_checkpoint
 from earmark.training.distill.losses import as_scores
-from earmark.training.distill.teacher_model import EnsembleTeacher, even_windows, open_teacher_model
+from earmark.training.distill.teacher_model import EnsembleTeacher, open_teacher_model
+from earmark.training.distill.teacher_windows import even_windows
 
 LOGITS = "tower0/network/layer29/fc/MatMul;tower0/network/layer29/fc/BiasAdd"
 
