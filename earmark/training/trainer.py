@@ -229,7 +229,7 @@ class Trainer:
         batches = self.batches.epoch(epoch, position.step)
         self.devices.set_rng_state(position.rng_state)
         for step, batch in enumerate(batches, position.step):
-            pending.append(self._step(epoch, step, batch))
+            pending.append(self.train_step(epoch, step, batch))
             if len(pending) == self.devices.read_every or step + 1 == self.batches.steps:
                 self._read_losses(pending)
                 position.seconds = time.monotonic() - began
@@ -272,7 +272,7 @@ class Trainer:
         """Whether the optimizer steps after this batch."""
         return (step + 1) % self.recipe.optimizer.grad_accum_steps == 0 or step + 1 == self.batches.steps
 
-    def _step(self, epoch: int, step: int, batch: Augmented) -> Tensor:
+    def train_step(self, epoch: int, step: int, batch: Augmented) -> Tensor:
         """One batch: forward, backward and, if gradients are complete, an optimizer step."""
         recipe, devices, updates = self.recipe, self.devices, self._updates_after(step)
         factor = lr_factor(recipe.schedule, epoch + step / self.batches.steps, recipe.optimizer.epochs)

@@ -61,7 +61,7 @@ class TrainingBatches:
         self.draws = epoch_draws(recipe, split)
         self.steps = steps_per_epoch(recipe, split)
         """Batches in an epoch."""
-        self.batch_size = len(self._keys(0)[0])
+        self.batch_size = len(self.clip_keys(0)[0])
         """Clips in a batch, over all processes."""
         devices.require_divisible(self.batch_size)
 
@@ -75,9 +75,9 @@ class TrainingBatches:
         """The batches of an epoch, from a step on, on the device of this process."""
         seed = self.recipe.seed
         # No generator function: the loader draws from PyTorch's generator as soon as it is iterated.
-        loaded = self._load(self._keys(epoch)[first_step:])
+        loaded = self._load(self.clip_keys(epoch)[first_step:])
         return (
-            self._augment(batch, [seed, epoch, step], epoch)
+            self.augment(batch, [seed, epoch, step], epoch)
             for step, batch in zip(count(first_step), loaded, strict=False)
         )
 
@@ -93,10 +93,11 @@ class TrainingBatches:
             batches = list(epoch_batches(labelled, settings.batch_size, seed))
             self.devices.require_divisible(len(batches[0]))
             for step, batch in enumerate(self._load(batches)):
-                _, labels, tables = self._augment(batch, [*seed, step], settings.epochs)
+                _, labels, tables = self.augment(batch, [*seed, step], settings.epochs)
                 yield self.devices.gather(labels), self.devices.gather(tables)
 
-    def _keys(self, epoch: int) -> list[Keys]:
+    def clip_keys(self, epoch: int) -> list[Keys]:
+        """Position and crop seed of the clips in each global batch of an epoch."""
         recipe = self.recipe
         return list(epoch_batches(self.draws, recipe.optimizer.batch_size, (recipe.seed, epoch)))
 
@@ -111,7 +112,8 @@ class TrainingBatches:
         )
         return self.devices.prefetch(starmap(self.skipped, zip(own, loader, strict=True)))
 
-    def _augment(self, batch: Batch, seed: Sequence[int], epoch: int) -> Augmented:
+    def augment(self, batch: Batch, seed: Sequence[int], epoch: int) -> Augmented:
+        """Features, labels and teacher targets of a batch on the device; draws follow from the seed."""
         keys, (waveforms, labels) = batch
         stored = self.devices.move(self.teacher_targets.stored([clip for clip, _ in keys]))
         generator = self.devices.generator(seed, len(keys))

@@ -63,28 +63,28 @@ def test_results_of_some_labels(dogs_and_cats: Path, noise: Path) -> None:
         result.filter("Animal")
 
 
-def test_rollup_and_only_on_the_command_line(run: Run, dogs_and_cats: Path, noise: Path) -> None:
+def test_rollup_and_labels_on_the_command_line(run: Run, dogs_and_cats: Path, noise: Path) -> None:
     code, out, _ = run("tag", noise, "--model", dogs_and_cats, "--rollup", "--format", "json")
     assert code == 0
     [answer] = json.loads(out)
     assert {tag["label"] for tag in answer["tags"]} == set(rollup_labels(("Bark", "Purr")))
     assert len(answer["windows"][0]["tags"]) == 6
     command = ("tag", noise, "--model", dogs_and_cats, "--rollup", "--format", "csv")
-    _, out, _ = run(*command, "--only", "Dog,cat", "--only", "Domestic animals, pets")
+    _, out, _ = run(*command, "--label", "Dog", "--label", "cat", "--label", "Domestic animals, pets")
     labels = [line.split(",")[1].strip('"') for line in out.splitlines()[1:]]
     assert sorted(labels) == ["Cat", "Dog", "Domestic animals"]
 
 
-def test_only_serves_models_of_any_labels(run: Run, toy_model: Path, noise: Path) -> None:
-    _, out, _ = run("tag", noise, "--model", toy_model, "--only", "tone", "--format", "json")
+def test_labels_of_any_model_can_be_selected(run: Run, toy_model: Path, noise: Path) -> None:
+    _, out, _ = run("tag", noise, "--model", toy_model, "--label", "tone", "--format", "json")
     assert [tag["label"] for tag in json.loads(out)[0]["tags"]] == ["tone"]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--only", "tune"], "there is no label 'tune': did you mean 'tone'?"),
-        (["--only", ""], "no label given"),
+        (["--label", "tune"], "there is no label 'tune': did you mean 'tone'?"),
+        (["--label", ""], "no label"),
         (["--rollup"], "label 'tone'"),
     ],
 )

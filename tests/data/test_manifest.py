@@ -54,9 +54,9 @@ def test_empty_labels_between_separators_are_none(write):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "lists no clip"),
-        ("path,labels\n", "lists no clip"),
-        ("path,label\na.wav,dog\n", "lacks the column labels; it has path, label"),
+        ("", "has no clips"),
+        ("path,labels\n", "has no clips"),
+        ("path,label\na.wav,dog\n", "lacks the column labels: it has path, label"),
         ("file,class\na.wav,dog\n", "lacks the column labels, path: it has file, class"),
         ("path,labels,fold\na.wav,dog,1\nb.wav,dog,one\n", "line 3: fold 'one' is not an integer"),
         ("path,labels,member\na.hdf,dog,x\n", "line 2: member 'x' is not an integer"),

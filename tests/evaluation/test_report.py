@@ -3,12 +3,14 @@
 import csv
 import hashlib
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from earmark import evaluation
 from earmark.data.manifest import Clip
 from earmark.evaluation.evaluation import Evaluation, evaluate_predictions
 from earmark.evaluation.predictions import Predictions
@@ -118,10 +120,10 @@ def test_the_report_of_several_labels_has_no_confusion(tmp_path):
 
 
 def test_without_the_extra_there_are_no_plots(traced, info, tmp_path, monkeypatch):
-    monkeypatch.delitem(__import__("sys").modules, "earmark.evaluation.plots", raising=False)
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
-    monkeypatch.delattr("earmark.evaluation.plots", raising=False)
+    monkeypatch.delattr(evaluation, "plots", raising=False)
+    monkeypatch.delitem(sys.modules, "earmark.evaluation.plots", raising=False)
+    for name in ("matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
     written = write_report(replace(found(traced=traced), info=info), tmp_path)
     assert {path.name for path in written} == {"report.json", "report.md", "scores.npz", "scores.csv"}
     assert "![" not in (tmp_path / "report.md").read_text(encoding="utf-8")

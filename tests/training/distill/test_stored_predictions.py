@@ -193,7 +193,7 @@ class TestPublished:
             ("i.pkl", b"", "plain mapping"),
             ("i.pkl", pickle.dumps(["aa"]), "must be a mapping"),
             ("i.pkl", pickle.dumps({"aa": 2.0}), "got 'aa' -> 2.0"),
-            ("i.pkl", pickle.dumps({"aa": 4, "bb": 9}), "2 of 2 rows, first that of 'aa'"),
+            ("i.pkl", pickle.dumps({"aa": 4, "bb": 9}), "2 of 2 rows, first 'aa'"),
             ("i.json", b"{", "not valid JSON"),
             ("i.csv", b"name,row\naa,x\n", "line 2: must hold a name and a row"),
         ],

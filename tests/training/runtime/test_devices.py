@@ -20,11 +20,11 @@ from torch import nn
 from earmark.data.batch_rng import RowsGenerator
 from earmark.errors import RecipeError
 from earmark.models.log_mel import TorchLogMel
-from earmark.training import trainer as loop
 from earmark.training.batch import Augmentation
 from earmark.training.runtime.devices import Devices, open_devices
 from earmark.training.runtime.synchronized import SynchronizedNorm, synchronize_norms
 from earmark.training.splits import split_clips
+from earmark.training.trainer import Trainer
 from earmark.training.trainer import train_network as train
 
 LIKE_ONE = {
@@ -94,13 +94,13 @@ def test_rows_are_augmented_as_in_the_whole_batch(clips, names):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_clips_are_judged_once_and_come_back_in_order(count):
-    answers = np.arange(14, dtype=np.float32).reshape(7, 2)
+def test_items_are_shared_out_once_and_gathered_in_order(count):
+    scores = np.arange(14, dtype=np.float32).reshape(7, 2)
     devices = [Devices(torch.device("cpu"), rank, count) for rank in range(count)]
-    judged = [one.judged(range(7)) for one in devices]
-    assert sorted(index for share in judged for index in share) == list(range(7))
+    shares = [one.own_items(range(7)) for one in devices]
+    assert sorted(index for share in shares for index in share) == list(range(7))
     if count == 1:
-        np.testing.assert_array_equal(devices[0].gather_items(answers, 7), answers)
+        np.testing.assert_array_equal(devices[0].gather_items(scores, 7), scores)
 
 
 def test_a_batch_that_does_not_divide_is_refused():
@@ -114,7 +114,7 @@ class TestNames:
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
         for name, kind in (("auto", wanted), ("cpu", "cpu")):
             with open_devices(name) as devices:
-                assert (devices.device.type, devices.rank, devices.world, devices.is_main) == (
+                assert (devices.device.type, devices.rank, devices.world_size, devices.is_main) == (
                     kind, 0, 1, True
                 )  # fmt: skip
 
@@ -141,11 +141,11 @@ def test_a_step_waits_for_no_device(clips, tmp_path, monkeypatch):
     recipe = toy.toy_recipe(clips, **tables, optimizer={"max_grad_norm": 1.0})
     devices = Devices(torch.device("meta"))
     assert devices.read_every > 1
-    run = loop._Run(recipe, split_clips(recipe, 1), tmp_path, 1, lambda facts: None, devices)
-    run.network.train()
-    keys = run._batches(0)[0]
+    trainer = Trainer(recipe, split_clips(recipe, 1), tmp_path, 1, lambda facts: None, devices)
+    trainer.network.train()
+    keys = trainer.batches.clip_keys(0)[0]
     batch = torch.zeros(len(keys), 4000, device="meta"), torch.zeros(len(keys), 2, device="meta")
-    loss = run._step(0, 0, (keys, batch))
+    loss = trainer.train_step(0, 0, trainer.batches.augment((keys, batch), [0, 0, 0], 0))
     assert (loss.device.type, loss.shape) == ("meta", ())
     with pytest.raises(RuntimeError):
         loss.item()
