@@ -1,4 +1,4 @@
-"""Prints a command of README.md, so that CI runs what the README says.
+"""Prints a command of README.md, so that CI runs the documented commands.
 
     python3 .ci/readme_command.py NUMBER
 

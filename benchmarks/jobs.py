@@ -140,7 +140,7 @@ def _timed(name: str, job: str, threads: int, folder: Path, count: int, target: 
 
 
 def _check_alike(reference: list[float], ours: list[float], job: str) -> None:
-    """Both sides must have done the same work, or their times say nothing."""
+    """Checks that both sides did the same work; otherwise their times are not comparable."""
     difference = max(abs(a - b) for a, b in zip(reference, ours, strict=True))
     if difference > 0.01 * (max(reference) - min(reference)):
         raise SystemExit(f"{job}: the outputs of the two sides differ by {difference:.2g}")

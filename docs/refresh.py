@@ -209,7 +209,7 @@ def published_table() -> str:
             f"`{known.name}`",
             f"`{known.architecture}`" + _braced(known.arguments),
             _front_end_of(known),
-            known.labels or "none: to start from",
+            known.labels or "none (initial weights)",
             f"{known.params / 1e6:.2f}" if known.params else "",
             f"{known.macs / 1e9:.3f}" if known.macs else "",
             ", ".join(f"{name} {score:g}" for name, score in known.scores.items()),
@@ -235,12 +235,12 @@ def published_summary() -> str:
     kinds: dict[tuple[str, str], list[PublishedModel]] = {}
     for known in published().values():
         family = known.architecture.rstrip("0123456789")
-        kinds.setdefault((known.source, f"{family} {known.labels or 'to start from'}"), []).append(known)
+        kinds.setdefault((known.source, f"{family} {known.labels or 'initial weights'}"), []).append(known)
     rows = (
         (
             f"`{members[0].name}` ... `{members[-1].name}`",
             f"{len(members)}",
-            f"`{members[0].labels}`" if members[0].labels else "none: to start from",
+            f"`{members[0].labels}`" if members[0].labels else "none (initial weights)",
             _range([known.params / 1e6 for known in members if known.params]),
             _scores(members),
             source,

@@ -103,7 +103,7 @@ def strike(random: np.random.Generator) -> Signal:
 
 
 def siren() -> Signal:
-    """The siren as heard on the vehicle: a wail that rises faster than it falls, through a loud horn."""
+    """The siren at the vehicle: a wail that rises faster than it falls, through a loud horn."""
     time = seconds()
     position = (time / WAIL_S + 0.1) % 1.0
     rising = np.where(position < 0.4, position / 0.4, (1 - position) / 0.6)
@@ -119,7 +119,7 @@ def siren() -> Signal:
 
 
 def passing(sound: Signal, random: np.random.Generator) -> Signal:
-    """What a listener beside the street hears of a vehicle that carries this sound.
+    """The sound of a passing vehicle at a listener beside the street.
 
     The sound that arrives at a time left earlier, by the distance it had to go: that alone gives Doppler's
     shift. It comes with its echo from the ground and the roar of tyres and motor, falls with the distance,
@@ -128,12 +128,12 @@ def passing(sound: Signal, random: np.random.Generator) -> Signal:
     time = seconds()
     sent, distance = departure(time, STREET_M)
     sent_echo, distance_echo = departure(time, STREET_M + 1.1)
-    heard = at(sound, sent) / distance - 0.5 * at(sound, sent_echo) / distance_echo
+    received = at(sound, sent) / distance - 0.5 * at(sound, sent_echo) / distance_echo
     roar = filtered(random.normal(0, 1, SAMPLES), 60, 700)
-    heard += 0.10 * roar / np.abs(roar).max() / distance
-    heard /= np.abs(heard).max()
+    received += 0.10 * roar / np.abs(roar).max() / distance
+    received /= np.abs(received).max()
     far = np.clip(distance / 90, 0, 1)
-    return (1 - far) * heard + far * filtered(heard, 0, 2200)
+    return (1 - far) * received + far * filtered(received, 0, 2200)
 
 
 def departure(time: Signal, nearest_m: float) -> tuple[Signal, Signal]:

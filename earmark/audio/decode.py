@@ -234,9 +234,9 @@ def _open_reader(source: Source, handle: BinaryIO, label: str, resources: ExitSt
             return open_av(handle, by_suffix, label, resources)
         if error.code == _UNKNOWN_FORMAT:
             raise AudioError(f"{label}: not a format that libsndfile reads") from error
-        said = error.error_string.strip().rstrip(".")
+        reported = error.error_string.strip().rstrip(".")
         raise AudioError(
-            f"{label}: damaged, or cut off before the first sample (libsndfile: {said})"
+            f"{label}: damaged, or cut off before the first sample (libsndfile: {reported})"
         ) from error
 
 

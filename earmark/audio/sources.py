@@ -48,7 +48,7 @@ def path_and_label(source: Source) -> tuple[str, str]:
 def reason(error: Exception) -> str:
     """Why a file could not be opened, in a few words."""
     if isinstance(error, FileNotFoundError):
-        return "there is no such file"
+        return "no such file"
     if isinstance(error, IsADirectoryError):
         return "this is a directory, not a recording"
     if isinstance(error, PermissionError):

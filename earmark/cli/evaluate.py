@@ -1,6 +1,6 @@
 """``earmark evaluate``: a model and a manifest to numbers.
 
-Conventions: numbers go to standard output; a clip that cannot be judged is named on standard error.
+Conventions: numbers go to standard output; a clip that cannot be evaluated is named on standard error.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from earmark.training.distill.losses import Kind
 
 LITERT = "LiteRT teachers"
-"""The panel of what a LiteRT file does not say itself."""
+"""The panel of options for what a LiteRT file does not store."""
 
 
 @command(TRAIN)

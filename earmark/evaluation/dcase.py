@@ -4,7 +4,7 @@ Source: DCASE 2021, task 1a (low-complexity acoustic scene classification with s
 templates; SP4ASC's submission writes the same.
 
 Conventions: accuracies are in percent, log losses in nats, as the challenge has them; overall numbers are
-macro, means over classes. Fields of the second file that only its author knows are left empty.
+macro, means over classes. Fields of the second file that only its author can fill in are left empty.
 """
 
 from __future__ import annotations

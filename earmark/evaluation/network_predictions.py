@@ -65,7 +65,7 @@ def cut_windows(
         length: Of a window, in samples.
         padding: Of a clip that is shorter than a window.
         windows: "all": one after the other, the last one padded with zeros, as the tagger does. "whole": the
-            whole clip as one window. "center": one window from its center.
+            whole clip as one window. "center": one window from its centre.
         min_samples: "whole" pads a clip to this length; see the front-end's ``min_samples``.
 
     Returns:

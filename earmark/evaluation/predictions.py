@@ -23,7 +23,7 @@ from earmark.inference.tagger import Tagger
 
 Scores = NDArray[np.float32]
 WindowMode = Literal["all", "whole", "center"]
-"""Windows of a clip: all, one after the other; one that is the whole clip; or one from its center."""
+"""Windows of a clip: all, one after the other; one that is the whole clip; or one from its centre."""
 
 _MAX_LISTED = 3
 
@@ -107,7 +107,7 @@ def predict_clips(
         tagger: Of the model.
         clips: Of a manifest, a corpus or a pack.
         windows: "all": one window after the other; "whole": one window as long as the clip; "center": one
-            window from the clip's center.
+            window from the clip's centre.
         pooling: Of the windows' scores, "max" or "mean"; default: that of the model's task.
         before: Called with each clip before it is read.
         on_error: Called with the reason when a clip cannot be processed.

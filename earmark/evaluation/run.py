@@ -44,7 +44,7 @@ class EvaluationOptions:
         limit: At most this many clips, evenly spread over the manifest.
         group_by: Also by group: a column of the manifest, or "fold".
         windows: "all": one window after the other; "whole": one window as long as the clip; "center": one
-            window from the clip's center.
+            window from the clip's centre.
         pooling: Of the windows' scores, "max" or "mean"; None: that of the model's task.
         masking: Test-time augmentation; None: none.
         engine: As for :func:`earmark.load`.

@@ -150,7 +150,7 @@ def measure(
         AudioError: If the file cannot be read.
     """
     if not settings:
-        raise ModelError("there is nothing to measure: choose a model, an engine and a number of threads")
+        raise ModelError("nothing to measure: choose a model, an engine and a number of threads")
     jobs = {}
     for setting in settings:
         progress(f"load {setting.model} {setting.options}")

@@ -21,7 +21,7 @@ Int8Layout = Literal["onnx", "openvino"]
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What an export is to be like.
+    """Options of an export.
 
     Args:
         target: The runtime; None: the one of the file's suffix.

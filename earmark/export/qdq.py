@@ -30,7 +30,7 @@ WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 
 def name_nodes(model: ModelProto) -> None:
-    """Gives each node of a graph a unique name, in place."""
+    """Renames the nodes of a graph so that each name is unique, in place."""
     for number, node in enumerate(model.graph.node):
         node.name = f"{number}_{node.op_type}"
 

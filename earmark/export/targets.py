@@ -207,5 +207,5 @@ def find_target(path: Path, name: str | None = None) -> TargetName:
             return known
     suffixes = [f"{target.suffix} ({known})" for known, target in TARGETS.items() if name in (None, known)]
     if not suffixes:
-        raise ModelError(f"there is no export target {name!r}: choose from {', '.join(TARGETS)}")
+        raise ModelError(f"unknown export target {name!r}: choose from {', '.join(TARGETS)}")
     raise ModelError(f"{path}: the suffix must be {' or '.join(suffixes)}")

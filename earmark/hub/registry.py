@@ -128,7 +128,7 @@ def published_model(name: str) -> PublishedModel:
         ModelError: If there is none of that name; the message suggests similar names.
     """
     if name not in published():
-        raise ModelError(f"there is no published model {name!r}{_similar(name, list(published()))}")
+        raise ModelError(f"unknown published model {name!r}{_similar(name, list(published()))}")
     return published()[name]
 
 
@@ -151,7 +151,7 @@ def shipped() -> list[str]:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Lists the models that :func:`earmark.load` knows by name: shipped ones first, then published ones.
+    """Lists the models that :func:`earmark.load` accepts by name: shipped ones first, then published ones.
 
     Args:
         pattern: Shell-style pattern that the names must match, such as "mn*_as".
@@ -186,12 +186,12 @@ def find(model: str | os.PathLike[str] | None = None) -> Path:
     wanted = os.fspath(model)
     known = published().get(wanted)
     if known is not None and known.labels is None:
-        raise ModelError(f"{wanted} is a starting point for training: it has no labels, so it cannot tag")
+        raise ModelError(f"{wanted} cannot tag: it has no labels, only initial weights for training")
     if known is not None:
         raise ModelError(f"{wanted} is not on this machine: download it with earmark pull {wanted}")
     if Path(wanted).suffix or Path(wanted).name != wanted:
-        raise ModelError(f"{wanted}: there is no such model file")
-    raise ModelError(f"there is no model {wanted!r}{_similar(wanted, list_models())}")
+        raise ModelError(f"{wanted}: no such model file")
+    raise ModelError(f"unknown model {wanted!r}{_similar(wanted, list_models())}")
 
 
 def _similar(wanted: str, known: list[str]) -> str:

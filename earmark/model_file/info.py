@@ -58,7 +58,7 @@ class ModelInfo:
             chosen.
         calibration: Converts logits to probabilities; None if scores are plain sigmoids or a softmax.
         description: Purpose of the model, in one sentence.
-        license: License of the weights.
+        license: Licence of the weights.
         source: Origin of the weights: a recipe, a paper or a URL.
         metrics: Measured metrics by name; numbers or nested tables.
         provenance: How the weights were made: recipe, versions, data.

@@ -54,7 +54,7 @@ def _position(name: str, labels: Sequence[str]) -> int:
     alike = [index for index, label in enumerate(labels) if _key(label) == _key(name)]
     if len(alike) == 1:
         return alike[0]
-    raise ModelError(f"there is no label {name!r}: {nearest(name, labels)}")
+    raise ModelError(f"unknown label {name!r}: {nearest(name, labels)}")
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -41,7 +41,7 @@ def label_set(name: str) -> tuple[str, ...]:
         ModelError: If there is no label set of that name.
     """
     if name not in _label_sets():
-        raise ModelError(f"there is no label set {name!r}: choose from {', '.join(sorted(_label_sets()))}")
+        raise ModelError(f"unknown label set {name!r}: choose from {', '.join(sorted(_label_sets()))}")
     return _label_sets()[name]
 
 

@@ -3,7 +3,7 @@
 Source: Gemmeke et al., "Audio Set", ICASSP 2017, and the ontology that Google publishes with it (CC BY-SA
 4.0). The table in the package is written by recipes/audioset/ontology.py.
 
-Conventions: nodes go by their published names; scores are (..., class).
+Conventions: nodes have their published names; scores are (..., class).
 """
 
 from __future__ import annotations

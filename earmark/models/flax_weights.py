@@ -55,7 +55,7 @@ def state_dict_from_flax(network: Network, variables: Mapping[str, NDArray[np.fl
         if key in names:
             state[key] = _convert(key, np.asarray(variables[names[key]], np.float32), tensor.shape)
         else:
-            state[key] = torch.zeros_like(tensor, device="cpu")  # num_batches_tracked, which audax has not
+            state[key] = torch.zeros_like(tensor, device="cpu")  # num_batches_tracked, which audax lacks
     return state
 
 

@@ -49,7 +49,7 @@ class CrossValidation:
         clips: Evaluation clips, in the order of ``targets`` and ``scores``.
         targets: (clip, class).
         scores: Of the network that did not train on the clip's fold, (clip, class); calibrated, if the recipe
-            says so, on the clips of other folds.
+            sets ``evaluation.calibration``, on the clips of other folds.
         negatives: Highest score of each negative clip, from the final network, by group.
         calibration: Fitted to all evaluation clips; None if not asked for.
     """

@@ -93,7 +93,7 @@ def split_clips(recipe: Recipe, fold: int | None) -> Split:
     if fold is not None and not evaluated:
         raise DataError(f"recipe {recipe.name!r}: no clip is in fold {fold}")
     if not any(groups):
-        raise DataError(f"recipe {recipe.name!r}: there are no training clips")
+        raise DataError(f"recipe {recipe.name!r}: no training clips")
     return Split(labels, groups, evaluated)
 
 

@@ -1,6 +1,6 @@
 """Writes AudioSet's labels and ontology as the table that ships with the package.
 
-    python recipes/audioset/ontology.py --source audioset.json [--out earmark/model_file/audioset.tsv]
+    python recipes/audioset/ontology.py --source audioset.json [--output earmark/model_file/audioset.tsv]
 
 The source is JSON: "labels" lists [number, id, name] of the 527 evaluated classes in their published order,
 "ontology" is Google's list of nodes with "id", "name" and "children" (ids). The table has one line a node,
@@ -66,10 +66,10 @@ def main() -> int:
     """Reads the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", type=Path, required=True, help="the JSON described above")
-    parser.add_argument("--out", type=Path, default=SHIPPED, help="the table to write")
+    parser.add_argument("--output", type=Path, default=SHIPPED, help="the table to write")
     given = parser.parse_args()
     try:
-        write_atomically(given.out, table(json.loads(given.source.read_text(encoding="utf-8"))))
+        write_atomically(given.output, table(json.loads(given.source.read_text(encoding="utf-8"))))
     except EarmarkError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,8 +1,8 @@
-"""Tells whether a part of a recording is in one of a set of clips, also cut, quieter, resampled, re-encoded.
+"""Detects whether a part of a recording occurs in a set of clips, also cut, quieter, resampled or re-encoded.
 
-The liveliest moments of the recording are slid along every clip; what is compared, by normalised correlation,
-is how the logarithmic mel spectrogram changes from frame to frame, less the change of the level: many sounds
-have the shape of a bang or a hum in common, but not its changes.
+The segments of the recording with the largest spectral changes are slid along every clip, and compared by the
+normalised correlation of the change of the log-mel spectrogram from frame to frame, less the change of the
+level: many sounds share the shape of a bang or a hum, but not its changes.
 
 Conventions: samples are float64 of shape (time,) at studio.RATE; spectrograms are (frame, band); no change of
 speed or pitch is recognised.
@@ -19,7 +19,7 @@ FLOOR_DB = 35.0  # below the loudest band of the moment: quieter is silence
 SHIFTS = 4  # places between two frames at which the recording's are taken, as clips need not start on one
 MOMENTS, LENGTHS = 4, (40, 20, 10)  # so many of 1 s each, or of what a short sound has
 SAME = {40: 0.60, 20: 0.70, 10: 0.85}  # correlation, by length in frames, from which on two are one
-SHORTEST = WINDOW + (LENGTHS[-1] - 1) * HOP  # samples, below which nothing can be told
+SHORTEST = WINDOW + (LENGTHS[-1] - 1) * HOP  # samples, below which nothing can be detected
 
 
 def spectrogram(samples: np.ndarray) -> np.ndarray:

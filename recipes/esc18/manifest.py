@@ -1,6 +1,6 @@
 """Turns the ESC-50 subset's ``meta.csv`` into a manifest: path, labels, fold, licence, author, source, title.
 
-    python recipes/esc18/manifest.py --esc18 DIR --out FILE
+    python recipes/esc18/manifest.py --esc18 DIR --output FILE
 
 All clips are listed; which licences to train on is the recipe's choice. Paths are relative to the manifest's
 folder where the clips lie below it, else absolute.
@@ -49,17 +49,17 @@ def main() -> int:
     """Reads the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--esc18", type=Path, required=True, help="folder with meta.csv and audio/")
-    parser.add_argument("--out", type=Path, required=True, help="the manifest to write")
+    parser.add_argument("--output", type=Path, required=True, help="the manifest to write")
     given = parser.parse_args()
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     try:
-        writer.writerows(rows(given.esc18, given.out.parent))
+        writer.writerows(rows(given.esc18, given.output.parent))
     except EarmarkError as error:
         print(error, file=sys.stderr)
         return 2
-    write_atomically(given.out, text.getvalue())
+    write_atomically(given.output, text.getvalue())
     return 0
 
 

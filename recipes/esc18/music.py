@@ -1,7 +1,7 @@
 """Composes the short pieces of music among the negative clips, as notes and as standard MIDI files.
 
 Two composers that share no rule: ``tonal`` (training: keys, chord progressions, a walking melody, bass, drum
-grids) and ``cyclic`` (test: modes, motifs turned and answered in canon, Euclidean rhythms, drones).
+grids) and ``cyclic`` (test: modes, motifs inverted and imitated in canon, Euclidean rhythms, drones).
 
 Conventions: times in seconds; keys and programs as in General MIDI, counted from 0; channel 9 is the drums; a
 piece lasts about seven seconds.

@@ -1,12 +1,12 @@
-"""Makes the clips on which the default model has to stay silent: noise, test signals, speech, music.
+"""Generates the negative clips of the default model: noise, test signals, speech, music.
 
-    python recipes/esc18/negatives.py --split train --sonic-pi DIR --out DIR
+    python recipes/esc18/negatives.py --split train --sonic-pi DIR --output DIR
 
 The two splits differ in how noise, speech and music are made. Noise is NumPy's Gaussian against SoX, uniform
 samples and Voss-McCartney; speech is espeak-ng against flite and against espeak-ng voices and languages that
-training never hears; music is keys and chord progressions by FluidR3 against modes and Euclidean rhythms by
-TimGM6mb; one quarter of the Sonic Pi recordings (by a hash of the name) is kept for the test. Needs SciPy
-and, from Debian, espeak-ng, flite, sox, fluidsynth, fluid-soundfont-gm and timgm6mb-soundfont.
+are not in the training split; music is keys and chord progressions by FluidR3 against modes and Euclidean
+rhythms by TimGM6mb; a quarter of the Sonic Pi recordings (by a hash of the name) is kept for the test. Needs
+SciPy and, from Debian, espeak-ng, flite, sox, fluidsynth, fluid-soundfont-gm and timgm6mb-soundfont.
 
 Conventions: levels are RMS in dBFS; every clip has a random generator of its own, so that seed, split, batch
 and number decide its content.
@@ -53,7 +53,7 @@ from earmark.model_file.atomic import write_atomically
 SPLITS = ("train", "test")
 COLUMNS = ("path", "labels", "fold", "kind", "group", "license", "author", "source", "title")
 GROUPS = {"sampled_music": "music", "speech_music": "speech"}
-"""Kinds that the promise to stay silent counts together with another."""
+"""Kinds that are counted together with another in the false-alarm rate."""
 
 # Near one of the 18 classes by name (crow, bells, glass), or near enough to doubt: hot stones and vinyl are
 # near fire, wooshes near surf, a deep boom near thunder, ticks near a clock, a printer near a saw, a burp
@@ -177,9 +177,9 @@ def train_tone(studio: Studio, rng: np.random.Generator, index: int) -> Piece:
     else:
         base = {"hum": float(rng.choice([50, 60]))}.get(form, frequency)
         factors = {"sine": [1.0], "two sines": [1.0, rng.uniform(0.2, 3)]}.get(form, list(range(1, 13)))
-        heard = [factor for factor in factors if base * factor < RATE / 2]
+        audible = [factor for factor in factors if base * factor < RATE / 2]
         waves = [
-            np.sin(2 * np.pi * (base * f * time + rng.random())) * rng.uniform(0.2, 1) / f for f in heard
+            np.sin(2 * np.pi * (base * f * time + rng.random())) * rng.uniform(0.2, 1) / f for f in audible
         ]
         tone = np.sum(waves, axis=0)
     level = rng.uniform(-65, -3)
@@ -368,7 +368,7 @@ def sonic_pi(folder: Path, split: str) -> dict[str, np.ndarray]:
 def write_split(
     split: str, samples: dict[str, np.ndarray], out: Path, seed: int, every: int = 1
 ) -> list[dict[str, str]]:
-    """Makes the clips of a split and then their manifest, ``negatives.csv``.
+    """Writes the clips of a split and then their manifest, ``negatives.csv``.
 
     Args:
         split: "train" or "test".
@@ -415,15 +415,15 @@ def main() -> int:
     parser.add_argument(
         "--sonic-pi", type=Path, required=True, help="folder of the Sonic Pi recordings (*.flac)"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for the clips and negatives.csv")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the clips and negatives.csv")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     try:
-        rows = write_split(given.split, sonic_pi(given.sonic_pi, given.split), given.out, given.seed)
+        rows = write_split(given.split, sonic_pi(given.sonic_pi, given.split), given.output, given.seed)
     except EarmarkError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{len(rows)} clips and {given.out / 'negatives.csv'}")
+    print(f"{len(rows)} clips and {given.output / 'negatives.csv'}")
     return 0
 
 

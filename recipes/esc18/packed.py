@@ -1,7 +1,7 @@
 """Finds the recordings inside an unpacked package, also in the archives and banks that games pack them into.
 
-Conventions: a recording is named by its path, parts inside an archive after a "!"; kinds of files are told by
-their first bytes, never by their suffix; samples are float64 of shape (time,), channels averaged.
+Conventions: a recording is named by its path, parts inside an archive after a "!"; file formats are detected
+by their first bytes, never by their suffix; samples are float64 of shape (time,), channels averaged.
 """
 
 from __future__ import annotations

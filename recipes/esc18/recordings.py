@@ -1,10 +1,10 @@
-"""Cuts clips from the recordings that free software ships: doors, engines, animals, voices, weather.
+"""Cuts clips from recordings in free software packages: doors, engines, animals, voices, weather.
 
-    python recipes/esc18/recordings.py --esc18 DIR --out DIR
+    python recipes/esc18/recordings.py --esc18 DIR --output DIR
 
 ``recordings.csv`` beside this script lists packages (Debian's, PyPI's, npm's), files in them, and their
-licences: CC0, public domain, CC-BY, MIT, BSD and the like. The first row to name a file counts; one without
-a licence leaves it out. A recording of which a part is heard in a clip of ESC-50 is left out too
+licences: CC0, public domain, CC-BY, MIT, BSD and the like. The first row that matches a file applies; a row
+without a licence excludes it. Recordings of which a part occurs in a clip of ESC-50 are excluded too
 (lookalikes.py). Needs SciPy and, for Debian's packages, apt-get and dpkg.
 
 Conventions: as in studio.py; pieces follow one another, none longer than studio.SAMPLES, and start and end as
@@ -92,10 +92,10 @@ def pieces(samples: np.ndarray) -> list[np.ndarray]:
     """Cuts a recording into clips: the whole of a short one, MOST_PIECES of a long one; none silent."""
     starts = range(0, max(1, len(samples) - (REST if len(samples) > SAMPLES else 0)), SAMPLES)
     cut = [samples[start : start + SAMPLES] for start in starts]
-    heard = [piece for piece in cut if len(piece) >= SHORTEST and level_db(piece) > SILENT_DB]
-    if len(heard) > MOST_PIECES:
-        heard = [heard[i] for i in np.linspace(0, len(heard) - 1, MOST_PIECES).round().astype(int)]
-    return heard
+    audible = [piece for piece in cut if len(piece) >= SHORTEST and level_db(piece) > SILENT_DB]
+    if len(audible) > MOST_PIECES:
+        audible = [audible[i] for i in np.linspace(0, len(audible) - 1, MOST_PIECES).round().astype(int)]
+    return audible
 
 
 def level_db(samples: np.ndarray) -> float:
@@ -108,7 +108,7 @@ def write_clips(recordings: Iterator[tuple[Row, str, np.ndarray]], known: Clips,
 
     Args:
         recordings: As ``listed`` yields them.
-        known: Clips of which nothing may come in.
+        known: Clips that must not contain any part of a recording.
         out: Folder for the clips.
     """
     rows = list[list]()
@@ -116,7 +116,7 @@ def write_clips(recordings: Iterator[tuple[Row, str, np.ndarray]], known: Clips,
         cut = pieces(samples)
         near, correlation, clip = known.closest(np.concatenate(cut)) if cut else (-1.0, 0.0, "")
         if near >= 0:
-            print(f"left out: {row['package']} {name} is heard in {clip} ({correlation:.3f})")
+            print(f"left out: {row['package']} {name} occurs in {clip} ({correlation:.3f})")
             continue
         for piece in cut:
             path = f"recording_{len(rows):05d}.flac"
@@ -146,9 +146,9 @@ def main() -> int:
         "--esc18", type=Path, required=True, help="folder with audio/: what has to stay unheard"
     )
     parser.add_argument("--packages", type=Path, help="folder of unpacked packages, instead of downloading")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
+    given.output.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -157,13 +157,13 @@ def main() -> int:
         if not clips:
             raise DataError(f"{given.esc18 / 'audio'} has no clips: give the folder of the ESC-50 subset")
         known = Clips({clip.name: read_sound(clip) for clip in clips})
-        rows = write_clips(all_listed(given.packages), known, given.out)
+        rows = write_clips(all_listed(given.packages), known, given.output)
     except EarmarkError as error:
         print(error, file=sys.stderr)
         return 2
     writer.writerows(rows)
-    write_atomically(given.out / "recordings.csv", text.getvalue())
-    print(f"{len(rows)} clips and {given.out / 'recordings.csv'}")
+    write_atomically(given.output / "recordings.csv", text.getvalue())
+    print(f"{len(rows)} clips and {given.output / 'recordings.csv'}")
     return 0
 
 

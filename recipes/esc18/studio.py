@@ -1,4 +1,4 @@
-"""Where negative clips are recorded: noise, levels, rooms, and the programs that speak, play and synthesise.
+"""Sources of negative clips: noise, levels, rooms, and programs for speech, music and synthesis.
 
 Conventions: sounds are float64 arrays of shape (time,) at RATE, a clip has SAMPLES of them; levels are RMS in
 dBFS (a square wave of full scale is 0).
@@ -96,8 +96,8 @@ def run(*command: str, text: str | None = None) -> bytes:
         # Debian names these packages after their programs
         raise DataError(f"{command[0]} is not installed: apt-get install {command[0]} (Debian)") from error
     except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").strip().splitlines()
-        raise DataError(f"{command[0]} failed: {said[-1] if said else error.returncode}") from error
+        lines = error.stderr.decode(errors="replace").strip().splitlines()
+        raise DataError(f"{command[0]} failed: {lines[-1] if lines else error.returncode}") from error
     return done.stdout
 
 

@@ -1,6 +1,6 @@
-"""Makes sounds that nobody recorded: random textures and events, to learn from what a teacher hears in them.
+"""Synthesises random textures and events, on which a teacher's predictions are distilled.
 
-    python recipes/esc18/textures.py --count 4000 --seed 0 --out DIR
+    python recipes/esc18/textures.py --count 4000 --seed 0 --output DIR
 
 Each clip is a mixture of one to three layers; a layer is one event, an event repeated, or goes on throughout;
 an event is a source (noise, gusts, pulses, harmonics, a throat, struck modes, frequency modulation, grains)
@@ -258,19 +258,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Makes random textures and events.")
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    arguments.output.mkdir(parents=True, exist_ok=True)
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(COLUMNS)
     for number in range(arguments.count):
         name = f"texture_{number:05d}.flac"
         samples = texture(arguments.seed, number)
-        soundfile.write(arguments.out / name, samples, RATE, subtype="PCM_16")
+        soundfile.write(arguments.output / name, samples, RATE, subtype="PCM_16")
         writer.writerow((name, "", 0, "texture", "MIT", "earmark", "NumPy", "random texture"))
-    write_atomically(arguments.out / "textures.csv", table.getvalue())
-    print(f"{arguments.count} clips and {arguments.out / 'textures.csv'}")
+    write_atomically(arguments.output / "textures.csv", table.getvalue())
+    print(f"{arguments.count} clips and {arguments.output / 'textures.csv'}")
 
 
 if __name__ == "__main__":

@@ -190,13 +190,13 @@ def test_a_pipe(tmp_path):
 
 def test_errors_of_the_file(tmp_path, monkeypatch):
     missing = tmp_path / "missing.wav"
-    assert message(missing) == f"{missing}: there is no such file"
+    assert message(missing) == f"{missing}: no such file"
     assert message(tmp_path) == f"{tmp_path}: this is a directory, not a recording"
     empty = tmp_path / "empty.wav"
     empty.write_bytes(b"")
     assert message(empty) == f"{empty}: the file is empty (0 bytes)"
     assert "null" in message("a\0b.wav")
-    assert message("two\nlines") == "'two\\nlines': there is no such file"
+    assert message("two\nlines") == "'two\\nlines': no such file"
 
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")

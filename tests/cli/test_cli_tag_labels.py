@@ -83,8 +83,8 @@ def test_labels_of_any_model_can_be_selected(run: Run, toy_model: Path, noise: P
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--label", "tune"], "there is no label 'tune': did you mean 'tone'?"),
-        (["--label", ""], "no label"),
+        (["--label", "tune"], "unknown label 'tune': did you mean 'tone'?"),
+        (["--label", ""], "unknown label ''"),
         (["--rollup"], "label 'tone'"),
     ],
 )

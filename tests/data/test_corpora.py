@@ -198,7 +198,7 @@ def test_images_are_found_by_their_class(toy):
 @pytest.mark.parametrize(
     ("name", "split", "said"),
     [
-        ("esc51", "", "there is no corpus 'esc51': there are audioset_hdf5, audioset, "),
+        ("esc51", "", "unknown corpus 'esc51': choose from audioset_hdf5, audioset, "),
         ("fsd50k", "", "corpus 'fsd50k' has several splits: choose one of train, val, eval"),
         ("fsd50k", "dev", "corpus 'fsd50k' has no split 'dev': choose one of train, val, eval"),
         ("esc50", "train", "corpus 'esc50' has no splits, got 'train'"),

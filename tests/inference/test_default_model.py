@@ -78,7 +78,7 @@ def reached(
     """Whether clips without labels, made otherwise than those trained on, reach the threshold, by kind."""
     folder = tmp_path_factory.mktemp("negatives")
     command = [sys.executable, str(ROOT / "recipes" / "esc18" / "negatives.py"), "--split", "test"]
-    places = ["--out", str(folder), "--sonic-pi", str(shared / "data" / "sonic_pi")]
+    places = ["--output", str(folder), "--sonic-pi", str(shared / "data" / "sonic_pi")]
     done = subprocess.run([*command, *places], capture_output=True, text=True, check=False)
     if "apt-get install" in done.stderr:
         pytest.skip(done.stderr.strip())

@@ -158,7 +158,7 @@ def test_failing_program_says_why(tmp_path: Path) -> None:
 def test_command_line_without_recordings_is_one_line(tmp_path: Path) -> None:
     command = [sys.executable, str(RECIPE / "negatives.py"), "--split", "test"]
     done = subprocess.run(
-        [*command, "--sonic-pi", str(tmp_path), "--out", str(tmp_path / "out")],
+        [*command, "--sonic-pi", str(tmp_path), "--output", str(tmp_path / "out")],
         capture_output=True,
         text=True,
     )

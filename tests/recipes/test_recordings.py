@@ -155,7 +155,7 @@ def test_clips_are_written_and_what_esc_has_is_left_out(tmp_path: Path, monkeypa
         tmp_path / "esc18",
         "--packages",
         tmp_path / "packages",
-        "--out",
+        "--output",
         out,
     ]
     monkeypatch.setattr(sys, "argv", [str(word) for word in command])
@@ -181,7 +181,7 @@ def test_table_lists_free_licences_and_where_each_package_is_from() -> None:
 
 def test_command_line_without_clips_is_one_line(tmp_path: Path) -> None:
     command = [sys.executable, str(RECIPE / "recordings.py"), "--esc18", str(tmp_path)]
-    done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True)
+    done = subprocess.run([*command, "--output", str(tmp_path / "out")], capture_output=True, text=True)
     assert done.returncode == 2
     assert "has no clips" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -122,7 +122,7 @@ def test_a_network_trains_on_rows_of_hdf5_files(tmp_path):
         ({"corpus": "esc50"}, "corpus needs a folder"),
         ({"shards": "x", "manifests": ["a.csv"]}, "exactly one of manifests"),
         ({"shards": "x", "audio": "y"}, "audio cannot be combined with shards"),
-        ({"corpus": "esc51", "folder": "x"}, "there is no corpus 'esc51': there are"),
+        ({"corpus": "esc51", "folder": "x"}, "unknown corpus 'esc51': choose from"),
         ({"corpus": "fsd50k", "folder": "x"}, "has several splits: choose one of train, val, eval"),
         ({"corpus": "fsd50k", "folder": "x", "split": ["train", "dev"]}, "has no split 'dev'"),
         ({"corpus": "esc50", "folder": "x", "fold": 1, "num_folds": 5}, "exclude each other"),

@@ -112,5 +112,5 @@ def find_corpus(name: str) -> Corpus:
         DataError: If there is no corpus of that name; the message names all.
     """
     if name not in CORPORA:
-        raise DataError(f"there is no corpus {name!r}: there are {', '.join(CORPORA)}")
+        raise DataError(f"unknown corpus {name!r}: choose from {', '.join(CORPORA)}")
     return CORPORA[name]

@@ -124,7 +124,7 @@ def esc50(folder: Path) -> list[Clip]:
 
 
 def esc10(folder: Path) -> list[Clip]:
-    """ESC-10, the ten classes of ESC-50 that are easiest to tell apart, with their five folds.
+    """ESC-10, the ten classes of ESC-50 that are easiest to distinguish, with their five folds.
 
     Layout: as ``esc50``; its rows with esc10 = True.
 

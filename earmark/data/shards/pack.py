@@ -142,7 +142,7 @@ def require_same_labels(packs: Sequence[tuple[Path, PackInfo]]) -> None:
     """Checks that packs have the same classes: a class that one lacks would count as absent from its clips.
 
     Args:
-        packs: Packs whose labels are used; a pack without any class goes with every other.
+        packs: Packs whose labels are used; a pack without any class fits every other.
 
     Raises:
         DataError: Naming two of them and where they differ.

@@ -1,4 +1,4 @@
-"""Samplers that read shard by shard and shuffle clips distance a distance.
+"""Samplers that read shard by shard and shuffle clips within a distance.
 
 Conventions: an order follows from its generator or (seed, epoch, rank) alone, not from the number of workers,
 so that a run resumes at any step without stored state. A clip in a file of its own is a shard of one.
@@ -27,7 +27,7 @@ def shard_codes(clips: Sequence[Clip]) -> Integers:
 
 
 def shuffled_by_shard(shards: Integers, distance: int, generator: np.random.Generator) -> Integers:
-    """Shuffles shards, and clips distance a distance.
+    """Shuffles shards, and clips within a distance.
 
     Args:
         shards: Shard of each clip, (clip,).
@@ -53,7 +53,7 @@ class ShardSampler:
     Args:
         shards: Of each clip, see :func:`shard_codes`.
         batch_size: Clips per batch of this rank; an incomplete last batch is dropped.
-        distance: As for :func:`near_order`.
+        distance: As for :func:`shuffled_by_shard`.
         seed: Of all epochs.
         rank: Of this process, from 0.
         ranks: Number of ranks.

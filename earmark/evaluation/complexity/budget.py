@@ -1,4 +1,4 @@
-"""Budgets of parameters and operations, such as those of DCASE, and whether a model keeps them.
+"""Budgets of parameters and operations, such as those of DCASE, and whether a model fits them.
 
 Source: the rules of DCASE, task 1. In 2021 the non-zero parameters of a system took at most 128 kB, which the
 rules compute as 32,768 numbers of 32 bits; from 2022 to 2025 its parameters took at most 128 kB, zeros among
@@ -31,11 +31,11 @@ class Budget:
     """Limits; None where there is none.
 
     Args:
-        name: As it was asked for.
+        name: As requested.
         size: Bytes of all parameters.
         parameters: Number of parameters.
         macs: Multiply-accumulate operations.
-        seconds: Length of the clip that the operations are counted for; None: as asked for, or the model's
+        seconds: Length of the clip that the operations are counted for; None: as requested, or the model's
             window.
         non_zero: Whether parameters of zero do not count.
     """
@@ -131,7 +131,7 @@ def budget_use(budget: Budget, complexity: Complexity) -> BudgetUse:
 
     Args:
         budget: The budget.
-        complexity: Of the model, for a clip as long as the budget says.
+        complexity: Of the model, for a clip of the budget's length.
 
     Returns:
         For an int8 model file, the size is that of the file's weights, scales and biases; otherwise that of

@@ -34,7 +34,7 @@ class Complexity:
     """Cost of a model for a clip of some seconds.
 
     Args:
-        name: As it was asked for.
+        name: As requested.
         architecture: Name in the registry of networks.
         seconds: Length of the clip.
         n_mels: Mel bands of its log-mel.
@@ -179,4 +179,4 @@ def _described(model: str) -> tuple[str, dict[str, Any], AnyFrontEnd, Path | Non
     known_names = list(dict.fromkeys([*registry.list_models(), *published, *architectures()]))
     near = get_close_matches(model, known_names, n=3, cutoff=0.5)
     guess = f": did you mean {' or '.join(near)}?" if near else " (earmark models lists models)"
-    raise ModelError(f"there is no model, file or architecture named {model!r}{guess}")
+    raise ModelError(f"unknown model, file or architecture {model!r}{guess}")

@@ -4,7 +4,7 @@ Source: the rules of EfficientAT's complexity tools; golden efficientat/pipeline
 
 Conventions: one log-mel (1, mel, frame) is traced through the network, and all costs follow from the
 operations that this causes (:mod:`earmark.evaluation.complexity.operations`), so no network needs code of its
-own; on the meta device nothing is computed. ``torch.utils.flop_counter`` does not serve: it leaves out biases
+own; on the meta device nothing is computed. ``torch.utils.flop_counter`` is not used: it leaves out biases
 (541,078,208 operations of mn10 where the golden has 541,085,095) and counts a linear layer once for each
 frame, where the reference counts it once; and it has no memory or receptive field.
 """

@@ -64,14 +64,14 @@ class LiteRTTeacher:
         self.sha256 = sha256_of([self.path])
 
     def _find(self, tensor: str | None) -> tuple[int, tuple[float, int]]:
-        """Index of the tensor to read, and its quantization."""
+        """Index of the tensor to read, and its quantisation."""
         details = self._interpreter.get_output_details()
         if tensor is not None:
             details = [one for one in self._interpreter.get_tensor_details() if one["name"] == tensor]
         if not details:
             raise ModelError(f"{self.path}: has no tensor named {tensor!r}")
         scale, zero_point = details[0]["quantization"]
-        return details[0]["index"], (scale or 1.0, zero_point)  # a scale of 0: not quantized
+        return details[0]["index"], (scale or 1.0, zero_point)  # a scale of 0: not quantised
 
     def _run(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
         self._interpreter.set_tensor(self._input, window)

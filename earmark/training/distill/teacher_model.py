@@ -32,9 +32,9 @@ class TeacherModel(Protocol):
     labels: tuple[str, ...]
     """One for each output."""
     kind: Kind | None
-    """Kind of the outputs; None if the file does not say."""
+    """Kind of the outputs; None if the file does not store it."""
     task: Task | None
-    """Decides between sigmoid and softmax; None if the file does not say."""
+    """Decides between sigmoid and softmax; None if the file does not store it."""
     sample_rate: int
     """Of its front-end, in Hz."""
 

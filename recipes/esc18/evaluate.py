@@ -1,10 +1,10 @@
-"""Judges the default model where it was not trained: on other negatives, and on clips that were worsened.
+"""Evaluates the default model out of distribution: on negatives from other generators, and on degraded clips.
 
-    python recipes/esc18/judge.py --model FILE --negatives runs/esc18/test/negatives.csv
-    python recipes/esc18/judge.py --run runs/mn04_esc18
+    python recipes/esc18/evaluate.py --model FILE --negatives runs/esc18/test/negatives.csv
+    python recipes/esc18/evaluate.py --run runs/mn04_esc18
 
-The first counts how many clips of each kind reach the threshold. The second takes each fold's network and the
-fold's clips, as they are and as they would come from a quieter, duller, noisier or shorter recording.
+The first counts how many clips of each kind reach the threshold. The second evaluates each fold's network on
+the fold's clips, unchanged and degraded: quieter, clipped, band-limited, noisy or short.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def loudest_second(waveform: Floats) -> Floats:
     return waveform[start : start + RATE]
 
 
-WORSE: dict[str, Callable[[Floats], Floats]] = {
-    "as it is": lambda waveform: waveform,
+DEGRADATIONS: dict[str, Callable[[Floats], Floats]] = {
+    "unchanged": lambda waveform: waveform,
     "20 dB quieter": lambda waveform: waveform / 10,
     "6 dB louder, clipped": lambda waveform: np.clip(waveform * 2, -1, 1),
     "sampled at 16 kHz": lambda waveform: resample(resample(waveform, RATE, 16000), 16000, RATE),
@@ -55,31 +55,31 @@ WORSE: dict[str, Callable[[Floats], Floats]] = {
 }
 
 
-def judge_negatives(model: Path, manifest: Path) -> None:
+def evaluate_negatives(model: Path, manifest: Path) -> None:
     """Prints, for each kind of clip without labels, how many reach the threshold."""
     tagger = earmark.load(model)
-    answers: dict[str, list[earmark.Result]] = {}
+    results_by_kind: dict[str, list[earmark.Result]] = {}
     for clip in read_manifest(manifest):
-        answers.setdefault(clip.extra["kind"], []).append(tagger.tag(clip.path))
+        results_by_kind.setdefault(clip.extra["kind"], []).append(tagger.tag(clip.path))
     print("| kind | clips | reach a threshold | highest score |\n|---|---|---|---|")
-    for kind, results in sorted(answers.items()):
+    for kind, results in sorted(results_by_kind.items()):
         reached = sum(bool(result.detected) for result in results)
         highest = max(result.tags[0].score for result in results)
         print(f"| {kind} | {len(results)} | {reached} | {highest:.3f} |")
 
 
-def judge_folds(run: Path) -> None:
-    """Prints pooled accuracy and macro mAP of the folds' networks for each way to worsen a clip."""
+def evaluate_folds(run: Path) -> None:
+    """Prints pooled accuracy and macro mAP of the folds' networks for each degradation."""
     recipe = json.loads((run / "fold1" / "recipe.json").read_text())
     clips = [clip for path in recipe["data"]["sources"][0]["manifests"] for clip in read_manifest(path)]
     folds = [load_checkpoint(run / f"fold{fold}" / "last.safetensors") for fold in recipe["data"]["folds"]]
     print("| clip | accuracy | macro mAP |\n|---|---|---|")
-    for name, worsen in WORSE.items():
+    for name, degrade in DEGRADATIONS.items():
         truth, scores = [], []
         for fold, (network, info) in zip(recipe["data"]["folds"], folds, strict=True):
-            judged = [clip for clip in clips if clip.fold == fold]
-            truth.append(targets(judged, info.labels))
-            windows = _windows(judged, worsen, round(info.window_s * RATE))
+            fold_clips = [clip for clip in clips if clip.fold == fold]
+            truth.append(targets(fold_clips, info.labels))
+            windows = _windows(fold_clips, degrade, round(info.window_s * RATE))
             scores.append(predict_windows(network, TorchLogMel(info.front_end), windows, info.task))
         truth_table, score_table = np.concatenate(truth), np.concatenate(scores)
         precision = metrics.macro(metrics.average_precision(truth_table, score_table))
@@ -87,10 +87,10 @@ def judge_folds(run: Path) -> None:
 
 
 def _windows(
-    clips: list[Clip], worsen: Callable[[Floats], Floats], length: int
+    clips: list[Clip], degrade: Callable[[Floats], Floats], length: int
 ) -> Iterator[tuple[int, Floats]]:
     for index, clip in enumerate(clips):
-        yield index, pad(worsen(load_audio(clip.path, RATE)[0]), length, "repeat")[:length]
+        yield index, pad(degrade(load_audio(clip.path, RATE)[0]), length, "repeat")[:length]
 
 
 def main() -> int:
@@ -102,9 +102,9 @@ def main() -> int:
     given = parser.parse_args()
     try:
         if given.negatives:
-            judge_negatives(given.model, given.negatives)
+            evaluate_negatives(given.model, given.negatives)
         if given.run:
-            judge_folds(given.run)
+            evaluate_folds(given.run)
     except EarmarkError as error:
         print(error, file=sys.stderr)
         return 2
