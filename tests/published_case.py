@@ -1,4 +1,4 @@
-"""Published weights in small: files of random weights, and a table that says where they are."""
+"""Published weights in small: files of random weights, and a table of their URLs."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ def write_table(path: Path, url: str, **models: dict[str, object]) -> Path:
         "padding": "repeat",
         "license": "MIT",
         "source": "made for a test",
-        "description": "Tells scenes apart",
+        "description": "Classifies scenes",
     }
     lines = ["[families.made]", *_lines(family)]
     for name, values in models.items():

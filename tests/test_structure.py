@@ -115,9 +115,9 @@ def test_imports(path: Path) -> None:
     here = room(path)
     rooms, packages = rooms_and_packages(parsed(path))
     upward = {one for one in rooms - {here} if LAYER[one] >= LAYER[here]}
-    assert not upward, f"{here} may not import {upward}"
+    assert not upward, f"{here} must not import {upward}"
     extra = packages - PACKAGES.get(here, set())
-    assert not extra, f"{here} may not import {extra}"
+    assert not extra, f"{here} must not import {extra}"
 
 
 def test_commands_import_what_they_need_themselves() -> None:
@@ -173,13 +173,13 @@ def test_importing_earmark_loads_and_changes_nothing() -> None:
     environment = {"PATH": os.environ["PATH"]}
     command = [sys.executable, "-c", PROBE]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    told = json.loads(done.stdout)
-    assert told["new"] == ["earmark"]
-    assert told["same"] == [True, True, True], "environment, warning filters, threads"
-    assert set(told["all"]) - {"earmark"} <= BASE_PACKAGES, (
+    reported = json.loads(done.stdout)
+    assert reported["new"] == ["earmark"]
+    assert reported["same"] == [True, True, True], "environment, warning filters, threads"
+    assert set(reported["all"]) - {"earmark"} <= BASE_PACKAGES, (
         "looking up every public name loads more than it needs"
     )
-    assert told["environment"]
+    assert reported["environment"]
 
 
 def test_the_command_line_comes_before_numpy() -> None:
@@ -234,7 +234,7 @@ def project() -> dict:
 def test_every_dependency_is_pinned_within_its_bounds() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
-    assert all("+" not in version for version in pins.values()), "a local version is nobody else's"
+    assert all("+" not in version for version in pins.values()), "a local version is on no index"
     pins = {canonicalize_name(name): version for name, version in pins.items()}
     extras = project()["optional-dependencies"].values()
     for text in [*project()["dependencies"], *(text for extra in extras for text in extra)]:

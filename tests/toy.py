@@ -73,7 +73,7 @@ def toy_values(manifest: Path, **tables: Any) -> dict[str, Any]:
     """What a recipe's file would hold; ``tables`` adds to its tables or replaces its values."""
     values: dict[str, Any] = {
         "name": "toy",
-        "description": "tells tones from noise",
+        "description": "Classifies tones and noise",
         "source": "a test",
         "command": "earmark train toy.toml",
         "cost": "seconds",
@@ -108,7 +108,7 @@ def toy_recipe(manifest: Path, **tables: Any) -> "Recipe":
 
 
 def lively_network(info: ModelInfo) -> "Network":
-    """A network of random weights, but with running statistics and logits that fit what it hears."""
+    """A network of random weights, but with running statistics and logits that fit its input."""
     import torch
 
     from earmark.models import create_model

@@ -9,7 +9,7 @@ Behaviour = Callable[["Request"], None]
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one body under every path; request after request is answered by the next behaviour of the list,
+    """Serves one body under every path; each request gets the next behaviour of the list,
     and all further ones by the last.
     """
 
@@ -46,7 +46,7 @@ class Request(BaseHTTPRequestHandler):
         self.server.behaviours[min(number, len(self.server.behaviours) - 1)](self)
 
     def log_message(self, *arguments: object) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
     def start(self, status: int, **headers: object) -> None:
         self.send_response(status)
@@ -99,7 +99,7 @@ def redirect(url: str) -> Behaviour:
 
 
 def lie(length: int) -> Behaviour:
-    """Says another length than that of what it sends."""
+    """States another length than that of the body."""
 
     def behave(request: Request) -> None:
         request.start(200, Content_Length=length)

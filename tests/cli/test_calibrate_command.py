@@ -86,12 +86,12 @@ def test_results_of_a_calibrated_model(run: Run, toy_model: Path, manifest: Path
     clip = manifest.parent / "fold1_0_tone.wav"
     _, table, _ = run("tag", clip, "--model", out)
     assert ", probabilities)" in table
-    _, answer, _ = run("tag", clip, "--model", out, "--format", "json", "--threshold", "auto")
-    assert json.loads(answer)[0]["calibrated"] is True
+    _, found, _ = run("tag", clip, "--model", out, "--format", "json", "--threshold", "auto")
+    assert json.loads(found)[0]["calibrated"] is True
     assert "calibration: platt" in run("info", out)[1]
     truth, after = scores_of(out, manifest)
-    _, judged, _ = run("evaluate", manifest, "-m", out)
-    values = dict(line.split() for line in judged.split("\n\n")[1].splitlines())
+    _, evaluated, _ = run("evaluate", manifest, "-m", out)
+    values = dict(line.split() for line in evaluated.split("\n\n")[1].splitlines())
     assert float(values["binary_brier"]) == pytest.approx(metrics.binary_brier(truth, after), abs=1e-4)
     recalled = metrics.macro(metrics.recall(truth, after, read_info(out).threshold))
     assert float(values["recall_at_threshold_macro"]) == pytest.approx(recalled, abs=1e-4)
@@ -100,12 +100,12 @@ def test_results_of_a_calibrated_model(run: Run, toy_model: Path, manifest: Path
 def test_a_checkpoint_stays_one(run: Run, info, manifest: Path, tmp_path: Path) -> None:
     path, out = tmp_path / "toy.safetensors", tmp_path / "out.safetensors"
     own = info.changed(task="single_label", threshold=0.5)
-    answers = {}
+    predictions = {}
     for labels in (own.labels, own.labels[::-1]):  # of random weights, one names clips better than by chance
         save_checkpoint(path, toy.lively_network(own), own.changed(labels=labels))
-        code, *answers[code] = run("calibrate", manifest, "-m", path, "--test-fold", 2, "--output", out)
-    assert_one_line(answers[2][1])
-    assert "warning: " in answers[0][1], "the threshold is dropped"
+        code, *predictions[code] = run("calibrate", manifest, "-m", path, "--test-fold", 2, "--output", out)
+    assert_one_line(predictions[2][1])
+    assert "warning: " in predictions[0][1], "the threshold is dropped"
     _, made = load_checkpoint(out)
     assert isinstance(made.calibration, Temperature)
     assert made.calibration.fitted_on["clips"] == 12

@@ -66,9 +66,9 @@ def test_results_of_some_labels(dogs_and_cats: Path, noise: Path) -> None:
 def test_rollup_and_labels_on_the_command_line(run: Run, dogs_and_cats: Path, noise: Path) -> None:
     code, out, _ = run("tag", noise, "--model", dogs_and_cats, "--rollup", "--format", "json")
     assert code == 0
-    [answer] = json.loads(out)
-    assert {tag["label"] for tag in answer["tags"]} == set(rollup_labels(("Bark", "Purr")))
-    assert len(answer["windows"][0]["tags"]) == 6
+    [found] = json.loads(out)
+    assert {tag["label"] for tag in found["tags"]} == set(rollup_labels(("Bark", "Purr")))
+    assert len(found["windows"][0]["tags"]) == 6
     command = ("tag", noise, "--model", dogs_and_cats, "--rollup", "--format", "csv")
     _, out, _ = run(*command, "--label", "Dog", "--label", "cat", "--label", "Domestic animals, pets")
     labels = [line.split(",")[1].strip('"') for line in out.splitlines()[1:]]

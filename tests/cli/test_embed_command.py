@@ -20,7 +20,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(run: Run, toy_model: Path) -> Run:
-    """Runs ``earmark embed``, with the toy model unless told otherwise."""
+    """Runs ``earmark embed``, with the toy model by default."""
 
     def call(*arguments: object, model: Path | None = toy_model) -> tuple[int, str, str]:
         chosen = [] if model is None else ["--model", str(model)]

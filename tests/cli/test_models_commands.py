@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from one_line import assert_one_line
 from published_case import SCENES, make_weights, sha256, write_table
 from web import error, serving
@@ -18,6 +19,9 @@ from earmark.model_file.info import ModelInfo
 from earmark.model_file.labels import label_set
 from earmark.models import architectures
 from earmark.models.checkpoint import load_checkpoint
+from earmark.models.onnx_graph import OPSET
+
+FLOAT = TensorProto.FLOAT
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +33,7 @@ def published_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def web(published_weights, tmp_path, monkeypatch):
-    """A server with weights, and a table that knows them."""
+    """A server with weights, and a table that lists them."""
     content = published_weights.read_bytes()
     known = {"labels": "tau_scenes", "size": len(content), "sha256": sha256(content), "params": 96_000}
     with serving() as server:
@@ -47,13 +51,36 @@ def clip(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def quick_export(monkeypatch) -> None:
+    """An export takes seconds; the graph in its place is of two matrices."""
+
+    def graph(network, info):
+        sizes = {"logits": len(info.labels), "embedding": info.embedding_size}
+        mels = info.front_end.n_mels
+        nodes = [helper.make_node("ReduceMean", ["log_mel", "axes"], ["means"], keepdims=0)]
+        tensors = [numpy_helper.from_array(np.array([2]), "axes")]
+        for name, size in sizes.items():
+            nodes.append(helper.make_node("MatMul", ["means", f"{name}_weight"], [name]))
+            weight = np.random.default_rng(size).standard_normal((mels, size)).astype(np.float32)
+            tensors.append(numpy_helper.from_array(weight, f"{name}_weight"))
+        given = helper.make_tensor_value_info("log_mel", FLOAT, ["batch", mels, "frame"])
+        outputs = [helper.make_tensor_value_info(name, FLOAT, ["batch", size]) for name, size in sizes.items()]
+        whole = helper.make_graph(nodes, "quick", [given], outputs, tensors)
+        return helper.make_model(whole, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+
+    monkeypatch.setattr("earmark.hub.build.network_to_onnx", graph)
+    monkeypatch.setattr("earmark.hub.build._difference", lambda network, content, info: 0.0)
+
+
+@pytest.mark.usefixtures("quick_export")
 def test_pull_then_tag(run, web, own_cache, clip):
     assert run("pull", "scenes") == (0, f"{own_cache / 'scenes.onnx'}\n", "")
     code, out, _ = run("tag", clip, "--model", "scenes", "--format", "json", "--top", 1)
-    [answer] = json.loads(out)
+    [found] = json.loads(out)
     assert code == 0
-    assert answer["model"] == "scenes"
-    assert answer["tags"][0]["label"] in SCENES.labels
+    assert found["model"] == "scenes"
+    assert found["tags"][0]["label"] in SCENES.labels
     _, out, _ = run("models", "--json")
     rows = {row["name"]: row for row in json.loads(out)}
     assert rows["scenes"]["path"] == str(own_cache / "scenes.onnx")
@@ -88,7 +115,7 @@ def test_a_server_that_fails_is_one_line(run, web, clip):
         assert_one_line(err, "scenes.pt", "404")
 
 
-def test_a_starting_point_cannot_tag(run, web, clip):
+def test_initial_weights_cannot_tag(run, web, clip):
     code, out, err = run("tag", clip, "--model", "start")
     assert (code, out) == (2, "")
     assert_one_line(err, "start")
@@ -172,6 +199,7 @@ def test_labels_come_from_a_file(run, published_weights, tmp_path, written):
     assert written[1].labels[9] == "output 9"
 
 
+@pytest.mark.slow
 def test_a_converted_model_tags_a_scene(run, shared, tmp_path):
     if "cnn6_60k" not in architectures():
         pytest.skip("the network cnn6_60k is not registered")

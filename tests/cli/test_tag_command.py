@@ -23,7 +23,7 @@ def write(path: Path, seconds: float = 0.7, seed: int = 0) -> Path:
 
 @pytest.fixture
 def run(run: Callable[..., tuple[int, str, str]], toy_model: Path):
-    """As in conftest.py; tags with the toy model unless told otherwise."""
+    """As in conftest.py; tags with the toy model by default."""
 
     def call(*arguments: object, model: bool = True) -> tuple[int, str, str]:
         chosen = ["--model", str(toy_model)] if model and arguments[0] == "tag" else []
@@ -104,7 +104,7 @@ def test_folders(run, tmp_path: Path) -> None:
 def test_bad_files_do_not_end_the_run(run, tmp_path: Path) -> None:
     good = write(tmp_path / "good.wav")
     text, empty, nothing = tmp_path / "text.wav", tmp_path / "empty.wav", tmp_path / "nothing"
-    text.write_text("this is no audio" * 100)
+    text.write_text("this is not audio" * 100)
     empty.write_bytes(b"")
     nothing.mkdir()
     nan = tmp_path / "nan.wav"

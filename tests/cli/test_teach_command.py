@@ -31,7 +31,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def teach(run: Run, clips: Path, toy_model: Path, tmp_path: Path) -> Run:
-    """Runs ``earmark teach`` on the toy clips, with the toy model unless told otherwise."""
+    """Runs ``earmark teach`` on the toy clips, with the toy model by default."""
 
     def call(*arguments: object, model: tuple[object, ...] = (toy_model,), manifest: Path = clips) -> tuple:
         chosen = [part for one in model for part in ("--model", one)]
@@ -61,13 +61,13 @@ def test_the_predictions_for_each_clip_are_stored(
     code, out, err = teach("--output", tmp_path / "a.npz", *option)
     assert (code, out) == (0, "")
     assert "5 of 5 clips" in err.splitlines()[-1]
-    answers = StoredPredictions(tmp_path / "a.npz")
-    assert answers.header.labels == ("tone", "noise")
-    assert answers.header.kind == ("scores" if option == ["--scores"] else "logits")
-    assert (answers.header.task, len(answers.header.manifests[0])) == ("multi_label", 64)
-    assert answers.header.teachers[0]["name"] == "toy"
+    outputs = StoredPredictions(tmp_path / "a.npz")
+    assert outputs.header.labels == ("tone", "noise")
+    assert outputs.header.kind == ("scores" if option == ["--scores"] else "logits")
+    assert (outputs.header.task, len(outputs.header.manifests[0])) == ("multi_label", 64)
+    assert outputs.header.teachers[0]["name"] == "toy"
     ids = ids_of(clips)
-    stored = answers.read(answers.find(ids))
+    stored = outputs.read(outputs.find(ids))
     scores = stored if option == ["--scores"] else 1 / (1 + np.exp(-stored))
     tagger = earmark.load(toy_model)
     for name, row in zip(ids, scores, strict=True):
@@ -185,10 +185,10 @@ def test_a_litert_teacher_needs_the_kind_of_its_outputs(teach: Run, shared: Path
     assert teach("--output", tmp_path / "a.npz", *arguments, model=(yamnet,))[0] == 2
     code, _, _ = teach("--output", tmp_path / "a.npz", *arguments, "--scores", model=(yamnet,))
     assert code == 0
-    answers = StoredPredictions(tmp_path / "a.npz")
-    assert answers.header.kind == "scores"
-    assert "Speech" in answers.header.labels
-    assert 0 <= answers.read(np.arange(5)).min() <= answers.read(np.arange(5)).max() <= 1
+    outputs = StoredPredictions(tmp_path / "a.npz")
+    assert outputs.header.kind == "scores"
+    assert "Speech" in outputs.header.labels
+    assert 0 <= outputs.read(np.arange(5)).min() <= outputs.read(np.arange(5)).max() <= 1
 
 
 def test_without_pytorch_the_extra_is_named(teach: Run, monkeypatch: pytest.MonkeyPatch) -> None:

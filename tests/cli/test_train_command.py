@@ -29,7 +29,6 @@ def recipe(tmp_path):
     quiet = toy.write_quiet(tmp_path / "quiet")
     values = toy.toy_values(
         manifest,
-        model={"architecture": "mn01", "arguments": {"norm_momentum": 0.3, "dropout": 0.0}},
         optimizer={"epochs": 2, "learning_rate": 1e-2, "batch_size": 8, "ema_decay": 0.8},
         augment={"roll_s": 0, "gain_db": [0, 0], "mask_mels": 0, "f_max_range": 0},
         evaluation={"every_epochs": 50, "negative_manifests": [str(quiet)]},

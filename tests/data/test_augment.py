@@ -1,4 +1,4 @@
-"""Augmentation: the same draw gives the same batch, and each step does what it says and no more."""
+"""Augmentation: the same draw gives the same batch, and each step does its own change and no more."""
 
 import json
 from dataclasses import replace
@@ -90,8 +90,8 @@ class TestEveryStep:
 
     def test_shape_and_type_stay(self, step):
         given = waveforms(), log_mels(), one_label()
-        answer = step(rng(), *given)
-        found = answer if isinstance(answer, tuple) else (answer,)
+        output = step(rng(), *given)
+        found = output if isinstance(output, tuple) else (output,)
         assert {(tensor.shape, tensor.dtype) for tensor in found} <= {
             (each.shape, torch.float32) for each in given
         }
@@ -256,7 +256,7 @@ def test_a_rectangle_that_does_not_fit_leaves_the_log_mel():
 def test_convolve_ir():
     given = waveforms(40, 300)
     impulses = [torch.tensor([0.0, 0.0, 2.0]), torch.tensor([1.0, -0.9])]
-    heard = augment.convolve_ir(given, impulses, 0.5, rng())
+    received = augment.convolve_ir(given, impulses, 0.5, rng())
     oracles = [
         given.numpy(),
         np.pad(given, ((0, 0), (2, 0)))[:, :300],
@@ -265,7 +265,7 @@ def test_convolve_ir():
     loud = [np.sqrt((each**2).mean(1, keepdims=True)) for each in oracles]
     level = np.sqrt((given.numpy() ** 2).mean(1, keepdims=True))
     found = [
-        np.isclose(heard, each * level / own, atol=1e-4).all(1)
+        np.isclose(received, each * level / own, atol=1e-4).all(1)
         for each, own in zip(oracles, loud, strict=True)
     ]
     assert np.sum(found, 0).tolist() == [1] * 40

@@ -196,7 +196,7 @@ def test_images_are_found_by_their_class(toy):
 
 
 @pytest.mark.parametrize(
-    ("name", "split", "said"),
+    ("name", "split", "message"),
     [
         ("esc51", "", "unknown corpus 'esc51': choose from audioset_hdf5, audioset, "),
         ("fsd50k", "", "corpus 'fsd50k' has several splits: choose one of train, val, eval"),
@@ -205,13 +205,13 @@ def test_images_are_found_by_their_class(toy):
         ("esc50", "", "none: is not a folder"),
     ],
 )
-def test_a_wrong_name_is_refused(name, split, said, tmp_path):
-    with pytest.raises(DataError, match=said):
+def test_a_wrong_name_is_refused(name, split, message, tmp_path):
+    with pytest.raises(DataError, match=message):
         load_corpus(name, tmp_path / "none", split)
 
 
 @pytest.mark.parametrize(
-    ("name", "split", "lost", "said"),
+    ("name", "split", "lost", "message"),
     [
         ("audioset_hdf5", "eval", "eval_segments_mp3.hdf", "has no eval_segments_mp3.hdf"),
         ("audioset", "eval", "eval_segments.csv", "eval_segments.csv"),
@@ -252,19 +252,19 @@ def test_a_wrong_name_is_refused(name, split, said, tmp_path):
         ("images", "val", "val", "val"),
     ],
 )
-def test_missing_files_are_named(own, name, split, lost, said):
+def test_missing_files_are_named(own, name, split, lost, message):
     folder = own(name)
     path = folder / lost
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(DataError) as caught:
         load_corpus(name, folder, split)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "split", "path", "old", "new", "said"),
+    ("name", "split", "path", "old", "new", "message"),
     [
         ("audioset", "eval", "eval_segments.csv", "# YTID", "# ID", "one of the first three lines must be"),
         ("audioset", "eval", "eval_segments.csv", "30.000, 40.000", "30.000", "is not a row of '# YTID"),
@@ -316,14 +316,14 @@ def test_missing_files_are_named(own, name, split, lost, said):
         ),
     ],
 )
-def test_a_damaged_table_is_refused(own, name, split, path, old, new, said):
+def test_a_damaged_table_is_refused(own, name, split, path, old, new, message):
     folder = own(name)
     text = (folder / path).read_text(encoding="utf-8")
     assert old in text
     (folder / path).write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(DataError) as caught:
         load_corpus(name, folder, split)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -365,20 +365,20 @@ def test_the_hdf5_file_of_another_corpus_is_refused(own):
 
 
 @pytest.mark.parametrize(
-    ("part", "rows", "said"),
+    ("part", "rows", "message"),
     [
         ("mp3", None, "lacks the dataset 'mp3': required are audio_name, mp3, target"),
         ("target", 3, "must have the same length, got 4 of audio_name, 4 of mp3, 3 of target"),
     ],
 )
-def test_an_hdf5_file_of_another_layout_is_refused(own, part, rows, said):
+def test_an_hdf5_file_of_another_layout_is_refused(own, part, rows, message):
     folder = own("audioset_hdf5")
     with h5py.File(folder / "eval_segments_mp3.hdf", "r+") as file:
         kept = file[part][:rows] if rows else None
         del file[part]
         if rows:
             file[part] = kept
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         load_corpus("audioset_hdf5", folder, "eval")
 
 

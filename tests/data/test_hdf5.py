@@ -53,9 +53,9 @@ def test_ids_and_labels_are_the_references(index, golden, train):
     assert [(clip.id, positions(clip)) for clip in train] == [
         (item["name"], item["labels"]) for item in index["train_items"]
     ]
-    judged = load_corpus("audioset_hdf5", golden, "eval")
-    assert [clip.id for clip in judged] == index["eval_names"]
-    assert [positions(clip) for clip in train + judged] == index["labels"]
+    evaluated = load_corpus("audioset_hdf5", golden, "eval")
+    assert [clip.id for clip in evaluated] == index["eval_names"]
+    assert [positions(clip) for clip in train + evaluated] == index["labels"]
     clips = load_corpus("fsd50k_hdf5", golden, "eval")
     wanted = [(item["name"], item["labels"]) for item in index["fsd50k"]]
     assert [(f"{clip.id}.mp3", positions(clip, "fsd50k")) for clip in clips] == wanted

@@ -80,8 +80,8 @@ def test_a_data_set_of_images_is_like_one_of_clips(draw):
     assert features.shape == (32, FRAMES)
     assert features.dtype == torch.float32
     assert wanted.tolist() == [0, 1]
-    judged = dict(image_features(clips, FRONT_END, FRAMES))
-    np.testing.assert_allclose(judged[1], features, atol=1e-5)
+    evaluated = dict(image_features(clips, FRONT_END, FRAMES))
+    np.testing.assert_allclose(evaluated[1], features, atol=1e-5)
 
 
 def test_images_are_evaluated_without_a_front_end(draw):

@@ -52,7 +52,7 @@ def test_empty_labels_between_separators_are_none(write):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "has no clips"),
         ("path,labels\n", "has no clips"),
@@ -65,12 +65,12 @@ def test_empty_labels_between_separators_are_none(write):
         ('path,labels\n"a.wav,dog\n', "cannot be read"),
     ],
 )
-def test_a_damaged_manifest_is_refused(write, text, said):
+def test_a_damaged_manifest_is_refused(write, text, message):
     path = write(text)
     with pytest.raises(DataError) as caught:
         read_manifest(path)
     assert str(caught.value).startswith(str(path))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -47,7 +47,7 @@ def test_comparison_table() -> None:
         "1.50 x",
     )
     assert (first["accuracy"], first["log loss"], first["parameters, M"]) == ("0.9000", "0.5000", "")
-    assert "binary Brier" not in head, "each clip has one label, so calibration is told by clip"
+    assert "binary Brier" not in head, "each clip has one label, so calibration is measured by clip"
     assert (second["engine"], second["accuracy"], second[""]) == ("openvino bf16", "", "")
     assert first[""] == "*"
 
@@ -70,14 +70,14 @@ def test_a_report_is_written_and_printed(
     options = ("--fold", 1, "--threads", 1, "--rounds", 1, "--output", out)
     code, printed, error = run("report", registry.DEFAULT, "--dataset", manifest, *options)
     assert (code, error) == (0, "")
-    told = json.loads((out / "report.json").read_text())
-    [only] = told["entries"]
+    reported = json.loads((out / "report.json").read_text())
+    [only] = reported["entries"]
     assert only["file_bytes"] == registry.find().stat().st_size
     assert (only["model"], only["engine"], only["stored"]) == (registry.DEFAULT, "onnx", "fp32")
     assert only["scores"]["clips"] == 1
     assert only["scores"]["accuracy"] == 0, "the rooster scores higher in this recording"
-    assert told["recommended"]["setting"]["model"] == registry.DEFAULT
-    assert told["manifest"]["path"] == str(manifest)
+    assert reported["recommended"]["setting"]["model"] == registry.DEFAULT
+    assert reported["manifest"]["path"] == str(manifest)
     assert only["clip_s"] > 0
     assert only["peak_bytes"] > 30e6
     assert f"recommended (*): {registry.DEFAULT} with --engine onnx --precision fp32 --threads 1" in printed
@@ -99,9 +99,11 @@ def test_bench_measures_installed_engines(run, monkeypatch: pytest.MonkeyPatch) 
     assert (code, error) == (0, "")
     assert "fastest here: --engine onnx --precision fp32 --threads 1" in printed
     code, printed, _ = run("bench", "--threads", 1, "--rounds", 1, "--json", "--recording", EXAMPLE)
-    told = json.loads(printed)
-    assert told["clip"] == str(EXAMPLE)
-    assert told["settings"][0]["clip_factor"] == pytest.approx(told["settings"][0]["clip_s"] / 12, rel=1e-3)
+    reported = json.loads(printed)
+    assert reported["clip"] == str(EXAMPLE)
+    assert reported["settings"][0]["clip_factor"] == pytest.approx(
+        reported["settings"][0]["clip_s"] / 12, rel=1e-3
+    )
 
 
 @pytest.mark.parametrize(

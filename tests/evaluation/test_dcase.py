@@ -23,15 +23,15 @@ def scene_record(info):
 
 
 def meta(info, by="device", passes=None, authors=("Ada King Lovelace", "Ben")) -> str:
-    labels, answers = scenes()
-    found = evaluate_predictions(answers, labels, "single_label", group_by=by)
+    labels, outputs = scenes()
+    found = evaluate_predictions(outputs, labels, "single_label", group_by=by)
     found = replace(found, origin={"settings": {"passes": passes}})
     return meta_yaml("King_XY_task1a_1", info, complexity("cnn6_60k_mixup", 10.0), found, authors)
 
 
 def test_output_table():
-    labels, answers = scenes()
-    head, *rows = csv.reader(io.StringIO(output_table(answers, labels)), delimiter="\t")
+    labels, outputs = scenes()
+    head, *rows = csv.reader(io.StringIO(output_table(outputs, labels)), delimiter="\t")
     assert head == ["filename", "scene_label", *labels]
     assert len(rows) == 173
     assert [row[0] for row in rows[:2]] == ["0.wav", "1.wav"]
@@ -59,17 +59,17 @@ def test_meta_yaml(scene_record):
 
 def test_meta_yaml_is_valid(scene_record):
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
-    told = yaml.safe_load(meta(scene_record))
-    authors = told["submission"]["authors"]
+    reported = yaml.safe_load(meta(scene_record))
+    authors = reported["submission"]["authors"]
     assert [(one["firstname"], one["lastname"], one["corresponding"]) for one in authors] == [
         ("Ada King", "Lovelace", True),
         (None, "Ben", False),
     ]
     assert authors[0]["affiliation"]["institute"] is None
-    assert told["system"]["complexity"]["total_parameters"] == 62_922
-    assert told["system"]["complexity"]["model_size"] == pytest.approx(62_922 * 2 / 1024, abs=0.01)
-    assert told["system"]["description"]["description"] == 'says "where"'
-    results = told["results"]["development_dataset"]
+    assert reported["system"]["complexity"]["total_parameters"] == 62_922
+    assert reported["system"]["complexity"]["model_size"] == pytest.approx(62_922 * 2 / 1024, abs=0.01)
+    assert reported["system"]["description"]["description"] == 'says "where"'
+    results = reported["results"]["development_dataset"]
     assert results["overall"]["logloss"] == pytest.approx(SP4ASC["overall"][0], abs=1e-5)
     assert results["overall"]["accuracy"] == pytest.approx(SP4ASC["overall"][1], abs=1e-3)
     losses = [results["class_wise"][label]["logloss"] for label in scenes()[0]]
@@ -82,31 +82,31 @@ def test_meta_yaml_is_valid(scene_record):
 def test_names_are_quoted_in_yaml(scene_record):
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
     names = ["no", "Y", "a: b", "1e3", "- x"]
-    labels, answers = scenes()
+    labels, outputs = scenes()
     clips = [
         Clip(clip.path, clip.labels, 0, {"device": names[number % 5]})
-        for number, clip in enumerate(answers.clips)
+        for number, clip in enumerate(outputs.clips)
     ]
     found = evaluate_predictions(
-        Predictions(tuple(clips), answers.scores), labels, "single_label", group_by="device"
+        Predictions(tuple(clips), outputs.scores), labels, "single_label", group_by="device"
     )
-    told = yaml.safe_load(meta_yaml("1", scene_record, complexity("cnn6_60k_mixup"), found, []))
-    assert sorted(told["results"]["development_dataset"]["device_wise"]) == sorted(names)
-    assert told["submission"]["label"] == "1"
+    reported = yaml.safe_load(meta_yaml("1", scene_record, complexity("cnn6_60k_mixup"), found, []))
+    assert sorted(reported["results"]["development_dataset"]["device_wise"]) == sorted(names)
+    assert reported["submission"]["label"] == "1"
 
 
 def test_without_labels_there_are_no_results(scene_record):
-    labels, answers = scenes()
-    clips = tuple(Clip(clip.path, ()) for clip in answers.clips)
-    found = evaluate_predictions(Predictions(clips, answers.scores), labels, "single_label")
+    labels, outputs = scenes()
+    clips = tuple(Clip(clip.path, ()) for clip in outputs.clips)
+    found = evaluate_predictions(Predictions(clips, outputs.scores), labels, "single_label")
     text = meta_yaml("x", scene_record, complexity("cnn6_60k_mixup"), found, [])
     assert "results" not in text
     assert "total_parameters" in text
 
 
 def test_labels_that_may_co_occur_are_refused(info, scene_record, tmp_path):
-    labels, answers = scenes()
-    found = replace(evaluate_predictions(answers, labels, "single_label"), info=scene_record)
+    labels, outputs = scenes()
+    found = replace(evaluate_predictions(outputs, labels, "single_label"), info=scene_record)
     cost = complexity("cnn6_60k_mixup")
     names = [path.name for path in write_submission(found, cost, "x", tmp_path)]
     assert names == ["x.output.csv", "x.meta.yaml"]

@@ -1,4 +1,4 @@
-"""Clips to answers, and answers to all metrics that their task has."""
+"""Clips -> predictions -> all metrics of their task."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ EXCLUSIVE = {
 
 
 class Ear:
-    """Answers with the mean of the upper and of the lower bands, and keeps how many frames it was given."""
+    """Its logits are the means of the upper and the lower bands; it keeps the number of frames."""
 
     def __init__(self):
         self.frames = []
@@ -85,24 +85,24 @@ def test_windows_and_pooling(ear, info, clips, task):
         wanted = tagger.tag(wave[excess // 2 :][:4000], RATE).scores
         np.testing.assert_allclose(scores, wanted, rtol=0, atol=1e-6)
     ear.frames.clear()
-    heard = predict_clips(tagger, clips, windows="whole")
+    received = predict_clips(tagger, clips, windows="whole")
     shortest = FRONT_END.min_samples
     assert ear.frames == [FRONT_END.num_frames(max(shortest, len(read(clip)))) for clip in clips]
     assert len(read(clips[3])) < shortest, "too short for the front-end, so it was filled up"
-    assert np.abs(heard.scores - over_windows).max() > 0.01
+    assert np.abs(received.scores - over_windows).max() > 0.01
 
 
 def test_an_unreadable_clip_is_listed_and_the_others_are_evaluated(tagger, clips, tmp_path):
     (tmp_path / "bad.wav").write_text("no audio")
     bad, missing = Clip(tmp_path / "bad.wav", ("tone",)), Clip(tmp_path / "missing.wav", ("tone",))
-    told, seen = [], []
-    found = predict_clips(tagger, [bad, *clips, missing], before=seen.append, on_error=told.append)
+    reported, seen = [], []
+    found = predict_clips(tagger, [bad, *clips, missing], before=seen.append, on_error=reported.append)
     assert found.clips == tuple(clips)
     assert found.scores.shape == (4, 2)
     assert [clip for clip, _ in found.failed] == [bad, missing]
-    assert [why for _, why in found.failed] == told
-    assert "bad.wav" in told[0]
-    assert "missing.wav" in told[1]
+    assert [why for _, why in found.failed] == reported
+    assert "bad.wav" in reported[0]
+    assert "missing.wav" in reported[1]
     assert seen == [bad, *clips, missing]
     assert predict_clips(tagger, [bad]).scores.shape == (0, 2)
 
@@ -150,7 +150,7 @@ def test_groups_are_those_of_a_column(clips):
 
 
 def scenes(rows=slice(None)) -> tuple[list[str], Predictions]:
-    """The challenge's toy answers as those of a manifest."""
+    """The golden's toy scores as predictions of a manifest."""
     labels = [f"scene{number}" for number in range(10)]
     clips = [
         Clip(Path(f"{number}.wav"), (labels[own],), 0, {"device": str(device)})
@@ -160,8 +160,8 @@ def scenes(rows=slice(None)) -> tuple[list[str], Predictions]:
 
 
 def test_evaluation_of_the_golden():
-    labels, answers = scenes()
-    found = evaluate_predictions(answers, labels, "single_label", group_by="device")
+    labels, outputs = scenes()
+    found = evaluate_predictions(outputs, labels, "single_label", group_by="device")
     assert found.overall["clips"] == 173
     assert found.overall["log_loss_macro"] == pytest.approx(SP4ASC["overall"][0], abs=1e-6)
     assert 100 * found.overall["accuracy_macro"] == pytest.approx(SP4ASC["overall"][1], abs=1e-6)
@@ -180,9 +180,9 @@ def test_evaluation_of_the_golden():
 
 
 def test_overall_metrics():
-    labels, answers = scenes()
+    labels, outputs = scenes()
     truth, scores = np.eye(10)[SP4ASC["y"]], SP4ASC["probs"]
-    found = evaluate_predictions(answers, labels, "single_label", threshold=0.3)
+    found = evaluate_predictions(outputs, labels, "single_label", threshold=0.3)
     assert found.overall["map_macro"] == metrics.macro(metrics.average_precision(truth, scores))
     assert found.overall["auroc_macro"] == metrics.macro(metrics.auroc(truth, scores))
     assert found.overall["d_prime"] == metrics.d_prime(found.overall["auroc_macro"])
@@ -196,12 +196,12 @@ def test_overall_metrics():
 
 
 def test_clips_of_several_labels_have_no_accuracy():
-    labels, answers = scenes()
+    labels, outputs = scenes()
     two = Clip(Path("two.wav"), ("scene1", "scene2"))
     none = Clip(Path("none.wav"), ())
     for odd in (two, none):
         found = evaluate_predictions(
-            Predictions((*answers.clips[1:], odd), answers.scores), labels, "multi_label"
+            Predictions((*outputs.clips[1:], odd), outputs.scores), labels, "multi_label"
         )
         assert not EXCLUSIVE & set(found.overall)
         assert found.confusion is None
@@ -211,28 +211,28 @@ def test_clips_of_several_labels_have_no_accuracy():
 
 
 def test_metrics_without_a_value_are_left_out():
-    labels, answers = scenes(slice(1))
-    found = evaluate_predictions(answers, labels, "single_label", threshold=0.5)
+    labels, outputs = scenes(slice(1))
+    found = evaluate_predictions(outputs, labels, "single_label", threshold=0.5)
     assert not {"auroc_macro", "d_prime"} & set(found.overall)
-    assert list(found.by_class) == [answers.clips[0].labels[0]]
+    assert list(found.by_class) == [outputs.clips[0].labels[0]]
     values = [value for own in (found.overall, *found.by_class.values()) for value in own.values()]
     assert np.isfinite(values).all()
     nothing = evaluate_predictions(
         Predictions((), np.zeros((0, 10), np.float32)), labels, "single_label", group_by="device"
     )
     assert nothing.overall == {"clips": 0}
-    unlabelled = Predictions((Clip(Path("a.wav"), ()),), answers.scores)
+    unlabelled = Predictions((Clip(Path("a.wav"), ()),), outputs.scores)
     assert evaluate_predictions(unlabelled, labels, "single_label").overall == {"clips": 1}
 
 
 def test_unknown_labels_are_ignored():
-    labels, answers = scenes()
+    labels, outputs = scenes()
     hidden = [
         Clip(clip.path, (), 0, clip.extra, labelled=False) if number % 2 else clip
-        for number, clip in enumerate(answers.clips)
+        for number, clip in enumerate(outputs.clips)
     ]
-    found = evaluate_predictions(Predictions(tuple(hidden), answers.scores), labels, "single_label")
-    known = evaluate_predictions(Predictions(answers.clips[::2], answers.scores[::2]), labels, "single_label")
+    found = evaluate_predictions(Predictions(tuple(hidden), outputs.scores), labels, "single_label")
+    known = evaluate_predictions(Predictions(outputs.clips[::2], outputs.scores[::2]), labels, "single_label")
     assert found.overall == {**known.overall, "clips": 173}
     assert found.by_class == known.by_class
 

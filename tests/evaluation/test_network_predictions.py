@@ -82,7 +82,7 @@ def test_pieces_are_those_of_the_reference():
 
 
 class Loudness(torch.nn.Module):
-    """Answers with the mean of the first two bands: logits that are easily known."""
+    """Its logits are the means of the first two bands."""
 
     def forward(self, log_mel):
         self.batches = [*getattr(self, "batches", []), len(log_mel)]
@@ -108,10 +108,10 @@ def test_windows_become_the_scores_of_their_clip(task, batch_size):
     assert sum(network.batches) == 7
     assert max(network.batches) == min(batch_size, 7)
     logits = log_mel(torch.from_numpy(np.stack([window for _, window in windows])))[:, :2].mean(-1)
-    answered = (torch.sigmoid(logits) if task == "multi_label" else torch.softmax(logits, -1)).numpy()
+    predicted = (torch.sigmoid(logits) if task == "multi_label" else torch.softmax(logits, -1)).numpy()
     wanted = [
         part.max(0) if task == "multi_label" else part.mean(0)
-        for part in np.split(answered, np.cumsum(counts)[:-1])
+        for part in np.split(predicted, np.cumsum(counts)[:-1])
     ]
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, wanted, rtol=0, atol=1e-6)
@@ -127,9 +127,9 @@ def test_windows_of_one_length_share_a_pass():
     ]
     scores = predict_windows(network, log_mel, iter(windows), "multi_label", 2)
     assert network.batches == [2, 1, 1, 2]
-    for (_, window), answered in zip(windows, scores, strict=True):
+    for (_, window), predicted in zip(windows, scores, strict=True):
         logits = log_mel(torch.from_numpy(window)[None])[:, :2].mean(-1)
-        np.testing.assert_allclose(answered, torch.sigmoid(logits)[0].numpy(), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(predicted, torch.sigmoid(logits)[0].numpy(), rtol=0, atol=1e-6)
 
 
 def test_predictions_are_the_taggers(exported, paths):

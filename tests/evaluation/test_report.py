@@ -50,24 +50,24 @@ def traced(info, tmp_path):
 def test_json_report(traced, tmp_path):
     evaluation = found(traced=traced)
     write_report(evaluation, tmp_path / "out")
-    told = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
-    assert told["overall"] == evaluation.overall
-    assert told["by_class"]["noise"] == evaluation.by_class["noise"]
-    assert told["by_group"] == evaluation.by_group
-    assert told["confusion"] == {
+    reported = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert reported["overall"] == evaluation.overall
+    assert reported["by_class"]["noise"] == evaluation.by_class["noise"]
+    assert reported["by_group"] == evaluation.by_group
+    assert reported["confusion"] == {
         "labels": list(LABELS),
         "table": [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 1], [0] * 4],
     }
-    assert sum(told["reliability"]["clips"]) == 4
-    assert told["clips"] == {
+    assert sum(reported["reliability"]["clips"]) == 4
+    assert reported["clips"] == {
         "evaluated": 4,
         "failed": [{"id": "bad", "path": "bad.wav", "reason": "bad.wav: no audio"}],
     }
-    assert told["model"]["files"][0]["sha256"] == hashlib.sha256(b"model").hexdigest()
-    assert told["manifest"]["sha256"] == hashlib.sha256(b"manifest").hexdigest()
-    assert told["versions"]["earmark"] == __version__
-    assert {"numpy", "onnxruntime", "python"} <= set(told["versions"])
-    assert told["settings"] == {"windows": "all", "fold": None, "group_by": "device"}
+    assert reported["model"]["files"][0]["sha256"] == hashlib.sha256(b"model").hexdigest()
+    assert reported["manifest"]["sha256"] == hashlib.sha256(b"manifest").hexdigest()
+    assert reported["versions"]["earmark"] == __version__
+    assert {"numpy", "onnxruntime", "python"} <= set(reported["versions"])
+    assert reported["settings"] == {"windows": "all", "fold": None, "group_by": "device"}
 
 
 def test_score_files(traced, info, tmp_path):
@@ -113,8 +113,8 @@ def test_markdown_report(traced, info, tmp_path):
 
 def test_the_report_of_several_labels_has_no_confusion(tmp_path):
     write_report(found(several=True), tmp_path)
-    told = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert not {"confusion", "reliability"} & set(told)
+    reported = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert not {"confusion", "reliability"} & set(reported)
     assert not {"confusion.png", "reliability.png"} & {path.name for path in tmp_path.iterdir()}
     assert "Confusion" not in (tmp_path / "report.md").read_text(encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Speeds are measured in turns and told apart rightly; memory is that of a fresh process."""
+"""Speeds are measured in turns; memory is that of a fresh process."""
 
 import json
 import wave
@@ -19,7 +19,7 @@ CLIP = Path("clip.wav")
 
 
 class Clock:
-    """Time that passes only while somebody computes or rests."""
+    """A clock that advances only while a job computes or sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -95,10 +95,10 @@ def test_speed_summary(measured) -> None:
     assert "fastest here: --engine openvino --precision bf16 --threads 2" in text
     assert "fastest here in fp32: --engine onnx --precision fp32 --threads 2" in text
     assert "earmark report some --dataset MANIFEST" in text
-    told = json.loads(json.dumps(to_dict(measured[0], "noise")))
+    reported = json.loads(json.dumps(to_dict(measured[0], "noise")))
     fastest = {"model": "some", "engine": "openvino", "precision": "bf16", "threads": 2, "device": "cpu"}
-    assert told["fastest"] == fastest
-    assert len(told["settings"]) == 6
+    assert reported["fastest"] == fastest
+    assert len(reported["settings"]) == 6
     exact = {setting: own for setting, own in measured[0].items() if setting.engine == "onnx"}
     assert "MANIFEST" not in summary(exact, "some", "noise"), "nothing is lost by it"
 

@@ -176,7 +176,7 @@ def test_scores_are_averaged_not_logits(single_label):
 
 
 class Heights:
-    """Answers with the first bands of what it is given, and keeps it."""
+    """Its logits are the first bands of its input, which it keeps."""
 
     def __init__(self):
         self.given = []

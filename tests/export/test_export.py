@@ -1,6 +1,8 @@
 """Exports have the outputs of their models, or are not written."""
 
+import contextlib
 import copy
+import io
 
 import numpy as np
 import onnx
@@ -12,6 +14,7 @@ from toy import lively_network
 import earmark
 from earmark.errors import ModelError
 from earmark.export import export as exporting
+from earmark.export.ensemble import join_sources
 from earmark.export.export import compare, export, export_model
 from earmark.export.options import ExportOptions
 from earmark.export.source import ExportSource, open_source
@@ -49,29 +52,40 @@ def graph(exported, info) -> ExportSource:
     return ExportSource(info, content=exported[1].read_bytes())
 
 
-def tiny_network(seed):
-    torch.manual_seed(seed)
-    return create_model("mn01", num_classes=2, norm_momentum=0.2).eval()
+@pytest.fixture(scope="module")
+def fresh(info, tmp_path_factory):
+    """The one export to ONNX of the quick tests: of a network in training mode with one class."""
+    single, path = info.changed(labels=("tone",)), tmp_path_factory.mktemp("fresh") / "single.onnx"
+    network, printed = lively_network(single).train(), io.StringIO()
+    before = copy.deepcopy(network)
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        assert export_model(network, single, path) <= TOLERANCE
+    assert printed.getvalue() == ""
+    assert read_model_file(path)[1] == single
+    assert not network.training
+    state = network.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in before.state_dict().items())
+    return network, path
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
 @pytest.mark.parametrize("frames", [1, 9, 26, 27, 100])
-def test_outputs_equal_the_networks(exported, batch, frames):
-    network, path = exported
+def test_outputs_equal_the_networks(fresh, batch, frames):
+    network, path = fresh
     session = open_session(path)
     assert largest_difference(network, session, (batch, 32, frames)) <= 1e-4
 
 
 @torch.no_grad()
-def test_outputs_depend_on_the_input(exported):
+def test_outputs_depend_on_the_input(fresh):
     """Otherwise the comparisons above would prove nothing."""
     log_mel = torch.randn(8, 32, 26, generator=torch.Generator().manual_seed(1))
-    for output in exported[0].eval()(log_mel):
+    for output in fresh[0](log_mel):
         assert output.std(0).mean() > 0.05
 
 
-def test_inputs_and_outputs_have_names_and_dynamic_axes(exported):
-    session = open_session(exported[1])
+def test_inputs_and_outputs_have_names_and_dynamic_axes(fresh):
+    session = open_session(fresh[1])
     (given,) = session.get_inputs()
     outputs = {entry.name: entry.shape for entry in session.get_outputs()}
     assert (given.name, given.type) == ("log_mel", "tensor(float)")
@@ -79,31 +93,16 @@ def test_inputs_and_outputs_have_names_and_dynamic_axes(exported):
     assert mels == 32
     assert isinstance(batch, str)
     assert isinstance(frames, str)
-    assert outputs == {"logits": [batch, 2], "embedding": [batch, outputs["embedding"][1]]}
+    assert outputs == {"logits": [batch, 1], "embedding": [batch, outputs["embedding"][1]]}
 
 
-def test_no_trace_of_this_machine_is_left(exported):
-    content = exported[1].read_bytes()
+def test_no_trace_of_this_machine_is_left(fresh):
+    content = fresh[1].read_bytes()
     for trace in (b".py", b"site-packages", b"/home", b"stack_trace", b"Traceback"):
         assert trace not in content
-    model = onnx.load(exported[1])
+    model = onnx.load(fresh[1])
     assert model.producer_name == "earmark"
     assert {entry.domain: entry.version for entry in model.opset_import}[""] == OPSET
-
-
-def test_a_network_in_training_mode_with_one_class(info, tmp_path, capfd):
-    single = info.changed(labels=("tone",))
-    network = lively_network(single).train()
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    path = tmp_path / "single.onnx"
-    assert export_model(network, single, path) <= TOLERANCE
-    assert capfd.readouterr() == ("", "")
-    session = open_session(path)
-    assert largest_difference(network, session, (1, 32, 26)) <= 1e-4
-    assert largest_difference(network, session, (3, 32, 50)) <= 1e-4
-    assert read_model_file(path)[1] == single
-    assert not network.training
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
 def test_compare_finds_a_difference(exported, info):
@@ -172,15 +171,34 @@ def test_a_checkpoint_becomes_a_fused_model_file_in_fp16(source, tmp_path):
 
 
 @torch.no_grad()
-def test_several_models_become_an_ensemble(info, tmp_path):
-    members = [ExportSource(info.changed(name=name), tiny_network(seed)) for seed, name in enumerate("ab")]
+def test_several_models_become_an_ensemble(info):
+    members, log_mel = two_members(info), torch.randn(2, 32, 30)
+    joint = join_sources(members, None)
+    assert (joint.info.name, joint.info.architecture) == ("a+b", "ensemble")
+    assert joint.info.embedding_size == 2 * info.embedding_size
+    each = [member.network(log_mel).logits for member in members]
+    torch.testing.assert_close(joint.network(log_mel).logits, torch.stack(each).mean(0))
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_several_models_become_one_file(info, tmp_path):
+    members = two_members(info)
     made = export(members, tmp_path / "both.onnx")
-    assert (made.info.name, made.info.architecture, made.info.embedding_size) == ("a+b", "ensemble", 192)
+    assert made.info == join_sources(members, None).info
     assert made.verification.difference <= TOLERANCE
     log_mel = np.random.default_rng(0).standard_normal((2, 32, 30)).astype(np.float32)
     found = open_session(tmp_path / "both.onnx").run(["logits"], {"log_mel": log_mel})[0]
     each = [member.network(torch.from_numpy(log_mel)).logits.numpy() for member in members]
     np.testing.assert_allclose(found, np.mean(each, 0), atol=1e-5)
+
+
+def two_members(info):
+    torch.manual_seed(0)
+    networks = [create_model(info.architecture, num_classes=2, **info.arguments).eval() for _ in "ab"]
+    return [
+        ExportSource(info.changed(name=name), network) for name, network in zip("ab", networks, strict=True)
+    ]
 
 
 def test_members_of_an_ensemble_need_weights_and_the_same_labels(source, graph, tmp_path):
@@ -210,7 +228,7 @@ def test_options_that_do_not_apply_are_refused(source, tmp_path, name, options):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_is_found_among_published_models_and_a_suffix_tells_checkpoints(source, toy_model, tmp_path):
+def test_models_are_opened_by_name_and_checkpoints_by_suffix(source, toy_model, tmp_path):
     save_checkpoint(tmp_path / "a.safetensors", source.network, source.info)
     assert open_source(str(tmp_path / "a.safetensors")).network is not None
     assert open_source(str(toy_model)).network is None

@@ -34,13 +34,13 @@ def left(target):
 
 
 def test_a_file_arrives_and_is_reported(web, target):
-    told = []
+    reported = []
     size = len(web.body)
-    download(f"{web.url}/a/weights.pt", target, size=size, progress=lambda *numbers: told.append(numbers))
+    download(f"{web.url}/a/weights.pt", target, size=size, progress=lambda *numbers: reported.append(numbers))
     assert target.read_bytes() == web.body
     assert left(target) == ["weights.pt"]
-    assert told[-1] == (size, size)
-    assert [received for received, _ in told] == sorted(received for received, _ in told)
+    assert reported[-1] == (size, size)
+    assert [received for received, _ in reported] == sorted(received for received, _ in reported)
 
 
 def test_without_a_length_it_arrives_too(web, target):
@@ -49,7 +49,7 @@ def test_without_a_length_it_arrives_too(web, target):
     assert target.read_bytes() == web.body
 
 
-def test_what_was_cut_off_goes_on_where_it_was(web, target):
+def test_an_interrupted_download_resumes(web, target):
     web.behaviours = [cut(100_000), whole]
     download(web.url, target)
     assert target.read_bytes() == web.body
@@ -57,14 +57,14 @@ def test_what_was_cut_off_goes_on_where_it_was(web, target):
     assert web.requests[1][1]["If-Range"] == '"1"'
 
 
-def test_a_silent_server_is_asked_again(web, target, short_timeout):
+def test_a_silent_server_is_retried(web, target, short_timeout):
     web.behaviours = [stall(100_000), stall(0), whole]
     download(web.url, target)
     assert target.read_bytes() == web.body
     assert len(web.requests) == 3
 
 
-def test_a_later_run_goes_on_too(web, target):
+def test_a_later_run_resumes_too(web, target):
     web.behaviours = [cut(50_000), cut(0)]
     with pytest.raises(ModelError, match=r"50000 of 307200 bytes; 3 attempts.*received is kept"):
         download(web.url, target)
@@ -76,7 +76,7 @@ def test_a_later_run_goes_on_too(web, target):
     assert web.ranges == ["bytes=50000-"]
 
 
-def test_every_attempt_that_brings_something_counts_anew(web, target):
+def test_attempts_with_new_data_reset_the_count(web, target):
     web.behaviours = [cut(60_000)] * 5 + [whole]
     download(web.url, target)
     assert target.read_bytes() == web.body
@@ -118,13 +118,13 @@ def test_a_part_that_is_too_long_starts_anew(web, target):
     assert web.ranges == [f"bytes={len(web.body) + 4}-", None]
 
 
-def test_a_passing_error_passes(web, target):
+def test_temporary_errors_are_retried(web, target):
     web.behaviours = [error(500), error(503), whole]
     download(web.url, target)
     assert target.read_bytes() == web.body
 
 
-def test_a_lasting_error_is_not_tried_again(web, target):
+def test_permanent_errors_are_not_retried(web, target):
     web.behaviours = [error(404)]
     with pytest.raises(ModelError, match=r"http.*/weights\.pt cannot be downloaded: the server returned 404"):
         download(f"{web.url}/weights.pt", target)
@@ -202,7 +202,7 @@ def test_a_circle_of_redirects_ends(web, target):
     assert "\n" not in str(caught.value)
 
 
-def test_the_proxy_of_the_environment_is_asked(web, target, monkeypatch):
+def test_the_proxy_of_the_environment_is_used(web, target, monkeypatch):
     monkeypatch.setenv("http_proxy", web.url)
     monkeypatch.delenv("no_proxy", raising=False)
     download("http://weights.invalid/file.pt", target)

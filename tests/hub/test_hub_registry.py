@@ -57,7 +57,7 @@ def test_a_published_name_leads_to_its_file_in_the_cache(own_cache):
     assert registry.published_model("mn10_as").is_cached
 
 
-def test_a_starting_point_cannot_tag(own_cache):
+def test_initial_weights_cannot_tag(own_cache):
     (own_cache / "mn10_im.safetensors").touch()
     assert registry.published_model("mn10_im").is_cached
     with pytest.raises(ModelError, match="initial weights for training"):

@@ -211,7 +211,7 @@ def test_without_pytorch_the_extra_is_named_and_nothing_is_downloaded(web, own_c
     assert web.requests == []
 
 
-def test_a_starting_point_is_a_checkpoint_only(web, own_cache):
+def test_initial_weights_are_a_checkpoint_only(web, own_cache):
     assert pull_module.pull("start") == own_cache / "start.safetensors"
     assert left(own_cache) == {"start.safetensors", "start.origin.json"}
     with pytest.raises(ModelError):
@@ -233,7 +233,7 @@ def test_a_network_of_published_weights(web, own_cache, without_export):
     assert all(torch.equal(fresh.state_dict()[name], published[name]) for name in kept)
 
 
-@pytest.mark.parametrize("model", [registry.DEFAULT, "nobody", "none.safetensors"])
+@pytest.mark.parametrize("model", [registry.DEFAULT, "unknown", "none.safetensors"])
 def test_what_has_no_weights_is_refused(model):
     with pytest.raises(ModelError):
         load_network(model)

@@ -85,10 +85,10 @@ def reached(
     assert done.returncode == 0, done.stderr
     with (folder / "negatives.csv").open(encoding="utf-8", newline="") as lines:
         clips = list(csv.DictReader(lines))
-    answers: dict[str, list[bool]] = {}
+    predictions: dict[str, list[bool]] = {}
     for clip in clips:
-        answers.setdefault(clip["kind"], []).append(bool(tagger.tag(folder / clip["path"]).detected))
-    return answers
+        predictions.setdefault(clip["kind"], []).append(bool(tagger.tag(folder / clip["path"]).detected))
+    return predictions
 
 
 @pytest.mark.slow

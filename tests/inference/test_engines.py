@@ -21,7 +21,7 @@ from earmark.model_file.onnx_file import attach_info
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "siren_and_bell.ogg"
 F32, BF16 = 1e-4, 0.03
-"""How far scores may lie from ONNX Runtime's, as docs/engines.md says."""
+"""How far scores may lie from ONNX Runtime's, as in docs/engines.md."""
 
 
 @pytest.fixture
@@ -95,8 +95,8 @@ def test_scores_of_the_default_model_stay_within_the_documented_tolerance(precis
     assert difference <= stated
     assert difference > 0, "another program computed this"
     clear = np.abs(wanted.scores - wanted.thresholds) > stated
-    heard, heard_before = (one.scores >= wanted.thresholds for one in (found, wanted))
-    np.testing.assert_array_equal(heard[clear], heard_before[clear])
+    received, received_before = (one.scores >= wanted.thresholds for one in (found, wanted))
+    np.testing.assert_array_equal(received[clear], received_before[clear])
 
 
 @pytest.mark.usefixtures("openvino")
@@ -262,7 +262,7 @@ def test_a_damaged_file_is_refused_before_any_engine_opens_it(model: Path, tmp_p
 def test_a_graph_that_openvino_cannot_read(info: ModelInfo, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx", reason="earmark[train] is not installed")
     ends = [onnx.helper.make_tensor_value_info(name, 1, [1]) for name in ("log_mel", "logits")]
-    node = onnx.helper.make_node("Unheard", ["log_mel"], ["logits"], domain="nobody")
+    node = onnx.helper.make_node("Unknown", ["log_mel"], ["logits"], domain="unknown")
     graph = onnx.helper.make_graph([node], "none", ends[:1], ends[1:])
     (tmp_path / "none.onnx").write_bytes(attach_info(onnx.helper.make_model(graph).SerializeToString(), info))
     with pytest.raises(ModelError) as caught:

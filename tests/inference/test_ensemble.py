@@ -16,6 +16,7 @@ from earmark.inference import load
 from earmark.inference.ensemble import EnsembleSession, ensemble, ensemble_info
 from earmark.model_file.calibration import Platt
 from earmark.model_file.info import ModelInfo
+from earmark.model_file.onnx_file import attach_info
 
 RATE = toy.SAMPLE_RATE
 OTHER = replace(toy.FRONT_END, n_mels=24)
@@ -30,13 +31,14 @@ def sound(seconds: float) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def members(info: ModelInfo, toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Model files of two networks with one front-end."""
-    from earmark.export.export import export_model
-
-    own = info.changed(name="small", architecture="cnn6_60k", embedding_size=128)
-    own = own.changed(arguments={"n_mels": own.front_end.n_mels})
+    """Model files of two networks with one front-end; the other one hears noise as the first hears tones."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(toy_model)
+    del model.metadata_props[:]
+    [head] = [tensor for tensor in model.graph.initializer if tensor.name == "classifier.5.weight"]
+    head.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(head), head.name))
     path = tmp_path_factory.mktemp("members") / "small.onnx"
-    export_model(toy.lively_network(own), own, path)
+    path.write_bytes(attach_info(model.SerializeToString(), info.changed(name="small")))
     return [toy_model, path]
 
 
@@ -68,7 +70,7 @@ def test_model_info(info: ModelInfo) -> None:
     other = info.changed(name="other", embedding_size=10, license="CC0", source="a test", card="# other\n")
     joint = ensemble_info([info, other, info])
     assert (joint.name, joint.architecture) == ("toy+other+toy", "ensemble")
-    assert (joint.front_end, joint.embedding_size) == (info.front_end, 2 * 96 + 10)
+    assert (joint.front_end, joint.embedding_size) == (info.front_end, 2 * info.embedding_size + 10)
     assert (joint.license, joint.source) == ("MIT; CC0", "a test")
     assert (joint.card.count("hört Töne"), joint.card.count("# other")) == (1, 1)
     assert ModelInfo.from_json(joint.to_json()) == joint

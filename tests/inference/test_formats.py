@@ -42,9 +42,9 @@ def write(form: Format, results, top=None, threshold=None) -> str:
 
 
 def test_json_is_one_list():
-    answers = json.loads(write(Format.JSON, [result(), result("b.wav")]))
-    assert [answer["path"] for answer in answers] == ["stra,ße.wav", "b.wav"]
-    assert answers[0] == {
+    predictions = json.loads(write(Format.JSON, [result(), result("b.wav")]))
+    assert [found["path"] for found in predictions] == ["stra,ße.wav", "b.wav"]
+    assert predictions[0] == {
         "path": "stra,ße.wav",
         "duration_s": 0.8,
         "sample_rate": 8000,
@@ -108,9 +108,9 @@ def test_csv_has_a_row_a_tag():
 
 @pytest.mark.parametrize("form", [Format.JSON, Format.JSONL])
 def test_top_and_threshold_hold_for_recording_and_windows(form):
-    (answer,) = json.loads("[" + write(form, [result()], top=2, threshold=0.25).strip("[]\n") + "]")
-    assert [tag["label"] for tag in answer["tags"]] == ["dog", 'door "knock"']
-    assert [len(window["tags"]) for window in answer["windows"]] == [1, 2]
+    (found,) = json.loads("[" + write(form, [result()], top=2, threshold=0.25).strip("[]\n") + "]")
+    assert [tag["label"] for tag in found["tags"]] == ["dog", 'door "knock"']
+    assert [len(window["tags"]) for window in found["windows"]] == [1, 2]
     assert json.loads(write(Format.JSON, [result()], threshold=0.95))[0]["tags"] == []
 
 

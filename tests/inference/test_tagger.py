@@ -45,7 +45,7 @@ def test_clip_of_one_window_is_one_forward_pass(tagger: earmark.Tagger, toy_mode
     result = tagger.tag(waveform, RATE)
     np.testing.assert_allclose(result.scores, scores_of(toy_model, waveform), atol=1e-5)
     assert [(window.start_s, window.end_s) for window in result.windows] == [(0.0, 0.5)]
-    assert result.embedding.shape == (96,)
+    assert result.embedding.shape == (tagger.info.embedding_size,)
     assert result.duration_s == 0.5
 
 

@@ -1,6 +1,6 @@
 """The weights and inputs of audax's golden numbers: no weights are stored, they follow from their names.
 
-tests/golden/audax_models.npz holds, as NETWORK/FRAMES/logits and /embedding, what audax's networks answer
+tests/golden/audax_models.npz holds, as NETWORK/FRAMES/logits and /embedding, the outputs of audax's networks
 with those weights; as FRONT_END/init_out and /pert_out, what its front-ends make of one second of the
 synthetic clip. All come from golden/audax beside the project.
 """
@@ -112,7 +112,7 @@ def squeezed(shapes: Mapping[str, Iterable[int]]) -> dict[str, list[int]]:
     return {path: [size for size in shape if size > 1] for path, shape in shapes.items()}
 
 
-def assert_answers(name: str, stored: Mapping[str, np.ndarray], frames: int) -> None:
+def assert_outputs(name: str, stored: Mapping[str, np.ndarray], frames: int) -> None:
     """Logits and embedding with the goldens' weights."""
     with torch.no_grad():
         output = golden_network(name)(spectrograms(frames))

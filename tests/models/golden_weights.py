@@ -30,7 +30,7 @@ ARGUMENTS = {
     "dyconv_k": "kernels",
     "dyrelu_k": "relu_lines",
 }
-#: Those that say the opposite of ours.
+#: Flags with the opposite meaning of ours.
 NEGATED = {
     "no_dyconv": "dynamic_conv",
     "no_dyrelu": "dynamic_relu",

@@ -50,9 +50,9 @@ def test_merged_kernels_of_the_first_block_train_equally() -> None:
     for learning in (True, False):
         block.training = learning
         block.zero_grad()
-        answer = block(features)
-        answer.square().sum().backward()
-        sums.append(answer.detach())
+        found = block(features)
+        found.square().sum().backward()
+        sums.append(found.detach())
         gradients.append([weight.grad.clone() for weight in block.parameters()])
     torch.testing.assert_close(*sums, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
@@ -177,8 +177,8 @@ def test_model_file_recognises_a_metro_station(shared, golden, numbers, tmp_path
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for batch, frames in [(1, 5), (3, 17), (2, 302)]:
         log_mel = log_mels(numbers, "synth")[:, :, :frames].repeat(batch, 1, 1)
-        answers = session.run(["logits", "embedding"], {"log_mel": log_mel.numpy()})
-        for got, wanted in zip(answers, network(log_mel), strict=True):
+        outputs = session.run(["logits", "embedding"], {"log_mel": log_mel.numpy()})
+        for got, wanted in zip(outputs, network(log_mel), strict=True):
             np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-4, atol=1e-4)
 
 

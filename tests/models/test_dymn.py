@@ -172,7 +172,7 @@ def test_shapes_do_not_depend_on_batch_size_or_class_count(num_classes):
 @torch.no_grad()
 def test_a_batch_equals_its_rows_with_a_part_switched_off(switch):
     network = settle(create_model("dymn", num_classes=3, **{switch: False}, **NARROW))
-    network.classifier[5].weight.mul_(100)  # it starts near zero, where all answers are alike
+    network.classifier[5].weight.mul_(100)  # it starts near zero, where all outputs are alike
     log_mel = torch.randn(3, 64, 70)
     together = network(log_mel).logits
     assert together.std() > 1e-2
@@ -180,7 +180,7 @@ def test_a_batch_equals_its_rows_with_a_part_switched_off(switch):
 
 
 @torch.no_grad()
-def test_channels_last_changes_no_answer():
+def test_channels_last_does_not_change_outputs():
     network, log_mel = settle(create_model("dymn", num_classes=5, **NARROW)), torch.randn(2, 64, 100)
     network.classifier[5].weight.mul_(100)
     wanted = network(log_mel)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from audax_golden import COMMITTED, assert_answers, assert_counts, on_meta
+from audax_golden import COMMITTED, assert_counts, assert_outputs, on_meta
 from golden_weights import settle
 from onnx_parity import assert_exports
 
@@ -20,12 +20,12 @@ def test_names_shapes_and_counts_are_audaxs(shared, name):
 
 
 @pytest.mark.parametrize("frames", [504, 104])
-def test_answers_as_audax(shared, frames):
-    assert_answers("efficientnet_b0", np.load(shared / "golden" / "audax" / "models.npz"), frames)
+def test_outputs_match_audax(shared, frames):
+    assert_outputs("efficientnet_b0", np.load(shared / "golden" / "audax" / "models.npz"), frames)
 
 
-def test_answers_as_the_committed_numbers():
-    assert_answers("efficientnet_b0", np.load(COMMITTED), 104)
+def test_outputs_match_the_committed_numbers():
+    assert_outputs("efficientnet_b0", np.load(COMMITTED), 104)
 
 
 def small(**arguments) -> EfficientNet:
@@ -41,6 +41,7 @@ def test_any_size_is_taken():
         assert output.embedding.shape == (batch, 320)
 
 
+@pytest.mark.slow
 def test_exports_with_batch_and_length_left_open(info):
     assert_exports(settle(small()), info)
 

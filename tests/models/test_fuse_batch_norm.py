@@ -80,7 +80,7 @@ def count(network: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_network_answers_as_before(name):
+def test_outputs_of_every_network_stay_equal(name):
     network = lively(name).double()  # in 32 bits, rounding alone makes 5e-5 of resnetish50's random weights
     before = {key: value.clone() for key, value in network.state_dict().items()}
     fused = fuse(network)
@@ -97,7 +97,7 @@ def test_every_network_answers_as_before(name):
 
 @pytest.mark.parametrize("name", efficientat())
 @torch.no_grad()
-def test_answers_as_before_with_golden_weights(shared, name):
+def test_outputs_stay_equal_with_golden_weights(shared, name):
     golden = shared / "golden" / "efficientat"
     entry = read_index(golden)[name]
     network = create_model(
@@ -120,7 +120,7 @@ def test_answers_as_before_with_golden_weights(shared, name):
         if case.endswith("he/T101") and "vggish" not in case  # which has no norms
     ],
 )
-def test_answers_as_before_with_the_weights_of_sound_clf(case):
+def test_outputs_stay_equal_with_the_weights_of_sound_clf(case):
     name, rule, length = case.split("/")
     network = sound_clf.golden_network(name, rule, num_classes=41)
     log_mels = sound_clf.golden_input(int(length.removeprefix("T")))
@@ -134,7 +134,7 @@ def test_answers_as_before_with_the_weights_of_sound_clf(case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in audax_golden.NAMES if not name.startswith("convnext")])
-def test_answers_as_before_with_the_weights_of_audax(name):
+def test_outputs_stay_equal_with_the_weights_of_audax(name):
     network = audax_golden.golden_network(name)
     assert difference(network, fuse(network), audax_golden.spectrograms(104)) <= TOLERANCE
 
@@ -248,7 +248,7 @@ def test_a_fused_network_still_learns():
     torch.testing.assert_close(fused.train()(given).logits, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_a_fused_first_norm_tells_what_masks_are_made_of():
+def test_mask_value_of_a_fused_first_norm():
     network = lively("cnn6_60k", num_classes=10)
     info = ModelInfo(
         name="scenes",

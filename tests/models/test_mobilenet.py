@@ -115,7 +115,7 @@ def test_excitation_over_mel_or_frames_takes_the_size_it_was_built_for(axis):
 
 
 @torch.no_grad()
-def test_channels_last_changes_no_answer():
+def test_channels_last_does_not_change_outputs():
     torch.manual_seed(0)
     network, spectrogram = settle(create_model("mn04", num_classes=5)), torch.randn(2, 64, 100)
     wanted = network(spectrogram)

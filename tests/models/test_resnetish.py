@@ -27,7 +27,7 @@ def small(**choices) -> ResNetish:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_answers_as_the_reference(case):
+def test_outputs_match_the_reference(case):
     assert sound_clf.difference(case) <= 2e-5
 
 

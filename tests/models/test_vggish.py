@@ -19,7 +19,7 @@ CASES = [case for case in sound_clf.cases() if case.startswith(tuple(COUNTS))]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_answers_as_the_reference(case):
+def test_outputs_match_the_reference(case):
     assert sound_clf.difference(case) <= 2e-5
 
 

@@ -30,14 +30,16 @@ FRONT_ENDS = {
     name: replace(preset, sample_rate=RATE, n_mels=32, win_length=129, hop_length=80, f_max=3500)
     for name, preset in {"leaf": LEAF, "sincnet": SINCNET}.items()
 }
+SMALL = {"architecture": "cnn6_60k", "arguments": {"n_mels": 32}, "embedding_size": 128}
+"""Few layers, which is what an export takes its time for."""
 
 
 @pytest.fixture(scope="module", params=["leaf", pytest.param("sincnet", marks=pytest.mark.slow)])
 def built(request, info) -> tuple[Network, ModelInfo]:
     """A network with a learned front-end, and its model info."""
-    info = info.changed(front_end=FRONT_ENDS[request.param])
+    info = info.changed(front_end=FRONT_ENDS[request.param], **SMALL)
     torch.manual_seed(0)
-    network = settle(create_model("mn01", num_classes=2, **info.arguments))
+    network = settle(create_model(info.architecture, num_classes=2, **info.arguments))
     return attach_front_end(network, info.front_end).eval(), info
 
 
@@ -110,9 +112,9 @@ def test_checkpoint_round_trip(built, tmp_path):
 def test_model_info_of_another_front_end_raises(built, info, tmp_path):
     network, own = built
     wider = own.changed(front_end=replace(own.front_end, win_length=201))
-    for said, built in [(info, network), (wider, network), (own, network.network)]:
+    for message, built in [(info, network), (wider, network), (own, network.network)]:
         with pytest.raises(ModelError):
-            save_checkpoint(tmp_path / "built.safetensors", built, said)
+            save_checkpoint(tmp_path / "built.safetensors", built, message)
     assert list(tmp_path.iterdir()) == []
 
 

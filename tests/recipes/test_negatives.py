@@ -150,7 +150,7 @@ def test_missing_program_or_soundfont_names_the_package(
         studio.fluidsynth(place, music.Score([], {}))
 
 
-def test_failing_program_says_why(tmp_path: Path) -> None:
+def test_failing_program_is_an_error_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         studio.run("ls", str(tmp_path / "absent"))
 

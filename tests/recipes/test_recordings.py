@@ -134,14 +134,14 @@ def test_clip_is_recognised_cut_quieter_resampled_and_encoded(seconds: float) ->
 
 
 def test_clips_are_written_and_what_esc_has_is_left_out(tmp_path: Path, monkeypatch, capsys) -> None:
-    package, out, heard = tmp_path / "packages/game", tmp_path / "out", tmp_path / "esc18/audio"
+    package, out, received = tmp_path / "packages/game", tmp_path / "out", tmp_path / "esc18/audio"
     package.mkdir(parents=True)
-    heard.mkdir(parents=True)
+    received.mkdir(parents=True)
     for name, seconds in (("door", 1.0), ("engine", 6.0), ("jingle", 1.0)):
         soundfile.write(package / f"{name}.wav", sound(len(name), seconds), 44_100)
     known = soxr.resample(soundfile.read(package / "door.wav")[0], 44_100, studio.RATE)
     soundfile.write(
-        heard / "1-1-A-0.wav", np.concatenate([np.zeros(20_000), known, np.zeros(60_000)]), studio.RATE
+        received / "1-1-A-0.wav", np.concatenate([np.zeros(20_000), known, np.zeros(60_000)]), studio.RATE
     )
     table = tmp_path / "table.csv"
     with table.open("w", newline="") as file:
@@ -166,7 +166,7 @@ def test_clips_are_written_and_what_esc_has_is_left_out(tmp_path: Path, monkeypa
     assert (row["source"], row["title"]) == ("game 1: engine.wav", "engine")
     info = soundfile.info(out / row["path"])
     assert (info.samplerate, info.channels, info.subtype) == (32_000, 1, "PCM_16")
-    assert "left out: game door.wav is heard in 1-1-A-0.wav" in capsys.readouterr().out
+    assert "left out: game door.wav occurs in 1-1-A-0.wav" in capsys.readouterr().out
 
 
 def test_table_lists_free_licences_and_where_each_package_is_from() -> None:

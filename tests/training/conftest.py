@@ -16,7 +16,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def cv_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """A recipe that learns its task within seconds."""
-    folder = tmp_path_factory.mktemp("judged")
+    folder = tmp_path_factory.mktemp("evaluated")
     return toy.toy_recipe(
         toy.write_clips(folder / "clips", clips_per_fold=48, quiet=6),
         data={

@@ -49,9 +49,9 @@ def training(
         sys.exit(2)
 
 
-def _in_process(given: dict[str, Any], environment: dict[str, str], said: str) -> None:
+def _in_process(given: dict[str, Any], environment: dict[str, str], stderr: str) -> None:
     os.environ.update(environment)
-    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 2)
+    os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 2)
     training(**given)
 
 
@@ -64,12 +64,12 @@ def together(count: int, **given: Any) -> list[tuple[int | None, str]]:
     for rank in range(count):
         environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
         environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        said = Path(f"{given['folder']}.{rank}.stderr")
-        process = START.Process(target=_in_process, args=(given, environment, str(said)))
+        stderr = Path(f"{given['folder']}.{rank}.stderr")
+        process = START.Process(target=_in_process, args=(given, environment, str(stderr)))
         process.start()
-        started.append((process, said))
+        started.append((process, stderr))
     for process, _ in started:
         process.join(600)
         process.kill()
         process.join()
-    return [(process.exitcode, said.read_text(encoding="utf-8")) for process, said in started]
+    return [(process.exitcode, stderr.read_text(encoding="utf-8")) for process, stderr in started]

@@ -29,5 +29,5 @@ def test_a_label_unknown_in_both_stays_unknown():
     np.testing.assert_allclose(mixed([0.75] * 4, [0, 1, 2, 3]), [[1, NAN], [NAN, 1], [NAN, NAN], [0, 1]])
 
 
-def test_of_a_clip_that_nobody_listened_to_nothing_is_made_up():
+def test_an_unlabelled_clip_stays_unlabelled_in_mixtures():
     np.testing.assert_array_equal(mixed([0.75] * 4, [2, 2, 3, 2]), np.full((4, 2), NAN))

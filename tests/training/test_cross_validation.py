@@ -1,4 +1,4 @@
-"""Cross-validation judges each clip once, and chooses a threshold that keeps quiet."""
+"""Cross-validation evaluates each clip once, and chooses a threshold by negative clips."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from earmark.training.model_card import model_card
 from earmark.training.splits import split_clips
 
 
-def test_each_clip_is_judged_once_by_a_network_that_did_not_hear_it(cv_recipe, cv_folder, cross_validated):
+def test_each_clip_is_evaluated_once_by_a_network_not_trained_on_it(cv_recipe, cv_folder, cross_validated):
     start = 0
     for fold in (1, 2):
         network, info = load_checkpoint(run_folder(cv_folder, fold) / "last.safetensors")
@@ -31,8 +31,8 @@ def test_each_clip_is_judged_once_by_a_network_that_did_not_hear_it(cv_recipe, c
         scores = cross_validated.scores[start : start + len(clips)]
         np.testing.assert_array_equal(scores, score_clips(cv_recipe, network, clips))
         start += len(clips)
-        heard = {clip.path for group in split_clips(cv_recipe, fold).groups for clip in group}
-        assert not heard & {clip.path for clip in clips}
+        received = {clip.path for group in split_clips(cv_recipe, fold).groups for clip in group}
+        assert not received & {clip.path for clip in clips}
     assert start == len(cross_validated.clips) == len({clip.path for clip in cross_validated.clips}) == 96
     np.testing.assert_array_equal(cross_validated.targets, targets(cross_validated.clips, info.labels))
 
@@ -48,7 +48,7 @@ def test_the_network_to_ship_is_trained_on_all(cv_folder, cross_validated):
     )
 
 
-def test_its_record_carries_the_scores(cross_validated):
+def test_the_model_info_holds_the_scores(cross_validated):
     found, truth, scores = cross_validated.info.metrics, cross_validated.targets, cross_validated.scores
     assert (found["clips"], found["folds"]) == (96, [1, 2])
     wanted = {
@@ -66,7 +66,7 @@ def test_its_record_carries_the_scores(cross_validated):
     assert found["accuracy"] > 0.95
 
 
-def test_its_threshold_keeps_every_kind_quiet(cv_recipe, cross_validated):
+def test_the_threshold_limits_every_kind_of_negative(cv_recipe, cross_validated):
     threshold = cross_validated.info.threshold
     assert 0.3 <= threshold <= 1
     assert {group: len(scores) for group, scores in cross_validated.negatives.items()} == {
@@ -113,7 +113,7 @@ def test_a_threshold_lets_the_share_through_that_was_allowed(clips):
     assert (scores["hum"].astype(float) >= threshold).sum() == 10
 
 
-def test_without_folds_nothing_is_judged(clips, tmp_path):
+def test_without_folds_there_is_no_evaluation(clips, tmp_path):
     recipe = toy.toy_recipe(clips, data={"folds": []}, optimizer={"epochs": 1})
     found = cross_validate(recipe, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["all"]
@@ -128,7 +128,7 @@ def test_without_folds_nothing_is_judged(clips, tmp_path):
 
 @pytest.mark.parametrize("problem", ["labels", "missing", "fold"])
 def test_a_mistake_is_found_before_anything_is_trained(clips, tmp_path, problem):
-    changes, error, said = {
+    changes, error, message = {
         "labels": (
             {"evaluation": {"negative_manifests": [str(clips)]}},
             RecipeError,
@@ -141,7 +141,7 @@ def test_a_mistake_is_found_before_anything_is_trained(clips, tmp_path, problem)
         ),
         "fold": ({"data": {"folds": [1, 2, 3]}}, DataError, "no clip is in fold 3"),
     }[problem]
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         cross_validate(toy.toy_recipe(clips, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -171,17 +171,17 @@ def test_a_single_fold_is_a_fixed_split(clips, tmp_path):
 
 @pytest.mark.parametrize("target", [None, "recall=0.9"])
 def test_a_recipe_may_calibrate_its_model(cv_recipe, cv_folder, cross_validated, target):
-    judge = cv_recipe.evaluation.model_copy(update={"calibration": "shared", "threshold_target": target})
-    found = cross_validate(cv_recipe.model_copy(update={"evaluation": judge}), cv_folder)
-    evidence = CalibrationData.from_clip_scores(
+    table = cv_recipe.evaluation.model_copy(update={"calibration": "shared", "threshold_target": target})
+    found = cross_validate(cv_recipe.model_copy(update={"evaluation": table}), cv_folder)
+    held_out = CalibrationData.from_clip_scores(
         cross_validated.info.labels, "multi_label", cross_validated.scores, cross_validated.targets
     )
     calibration, info = found.info.calibration, found.info
-    assert calibration.slope == fit("shared", evidence).slope, "of the pooled scores of all folds"
+    assert calibration.slope == fit("shared", held_out).slope, "of the pooled scores of all folds"
     assert calibration.fitted_on == {"sigmoids": "one for all labels", "clips": 96, "folds": "1, 2"}
     folds = np.array([clip.fold for clip in found.clips])
-    by_others = fit("shared", evidence.select(folds == 2))
-    np.testing.assert_array_equal(found.scores[folds == 1], evidence.select(folds == 1).scores(by_others))
+    by_others = fit("shared", held_out.select(folds == 2))
+    np.testing.assert_array_equal(found.scores[folds == 1], held_out.select(folds == 1).scores(by_others))
     assert info.metrics["accuracy"] == cross_validated.info.metrics["accuracy"]
     assert info.metrics["binary_log_loss"] == pytest.approx(
         metrics.binary_log_loss(found.targets, found.scores), abs=5.1e-5

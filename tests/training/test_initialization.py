@@ -59,11 +59,10 @@ def test_other_labels_need_a_new_head(clips, base):
         initial_network(recipe_from(base, clips), others)
     network = initial_network(recipe_from(base, clips, model={"new_head": True}), others)
     given, taken = load_checkpoint(base)[0].state_dict(), network.state_dict()
-    assert set(head_tensor_names(network)) == {"classifier.5.weight", "classifier.5.bias"}
+    head = head_tensor_names(network)
+    assert set(head) == {"classifier.5.weight", "classifier.5.bias"}
     for name, tensor in taken.items():
-        assert (
-            torch.equal(tensor, given[name]) == (name not in head_tensor_names(network)) or not tensor.any()
-        )
+        assert torch.equal(tensor, given[name]) == (name not in head) or not tensor.any()
     assert network.config.num_classes == 3
 
 
@@ -75,13 +74,13 @@ def test_a_new_head_is_new_even_if_it_is_as_large(clips, base):
     )
 
 
-def test_a_base_that_is_not_there_is_refused_before_anything_is_made(clips, tmp_path):
+def test_missing_initial_weights_are_refused_first(clips, tmp_path):
     with pytest.raises(EarmarkError):
         train(recipe_from(str(tmp_path / "none.safetensors"), clips), tmp_path / "run", 1)
     assert not (tmp_path / "run" / "log.jsonl").exists()
 
 
-def test_a_run_goes_on_from_the_network_of_its_own_fold(clips, base, tmp_path):
+def test_a_run_starts_from_the_network_of_its_own_fold(clips, base, tmp_path):
     recipe = recipe_from(str(tmp_path / "{fold}" / "last.safetensors"), clips, optimizer={"epochs": 1})
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"folds": (1, 2)})})
     for name in ("fold1", "fold2"):
@@ -91,12 +90,12 @@ def test_a_run_goes_on_from_the_network_of_its_own_fold(clips, base, tmp_path):
         cross_validate(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     train(recipe, tmp_path / "run", 2)
-    told = json.loads((tmp_path / "run" / "recipe.json").read_text())
-    assert told["model"]["init_from"] == str(tmp_path / "fold2" / "last.safetensors")
+    reported = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert reported["model"]["init_from"] == str(tmp_path / "fold2" / "last.safetensors")
     assert str(tmp_path / "fold2" / "last.safetensors") in (tmp_path / "run" / "run.json").read_text()
 
 
-def test_what_needs_a_base_is_refused_without_one(clips):
+def test_keys_that_need_initial_weights_are_refused_without(clips):
     for tables in ({"model": {"new_head": True}}, {"optimizer": {"backbone_lr_scale": 0.1}}):
         with pytest.raises(ValidationError):
             toy.toy_recipe(clips, **tables)
@@ -113,14 +112,15 @@ def test_matrices_decay_and_nothing_else_unless_all_shall(clips):
     assert [group["weight_decay"] for group in parameter_groups(all_decay, network, network)] == [0.1]
 
 
-def test_what_comes_from_the_base_learns_more_slowly(clips, base):
+def test_pretrained_weights_have_their_own_learning_rate(clips, base):
     recipe = recipe_from(base, clips, model={"new_head": True}, optimizer={"backbone_lr_scale": 0.1})
     network = initial_network(recipe, LABELS)
     imitation = nn.Linear(3, 3)
     groups = parameter_groups(recipe, nn.ModuleDict({"a": network, "b": imitation}), network)
+    head = head_tensor_names(network)
     factors = {id(weight): group["lr_scale"] for group in groups for weight in group["params"]}
     for name, weight in network.named_parameters():
-        assert factors[id(weight)] == (1.0 if name in head_tensor_names(network) else 0.1)
+        assert factors[id(weight)] == (1.0 if name in head else 0.1)
     assert {factors[id(weight)] for weight in imitation.parameters()} == {1.0}
 
 

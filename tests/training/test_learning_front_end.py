@@ -1,4 +1,6 @@
-"""A front-end that learns is trained, judged, kept and exported with its network."""
+"""A learned front-end is trained, evaluated, saved and exported with its network."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,24 +26,33 @@ def recipe_of(clips, kind: str, **tables) -> Recipe:
     return Recipe.model_validate(values)
 
 
-@pytest.mark.parametrize("kind", ["leaf", pytest.param("sincnet", marks=pytest.mark.slow)])
-def test_it_trains_with_its_network_and_the_model_file_needs_nothing_else(clips, tmp_path, kind):
-    recipe = recipe_of(clips, kind)
+@pytest.fixture(scope="module", params=["leaf", pytest.param("sincnet", marks=pytest.mark.slow)])
+def trained(request, clips, tmp_path_factory) -> tuple[str, Recipe, Path]:
+    """The kind of a front-end, a recipe with it, and the folder of a run."""
+    recipe, folder = recipe_of(clips, request.param), tmp_path_factory.mktemp("run")
+    train(recipe, folder, 1)
+    return request.param, recipe, folder
+
+
+def test_it_trains_with_its_network_and_is_kept(trained):
+    kind, recipe, folder = trained
     assert recipe.front_end == LearnedFrontEnd(kind, f_min=60 if kind == "leaf" else 50, **FRONT_END)
-    info = train(recipe, tmp_path / "run", 1)
-    network, kept = load_checkpoint(tmp_path / "run" / "last.safetensors")
-    assert kept == info
+    network, info = load_checkpoint(folder / "last.safetensors")
     assert info.front_end == recipe.front_end
     fresh = type(network.features)(recipe.front_end).state_dict()
     for name, value in network.features.state_dict().items():
         assert not torch.equal(value, fresh[name]), f"{name} did not train"
-    judged = split_clips(recipe, 1).evaluated
-    scores = score_clips(recipe, network, judged)
-    np.testing.assert_allclose(np.load(tmp_path / "run" / "scores.npy"), scores, atol=1e-5)
-    export_model(network, info, tmp_path / "toy.onnx")
-    tagger = earmark.load(tmp_path / "toy.onnx", threads=1)
-    for clip, wanted in zip(judged[:4], scores, strict=False):
-        np.testing.assert_allclose(tagger.tag(clip.path).scores, wanted, atol=1e-4)
+    scores = score_clips(recipe, network, split_clips(recipe, 1).evaluated)
+    np.testing.assert_allclose(np.load(folder / "scores.npy"), scores, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_model_file_needs_nothing_else(trained, tmp_path):
+    _, recipe, folder = trained
+    export_model(*load_checkpoint(folder / "last.safetensors"), tmp_path / "toy.onnx")
+    tagger, scores = earmark.load(tmp_path / "toy.onnx", threads=1), np.load(folder / "scores.npy")
+    for clip, expected in zip(split_clips(recipe, 1).evaluated[:4], scores, strict=False):
+        np.testing.assert_allclose(tagger.tag(clip.path).scores, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("setting", ["equalize_db", "f_min_range", "f_max_range"])

@@ -19,16 +19,16 @@ class Kept:
     """A logger that keeps what it is given."""
 
     def __init__(self):
-        self.said = []
+        self.events = []
 
     def open(self, folder, described, step):
-        self.said.append(("open", folder.name, described["fold"], step))
+        self.events.append(("open", folder.name, described["fold"], step))
 
     def write(self, step, values):
-        self.said.append((step, sorted(values)))
+        self.events.append((step, sorted(values)))
 
     def close(self):
-        self.said.append("close")
+        self.events.append("close")
 
 
 def logged_training(clips, folder, loggers, folds=(1,), stop_at=None):
@@ -46,15 +46,15 @@ def logged_training(clips, folder, loggers, folds=(1,), stop_at=None):
 
 
 STEP = ["step/clips_per_s", "step/loss"]
-JUDGED = ["epoch/accuracy", "epoch/log_loss", "epoch/loss", "epoch/map_macro", "epoch/seconds"]
+EVALUATED = ["epoch/accuracy", "epoch/log_loss", "epoch/loss", "epoch/map_macro", "epoch/seconds"]
 
 
 def test_each_fold_is_a_run_of_steps_and_epochs(clips, tmp_path):
     kept = Kept()
     logged_training(clips, tmp_path, [kept], folds=(1, 2))
-    for fold, said in ((1, kept.said[:8]), (2, kept.said[8:])):
-        steps = [(1, STEP), (2, STEP), (2, JUDGED), (3, STEP), (4, STEP), (4, JUDGED)]
-        assert said == [("open", f"fold{fold}", fold, 1), *steps, "close"]
+    for fold, events in ((1, kept.events[:8]), (2, kept.events[8:])):
+        steps = [(1, STEP), (2, STEP), (2, EVALUATED), (3, STEP), (4, STEP), (4, EVALUATED)]
+        assert events == [("open", f"fold{fold}", fold, 1), *steps, "close"]
 
 
 def test_words_are_no_numbers(tmp_path, clips):
@@ -62,29 +62,29 @@ def test_words_are_no_numbers(tmp_path, clips):
     with logging_to([kept], toy.toy_recipe(clips), tmp_path) as report:
         report({"fold": 1})
         report({"warning": "a state is damaged"})
-    assert kept.said == []
+    assert kept.events == []
 
 
-def test_a_run_that_goes_on_says_from_where(clips, tmp_path):
+def test_a_resumed_run_reports_its_first_step(clips, tmp_path):
     kept = Kept()
     with pytest.raises(InterruptedError):
         logged_training(clips, tmp_path, [kept], stop_at={"epoch": 2, "step": 1})
-    assert kept.said[-1] == "close"
+    assert kept.events[-1] == "close"
     logged_training(clips, tmp_path, [kept])
-    assert ("open", "fold1", 1, 3) in kept.said
+    assert ("open", "fold1", 1, 3) in kept.events
 
 
 def test_a_complete_run_leaves_no_trace(clips, tmp_path):
     logged_training(clips, tmp_path, [])
     kept = Kept()
     logged_training(clips, tmp_path, [kept])
-    assert kept.said == []
+    assert kept.events == []
 
 
 def test_every_logger_gets_everything_once(clips, tmp_path):
     both = Kept(), Kept()
     logged_training(clips, tmp_path, both)
-    assert both[0].said == both[1].said != []
+    assert both[0].events == both[1].events != []
     names = [type(logger).__name__ for logger in open_loggers_of_fakes("wandb", "tensorboard", "wandb")]
     assert names == ["WeightsAndBiases", "TensorBoard"]
 
@@ -134,7 +134,7 @@ class FakeWandb(types.ModuleType):
         self.calls.append("finish")
 
 
-def test_weights_and_biases_is_told_of_the_run(clips, tmp_path, monkeypatch):
+def test_weights_and_biases_gets_the_run(clips, tmp_path, monkeypatch):
     fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
@@ -150,7 +150,7 @@ def test_weights_and_biases_is_told_of_the_run(clips, tmp_path, monkeypatch):
     assert first["config"]["run"] == json.loads((tmp_path / "fold1" / "run.json").read_text())
     assert [run["project"] for run in (first, again, other)] == ["earmark", "mine", "mine"]
     assert first["id"] == again["id"] != other["id"]
-    assert (4, JUDGED) in fake.calls
+    assert (4, EVALUATED) in fake.calls
     assert fake.calls.count("finish") == 3
 
 

@@ -67,7 +67,7 @@ def test_ranking_is_added_by_its_weight_where_labels_may_co_occur(batch):
     torch.testing.assert_close(both, plain + 0.3 * ranking_loss(logits, targets))
 
 
-def test_what_nobody_knows_adds_nothing(batch):
+def test_unknown_targets_add_nothing(batch):
     logits, targets, shares = batch
     unknown, unknown_shares = targets.clone(), shares.clone()
     unknown[2:4] = unknown_shares[2:4] = torch.nan
@@ -159,13 +159,13 @@ def test_balanced_weights_are_those_of_scikit_learn():
     assert weights[2] == 1
 
 
-def test_focus_weighs_what_is_answered_well_less(batch):
+def test_focal_loss_weighs_easy_clips_less(batch):
     logits, targets, shares = batch
     score = torch.sigmoid(logits)
-    heard = targets * (1 - score) ** 2 * score.log()
-    unheard = (1 - targets) * score**2 * (1 - score).log()
+    received = targets * (1 - score) ** 2 * score.log()
+    negative_term = (1 - targets) * score**2 * (1 - score).log()
     found = label_loss(logits, targets, "multi_label", Loss(focal_gamma=2.0))
-    torch.testing.assert_close(found, -(heard + unheard).mean())
+    torch.testing.assert_close(found, -(received + negative_term).mean())
     for task, wanted in (("multi_label", targets), ("single_label", shares)):
         leaf = (20 * logits).requires_grad_()
         label_loss(leaf, wanted, task, Loss(focal_gamma=0.5)).backward()

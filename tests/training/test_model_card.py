@@ -80,8 +80,8 @@ def test_recordings_without_labels_are_credited_by_package(cv_recipe, cross_vali
     assert "and a teacher's predictions for 5 more" in card
 
 
-def test_what_the_recipe_says_is_said(card, cv_recipe, cross_validated):
-    assert card.startswith("# toy\n\ntells tones from noise\n")
+def test_the_card_has_the_descriptions_of_the_recipe(card, cv_recipe, cross_validated):
+    assert card.startswith("# toy\n\nClassifies tones and noise\n")
     parameters = sum(parameter.numel() for parameter in cross_validated.network.parameters())
     for words in (
         "cnn6_60k",
@@ -121,7 +121,7 @@ def test_scores_are_those_that_were_measured(card, cross_validated):
     assert confusion.sum() == 96
 
 
-def test_the_threshold_is_told_with_what_it_lets_through(card, cross_validated):
+def test_the_card_has_the_threshold_and_its_false_positives(card, cross_validated):
     assert f"The default threshold is {cross_validated.info.threshold:g}." in card
     _, *rows = rows_after(card, "## Threshold")
     assert rows == [

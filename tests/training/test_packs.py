@@ -101,10 +101,10 @@ def damaged(packed, tmp_path) -> Path:
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
 def test_damaged_clips_are_named_once_and_left_out(damaged, tmp_path):
-    told: list = []
+    reported: list = []
     data = {"max_bad_fraction": 0.25, "workers": 1}
-    train(recipe_of(damaged, data=data, optimizer={"epochs": 2}), tmp_path / "run", 1, told.append)
-    named = [facts for facts in told if "skipped" in facts]
+    train(recipe_of(damaged, data=data, optimizer={"epochs": 2}), tmp_path / "run", 1, reported.append)
+    named = [facts for facts in reported if "skipped" in facts]
     assert [facts["clips"] for facts in named] == [1, 2]
     assert all("damaged" in facts["skipped"] for facts in named)
     assert len({facts["skipped"] for facts in named}) == 2
@@ -112,8 +112,8 @@ def test_damaged_clips_are_named_once_and_left_out(damaged, tmp_path):
 
 
 def test_too_many_of_them_end_the_run_with_one_line(damaged, tmp_path):
-    said = r"2 of the run's 12 clips cannot be read, more than data\.max_bad_fraction \(0\.1\) allows"
-    with pytest.raises(AudioError, match=said) as raised:
+    message = r"2 of the run's 12 clips cannot be read, more than data\.max_bad_fraction \(0\.1\) allows"
+    with pytest.raises(AudioError, match=message) as raised:
         train(recipe_of(damaged, data={"max_bad_fraction": 0.1}), tmp_path / "run", 1)
     assert "\n" not in str(raised.value)
 
@@ -127,17 +127,17 @@ class Clips:
 
 
 def test_another_clip_of_the_batch_stands_in_with_all_that_is_its_own():
-    told: list = []
-    left_out = SkippedClips(Clips(), 0.05, told.append)
+    reported: list = []
+    left_out = SkippedClips(Clips(), 0.05, reported.append)
     waveforms = torch.arange(12.0).reshape(4, 3)
     wanted, keys = torch.arange(4.0)[:, None], [(10, 0), (11, 1), (12, 2), (13, 3)]
     assert left_out(keys, (waveforms, wanted))[1][0] is waveforms
     waveforms[[0, 2]] = torch.nan
     for _ in range(2):
-        own, (heard, targets) = left_out(keys, (waveforms, wanted))
+        own, (received, targets) = left_out(keys, (waveforms, wanted))
         assert [index for index, _ in own] == [11, 11, 11, 13]
         assert targets.flatten().tolist() == [1, 1, 1, 3]
-        np.testing.assert_array_equal(heard[:, 0], [3, 3, 3, 9])
-    assert [facts["skipped"] for facts in told] == ["clip 10 is gone", "clip 12 is gone"]
+        np.testing.assert_array_equal(received[:, 0], [3, 3, 3, 9])
+    assert [facts["skipped"] for facts in reported] == ["clip 10 is gone", "clip 12 is gone"]
     with pytest.raises(AudioError):
         left_out([keys[0], keys[0]], (waveforms[[0, 0]], wanted[:2]))

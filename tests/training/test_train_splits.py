@@ -56,9 +56,9 @@ def test_columns_of_a_table_may_be_called_otherwise(tmp_path):
 
 def test_splits_become_folds(tau):
     taught = source(corpus="tau2020", folder=tau, split="train")
-    judged = source(corpus="tau2020", folder=tau, split=["evaluate"], fold=1)
+    evaluation_clips = source(corpus="tau2020", folder=tau, split=["evaluate"], fold=1)
     assert source_clips(taught) == load_corpus("tau2020", tau, "train")
-    assert {clip.fold for clip in source_clips(judged)} == {1}
+    assert {clip.fold for clip in source_clips(evaluation_clips)} == {1}
     both = source(corpus="tau2020", folder=tau, split=["train", "evaluate"], fold=3)
     assert [replace(clip, fold=0) for clip in source_clips(both)] == [
         clip for split in ("train", "evaluate") for clip in load_corpus("tau2020", tau, split)
@@ -70,14 +70,14 @@ def test_a_corpus_may_serve_without_its_labels(tau):
     assert not any(clip.labelled or clip.labels for clip in clips)
 
 
-def test_clips_are_dealt_into_folds(kaggle):
+def test_clips_are_assigned_to_folds(kaggle):
     clips = source_clips(source(corpus="fsdkaggle2018", folder=kaggle, split="train", num_folds=5))
     assert sorted((clip.fold, *clip.labels) for clip in clips) == sorted(
         (fold, name) for fold in range(1, 6) for name in ("Acoustic_guitar", "Bark", "Hi-hat")
     )
 
 
-def test_a_network_trains_on_one_split_and_is_judged_on_another(tau, tmp_path):
+def test_a_network_trains_on_one_split_and_is_evaluated_on_another(tau, tmp_path):
     sources = [
         {"corpus": "tau2020", "folder": str(tau), "split": "train"},
         {"corpus": "tau2020", "folder": str(tau), "split": "evaluate", "fold": 1},
@@ -108,7 +108,7 @@ def test_a_network_trains_on_rows_of_hdf5_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({}, "exactly one of manifests, shards and corpus"),
         ({"manifests": ["a.csv"], "corpus": "esc50", "folder": "x"}, "exactly one of manifests"),
@@ -130,8 +130,8 @@ def test_a_network_trains_on_rows_of_hdf5_files(tmp_path):
         ({"manifests": ["a.csv"], "columns": {"paths": "y"}}, "'path'"),
     ],
 )
-def test_a_source_that_cannot_be_meant_is_refused(values, said):
-    with pytest.raises(ValidationError, match=said):
+def test_a_source_that_cannot_be_meant_is_refused(values, message):
+    with pytest.raises(ValidationError, match=message):
         source(**values)
 
 
@@ -154,7 +154,7 @@ def test_the_documented_sources_are_valid():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"augment": {"roll_s": 0.1}}, "augment.roll_s is for sound, and the clips are images"),
         ({"augment": {"gain_db": [-6, 3]}}, "augment.gain_db is for sound"),
@@ -167,11 +167,11 @@ def test_the_documented_sources_are_valid():
         ),
     ],
 )
-def test_what_is_for_sound_is_refused_for_images(changes, said):
+def test_what_is_for_sound_is_refused_for_images(changes, message):
     values = toy.toy_values("unused.csv") | {"augment": {"mixup_alpha": 0.3, "mask_mels": 4}}
     values["data"] = {"sources": [{"corpus": "images", "folder": "x", "split": "train"}]}
     assert Recipe.model_validate(values).data.is_images
-    with pytest.raises(ValidationError, match=said):
+    with pytest.raises(ValidationError, match=message):
         Recipe.model_validate(values | changes)
 
 

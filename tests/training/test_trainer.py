@@ -127,12 +127,12 @@ def test_it_learns(cv_recipe, cross_validated, cv_folder):
 def test_its_log_has_a_line_an_epoch(undisturbed):
     lines = log_of(undisturbed)
     assert [line["epoch"] for line in lines] == [1, 2, 3]
-    judged = {"accuracy", "map_macro", "log_loss"}
-    assert [judged <= line.keys() for line in lines] == [False, True, True]
+    evaluation_clips = {"accuracy", "map_macro", "log_loss"}
+    assert [evaluation_clips <= line.keys() for line in lines] == [False, True, True]
     assert all(line["loss"] > 0 and line["seconds"] >= 0 for line in lines)
 
 
-def test_its_checkpoint_is_the_network_that_was_judged(clips, undisturbed):
+def test_the_checkpoint_is_the_evaluated_network(clips, undisturbed):
     recipe = toy.toy_recipe(clips)
     network, info = load_checkpoint(undisturbed / "last.safetensors")
     scores = score_clips(recipe, network, split_clips(recipe, 1).evaluated)
@@ -182,7 +182,7 @@ def test_another_seed_gives_another_network(clips, undisturbed, tmp_path):
     ],
     ids=str,
 )
-def test_a_run_that_was_cut_short_goes_on(clips, undisturbed, tmp_path, moment):
+def test_an_interrupted_run_resumes(clips, undisturbed, tmp_path, moment):
     recipe = toy.toy_recipe(clips)
     with pytest.raises(InterruptionError):
         train(recipe, tmp_path, 1, interrupt_at(**moment))
@@ -246,7 +246,7 @@ def test_half_a_line_in_the_log_is_dropped(clips, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_process_goes_on(clips, tmp_path):
+def test_a_killed_process_resumes(clips, tmp_path):
     tables = {"optimizer": {"epochs": 6}}
     train(toy.toy_recipe(clips, **tables), tmp_path / "undisturbed", 1)
     script = (
@@ -319,7 +319,7 @@ def test_another_recipe_in_the_same_folder_is_refused(clips, undisturbed, change
     assert {path.name: path.read_bytes() for path in undisturbed.iterdir()} == before
 
 
-def test_a_run_of_a_version_that_knew_fewer_keys_goes_on(clips, undisturbed, tmp_path):
+def test_a_run_of_a_version_with_fewer_keys_resumes(clips, undisturbed, tmp_path):
     shutil.copytree(undisturbed, tmp_path / "run")
     stored = tmp_path / "run" / "recipe.json"
     known = json.loads(stored.read_text())
@@ -340,15 +340,15 @@ def test_where_a_state_is_damaged_the_other_serves(clips, undisturbed, tmp_path,
     content = bytearray((tmp_path / name).read_bytes())
     content[-100] ^= 1
     (tmp_path / name).write_bytes(content)
-    said = []
-    train(recipe, tmp_path, 1, said.append)
-    warned = [facts["warning"] for facts in said if "warning" in facts]
+    message = []
+    train(recipe, tmp_path, 1, message.append)
+    warned = [facts["warning"] for facts in message if "warning" in facts]
     assert len(warned) == (name == "state.safetensors")
     assert all("SHA-256 does not match): resuming from the state before" in line for line in warned)
     assert_same_run(undisturbed, tmp_path)
 
 
-def test_a_full_disk_is_said_and_leaves_the_last_state(clips, undisturbed, tmp_path):
+def test_a_full_disk_is_an_error_and_leaves_the_last_state(clips, undisturbed, tmp_path):
     recipe = toy.toy_recipe(clips)
     with pytest.raises(InterruptionError):
         train(recipe, tmp_path, 1, interrupt_at(epoch=2))
@@ -418,7 +418,7 @@ def test_a_rate_much_too_high_ends_the_run(clips, tmp_path):
         train(toy.toy_recipe(clips, optimizer={"learning_rate": 1e25}), tmp_path, 1)
 
 
-def test_without_a_fold_it_trains_on_all_and_judges_nothing(clips, tmp_path):
+def test_without_a_fold_it_trains_on_all_clips_without_evaluation(clips, tmp_path):
     info = train(toy.toy_recipe(clips, optimizer={"epochs": 2}), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "last.safetensors", "log.jsonl", "recipe.json", "run.json",
@@ -543,7 +543,7 @@ class TestSplit:
         assert split_clips(toy.toy_recipe(clips), None).evaluated == ()
         assert len(split_clips(toy.toy_recipe(clips), None).groups[0]) == 20
 
-    def test_every_clip_of_a_fold_is_judged_whatever_is_trained_on(self, clips):
+    def test_every_clip_of_a_fold_is_evaluated_whatever_is_trained_on(self, clips):
         sources = [{"manifests": [str(clips)], "train_filter": {"license": ["CC0"]}, "clips_per_epoch": 3}]
         recipe = toy.toy_recipe(clips, data={"sources": sources})
         split = split_clips(recipe, 2)
@@ -659,7 +659,7 @@ class TestAugmented:
         assert torch.equal(found[1], plain[1]) == (name not in ("waveform_mix_probability", "mixup_alpha"))
         torch.testing.assert_close(found, again, rtol=0, atol=0)
 
-    def test_pieces_are_seen_first_and_whole_windows_then(self, clips):
+    def test_crops_come_first_and_whole_windows_after(self, clips):
         recipe = toy.toy_recipe(
             clips, augment={**OFF, "crop_s": 0.25, "crop_epoch_fraction": 0.5}, optimizer={"epochs": 4}
         )
@@ -672,7 +672,7 @@ class TestAugmented:
             lengths.append(features.shape[2])
         assert lengths == [log_mel(torch.zeros(1, 2000)).shape[2]] * 2 + [log_mel(waveforms).shape[2]] * 2
 
-    def test_log_mels_are_mixed_first_and_pure_then(self, clips):
+    def test_log_mels_are_mixed_in_the_first_epochs_only(self, clips):
         tables = {**OFF, "mixup_alpha": 0.3, "mixup_epoch_fraction": 0.75}
         recipe = toy.toy_recipe(clips, augment=tables, optimizer={"epochs": 4})
         augmentation, waveforms = Augmentation(recipe, TorchLogMel(recipe.front_end)), torch.randn(2, 4000)
@@ -683,7 +683,7 @@ class TestAugmented:
         ]
         assert [torch.equal(features, plain) for features in mixed] == [False, False, False, True]
 
-    def test_a_mask_is_as_wide_as_was_said(self, clips):
+    def test_masks_are_within_their_width(self, clips):
         found, plain = self.batch(clips, {"mask_s": 0.2})
         changed = (found[0] != plain[0]).any(1).sum(1)
         assert 0 < changed.max() <= round(0.2 * 8000 / 160)

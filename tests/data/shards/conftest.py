@@ -11,7 +11,7 @@ from earmark.data.shards.writer import PackOptions, pack
 
 @pytest.fixture(scope="session")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten clips with everything that a manifest can say."""
+    """Ten clips with every column of a manifest."""
     folder = tmp_path_factory.mktemp("table")
     with (folder / "clips.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)

@@ -52,9 +52,9 @@ def test_clips_are_those_that_were_packed(made, clips, form):
 def test_lossy_shards_keep_length_and_sound(clips, tmp_path, codec):
     pack(clips, tmp_path, PackOptions(codec=codec, sample_rate=RATE))
     for one, other in zip(load_pack(tmp_path)[1], clips, strict=True):
-        heard, wanted = read_clip(one, RATE), read_clip(other, RATE)
-        assert heard.shape == wanted.shape
-        assert np.corrcoef(heard, wanted)[0, 1] > 0.98
+        received, wanted = read_clip(one, RATE), read_clip(other, RATE)
+        assert received.shape == wanted.shape
+        assert np.corrcoef(received, wanted)[0, 1] > 0.98
 
 
 @pytest.mark.parametrize("rate", [RATE, 5000, 11025, 16000])
@@ -161,11 +161,11 @@ def test_an_index_older_than_its_shard_is_refused(copied, clips, tmp_path, form,
     pack(chosen, tmp_path / "other", PackOptions(form, sample_rate=RATE))
     shard = sorted(copied[form].glob("000000.[tn]*"))[0]
     (tmp_path / "other" / shard.name).replace(shard)
-    said = r"does not belong to 000000\.index\.json.*run the same earmark pack command again"
-    with pytest.raises(DataError, match=said):
+    message = r"does not belong to 000000\.index\.json.*run the same earmark pack command again"
+    with pytest.raises(DataError, match=message):
         load_pack(copied[form])
     clip = read_manifest(copied[form] / "clips.csv")[0]
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         read_clip(clip, RATE)
 
 
@@ -219,7 +219,7 @@ def test_a_truncated_row_is_found_when_it_is_needed(copied, clips):
 
 
 def test_missing_files_of_a_pack(copied, tmp_path):
-    for folder, name, said in (
+    for folder, name, message in (
         ("shards", "000001.tar", r"the pack lacks a shard.*earmark pack"),
         ("shards", "000001.index.json", r"the pack lacks an index.*earmark pack"),
         ("memmap", "000000.npy", "the pack lacks a shard"),
@@ -228,7 +228,7 @@ def test_missing_files_of_a_pack(copied, tmp_path):
         ("hdf5", "pack.json", "is not a pack"),
     ):
         (copied[folder] / name).unlink()
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             load_pack(copied[folder])
     (copied["memmap"] / "pack.json").write_text("{}")
     with pytest.raises(DataError):

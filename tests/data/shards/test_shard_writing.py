@@ -1,4 +1,4 @@
-"""A pack is the same however often its making was cut short, and says what it left out."""
+"""A pack is the same however often its writing was interrupted, and lists skipped clips."""
 
 import csv
 import json
@@ -137,10 +137,10 @@ def test_unreadable_clips_are_skipped_and_listed(hostile, tmp_path, form):
         bad = list(csv.DictReader(stream))
     assert [row["path"] for row in bad] == [str(clip.path) for clip in hostile[1:-1]]
     assert [row["reason"] for row in bad] == complaints
-    for reason, said in zip(
+    for reason, message in zip(
         complaints, ("0 bytes", "not a format", "no samples", "NaN", "cut off", "no such file"), strict=True
     ):
-        assert said in reason
+        assert message in reason
     assert [clip.id for clip in load_pack(tmp_path / "p")[1]] == [hostile[0].id, hostile[-1].id]
 
 

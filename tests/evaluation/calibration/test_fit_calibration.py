@@ -1,4 +1,4 @@
-"""Fits against independent ones, and what they bring on clips that they did not see."""
+"""Fits against independent implementations, and their metrics on other clips."""
 
 import json
 from pathlib import Path
@@ -44,8 +44,8 @@ def exclusive(clips: int = 300, seed: int = 0, windows: int = 1) -> CalibrationD
     generator = np.random.default_rng(seed)
     logits = generator.normal(0, 1, (clips, 3))
     owner = [generator.choice(3, p=row) for row in softmax(logits, 1)]
-    heard = 2.5 * (logits[:, None] + 0.5 * generator.normal(0, 1, (clips, windows, 3)) * (windows > 1))
-    scores = tuple(softmax(heard, -1).astype(np.float32))
+    received = 2.5 * (logits[:, None] + 0.5 * generator.normal(0, 1, (clips, windows, 3)) * (windows > 1))
+    scores = tuple(softmax(received, -1).astype(np.float32))
     return CalibrationData(LABELS, "single_label", scores, np.eye(3, dtype=np.float32)[owner])
 
 
@@ -54,13 +54,13 @@ def softened(positive):
     return np.where(positive, (positive.sum() + 1) / (positive.sum() + 2), 1 / ((~positive).sum() + 2))
 
 
-@pytest.mark.parametrize("evidence", [several(), several(40, 3), several(200, 1, unknown=0.3)])
-def test_platt_is_logistic_regression_without_penalty(evidence):
-    found = fit("platt", evidence)
+@pytest.mark.parametrize("held_out", [several(), several(40, 3), several(200, 1, unknown=0.3)])
+def test_platt_is_logistic_regression_without_penalty(held_out):
+    found = fit("platt", held_out)
     for c in range(3):
-        known = ~np.isnan(evidence.targets[:, c])
-        places = logit(evidence.scores()[known, c].astype(float))
-        positive = evidence.targets[known, c] > 0
+        known = ~np.isnan(held_out.targets[:, c])
+        places = logit(held_out.scores()[known, c].astype(float))
+        positive = held_out.targets[known, c] > 0
         wanted = softened(positive)
         oracle = LogisticRegression(C=np.inf, tol=1e-12, max_iter=10_000)
         rows = np.concatenate([places, places])[:, None]
@@ -69,16 +69,16 @@ def test_platt_is_logistic_regression_without_penalty(evidence):
         np.testing.assert_allclose(found.slope[c], oracle.coef_[0, 0], rtol=1e-5)
         np.testing.assert_allclose(found.intercept[c], oracle.intercept_[0], rtol=1e-5, atol=1e-6)
         other = _SigmoidCalibration().fit(places, positive)
-        answered = found.probabilities(np.stack([places] * 3, 1))[:, c]
-        np.testing.assert_allclose(answered, other.predict(places), atol=1e-4)
+        predicted = found.probabilities(np.stack([places] * 3, 1))[:, c]
+        np.testing.assert_allclose(predicted, other.predict(places), atol=1e-4)
 
 
 def test_shared_sigmoid():
-    evidence = several(100, unknown=0.2)
-    found = fit("shared", evidence)
-    known = ~np.isnan(evidence.targets)
-    places = logit(evidence.scores().astype(float))
-    wanted = np.concatenate([softened(evidence.targets[known[:, c], c] > 0) for c in range(3)])
+    held_out = several(100, unknown=0.2)
+    found = fit("shared", held_out)
+    known = ~np.isnan(held_out.targets)
+    places = logit(held_out.scores().astype(float))
+    wanted = np.concatenate([softened(held_out.targets[known[:, c], c] > 0) for c in range(3)])
     rows = np.concatenate([places[known[:, c], c] for c in range(3)])
     oracle = LogisticRegression(C=np.inf, tol=1e-12, max_iter=10_000)
     weights = np.concatenate([wanted, 1 - wanted])
@@ -87,17 +87,17 @@ def test_shared_sigmoid():
     np.testing.assert_allclose(found.intercept, [oracle.intercept_[0]] * 3, rtol=1e-5)
 
 
-@pytest.mark.parametrize("evidence", [several(), several(40, 3), several(200, 1, unknown=0.3)])
-def test_isotonic_is_scikit_learns(evidence):
-    found = fit("isotonic", evidence)
+@pytest.mark.parametrize("held_out", [several(), several(40, 3), several(200, 1, unknown=0.3)])
+def test_isotonic_is_scikit_learns(held_out):
+    found = fit("isotonic", held_out)
     for c in range(3):
-        known = ~np.isnan(evidence.targets[:, c])
-        places = logit(evidence.scores()[known, c].astype(float))
+        known = ~np.isnan(held_out.targets[:, c])
+        places = logit(held_out.scores()[known, c].astype(float))
         oracle = IsotonicRegression(out_of_bounds="clip")
-        oracle.fit(places, softened(evidence.targets[known, c] > 0))
+        oracle.fit(places, softened(held_out.targets[known, c] > 0))
         at = np.linspace(-15, 15, 1001)
-        answered = found.probabilities(np.stack([at] * 3, 1))[:, c]
-        np.testing.assert_allclose(answered, oracle.predict(at), atol=1e-6)
+        predicted = found.probabilities(np.stack([at] * 3, 1))[:, c]
+        np.testing.assert_allclose(predicted, oracle.predict(at), atol=1e-6)
 
 
 def test_equal_scores_share_a_point():
@@ -111,17 +111,17 @@ def test_equal_scores_share_a_point():
 @pytest.mark.parametrize("windows", [1, 4])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_temperature_has_the_least_log_loss(seed, windows):
-    evidence = exclusive(seed=seed, windows=windows)
-    logs = np.log(np.stack(evidence.windows).astype(float))  # (clip, window, class)
+    held_out = exclusive(seed=seed, windows=windows)
+    logs = np.log(np.stack(held_out.windows).astype(float))  # (clip, window, class)
     count = len(logs)
-    wanted = (count * evidence.targets + 1 / 3) / (count + 1)  # one further clip of all classes alike
+    wanted = (count * held_out.targets + 1 / 3) / (count + 1)  # one further clip of all classes alike
 
     def loss(temperature):
         shares = np.exp(log_softmax(logs / temperature, -1)).mean(1)
         return -(wanted * np.log(shares)).sum(1).mean()
 
     best = minimize_scalar(loss, bounds=(0.05, 50), method="bounded", options={"xatol": 1e-10})
-    found = fit("temperature", evidence)
+    found = fit("temperature", held_out)
     assert found.temperature == pytest.approx(best.x, rel=1e-5)
     assert found.temperature > 1.5
 
@@ -142,30 +142,30 @@ def test_windows_and_clips_are_calibrated_alike(method):
         np.sort(generator.random((1 + number % 3, 3)), 0).astype(np.float32)[::-1] * row
         for number, row in enumerate(plain.scores())
     )
-    evidence = CalibrationData(LABELS, "multi_label", windows, plain.targets)
-    found = fit(method, evidence)
+    held_out = CalibrationData(LABELS, "multi_label", windows, plain.targets)
+    found = fit(method, held_out)
     assert found == fit(
-        method, CalibrationData.from_clip_scores(LABELS, "multi_label", evidence.scores(), plain.targets)
+        method, CalibrationData.from_clip_scores(LABELS, "multi_label", held_out.scores(), plain.targets)
     )
     each = np.stack([found.probabilities(logit(own.astype(float))).max(0) for own in windows])
-    np.testing.assert_allclose(evidence.scores(found), each, atol=1e-6)
+    np.testing.assert_allclose(held_out.scores(found), each, atol=1e-6)
 
 
 def test_unknown_targets_are_not_fitted():
-    evidence = several(100)
+    held_out = several(100)
     more = CalibrationData.from_clip_scores(
         LABELS,
         "multi_label",
-        np.concatenate([evidence.scores(), np.full((50, 3), 0.9, np.float32)]),
-        np.concatenate([evidence.targets, np.full((50, 3), np.nan, np.float32)]),
+        np.concatenate([held_out.scores(), np.full((50, 3), 0.9, np.float32)]),
+        np.concatenate([held_out.targets, np.full((50, 3), np.nan, np.float32)]),
     )
     for method in ("platt", "isotonic", "shared"):
-        assert fit(method, more) == fit(method, evidence)
+        assert fit(method, more) == fit(method, held_out)
 
 
 def test_a_negative_slope_becomes_zero(info):
-    evidence = several(200)
-    turned = CalibrationData.from_clip_scores(LABELS, "multi_label", 1 - evidence.scores(), evidence.targets)
+    held_out = several(200)
+    turned = CalibrationData.from_clip_scores(LABELS, "multi_label", 1 - held_out.scores(), held_out.targets)
     for method in ("platt", "isotonic"):
         found = fit(method, turned)
         share = np.mean(softened(turned.targets[:, 0] > 0))
@@ -173,31 +173,32 @@ def test_a_negative_slope_becomes_zero(info):
     found = calibrate(turned, "platt", folds=np.arange(200) % 5)
     assert found.calibration.slope == (0, 0, 0)
     made = with_calibration(info.changed(labels=LABELS, threshold=0.5), found)
-    assert made.threshold == (1, 1, 1), "what is always the same is never heard"
+    assert made.threshold == (1, 1, 1), "a constant score is never detected"
     assert any(
-        "do not predict dog, rain, bell" in told for told in warnings(info.changed(labels=LABELS), found)
+        "do not predict dog, rain, bell" in reported
+        for reported in warnings(info.changed(labels=LABELS), found)
     )
 
 
 def test_chance_is_refused_for_a_temperature():
-    evidence = exclusive(300)
+    held_out = exclusive(300)
     turned = CalibrationData.from_clip_scores(
-        LABELS, "single_label", evidence.scores()[:, ::-1], evidence.targets
+        LABELS, "single_label", held_out.scores()[:, ::-1], held_out.targets
     )
     with pytest.raises(DataError, match="no better than by chance"):
         fit("temperature", turned)
 
 
 def test_missing_classes_are_refused():
-    evidence = several(50)
-    truth = evidence.targets.copy()
+    held_out = several(50)
+    truth = held_out.targets.copy()
     truth[:, 1:] = 0
     with pytest.raises(DataError, match=r"no clip has 2 of the 3 labels \('rain', 'bell'\)"):
-        fit("platt", CalibrationData.from_clip_scores(LABELS, "multi_label", evidence.scores(), truth))
+        fit("platt", CalibrationData.from_clip_scores(LABELS, "multi_label", held_out.scores(), truth))
     truth[:, 1:] = [1, np.nan]
     with pytest.raises(DataError):
         require_classes(LABELS, truth)
-    truth[:, 2] = evidence.targets[:, 2]
+    truth[:, 2] = held_out.targets[:, 2]
     with pytest.raises(DataError, match=r"every clip has 1 of the 3 labels \('rain'\)"):
         require_classes(LABELS, truth)
     alone = np.eye(3, dtype=np.float32)[[0, 0, 1, 1, 2, 2]]
@@ -226,31 +227,31 @@ def test_calibration_improves_probabilities(method):
 
 
 def test_cross_fitting():
-    evidence, parts, target = several(60, unknown=0.1), np.arange(60) % 3, ThresholdTarget("recall", 0.8)
-    found = calibrate(evidence, "isotonic", target, folds=parts)
+    held_out, parts, target = several(60, unknown=0.1), np.arange(60) % 3, ThresholdTarget("recall", 0.8)
+    found = calibrate(held_out, "isotonic", target, folds=parts)
     limits = np.zeros((60, 3))
     for part in range(3):
-        others = evidence.select(parts != part)
+        others = held_out.select(parts != part)
         by_others = fit("isotonic", others)
-        own = evidence.select(parts == part).scores(by_others)
+        own = held_out.select(parts == part).scores(by_others)
         np.testing.assert_array_equal(found.metrics.scores[parts == part], own)
         limits[parts == part] = choose_thresholds(target, others.targets, others.scores(by_others)).values
-    assert found.calibration == fit("isotonic", evidence)
-    truth = evidence.targets
+    assert found.calibration == fit("isotonic", held_out)
+    truth = held_out.targets
     assert found.metrics.after["binary_log_loss"] == metrics.binary_log_loss(truth, found.metrics.scores)
-    assert found.metrics.before["binary_log_loss"] == metrics.binary_log_loss(truth, evidence.scores())
+    assert found.metrics.before["binary_log_loss"] == metrics.binary_log_loss(truth, held_out.scores())
     reached = metrics.recall(truth, found.metrics.scores, limits)
     np.testing.assert_allclose([found.metrics.decisions[label]["recall"] for label in LABELS], reached)
     assert found.metrics.decisions[""]["recall"] == pytest.approx(reached.mean())
 
 
 def test_measure_on_other_clips():
-    evidence, others = several(100), several(80, 5)
-    found = calibrate(evidence, "platt", ThresholdTarget("f1"), validation=others)
-    answered = others.scores(found.calibration)
-    np.testing.assert_array_equal(found.metrics.scores, answered)
+    held_out, others = several(100), several(80, 5)
+    found = calibrate(held_out, "platt", ThresholdTarget("f1"), validation=others)
+    predicted = others.scores(found.calibration)
+    np.testing.assert_array_equal(found.metrics.scores, predicted)
     assert "80 clips" in found.metrics.measured_on
-    wanted = metrics.f1(others.targets, answered, found.thresholds.values)
+    wanted = metrics.f1(others.targets, predicted, found.thresholds.values)
     assert found.metrics.decisions[""]["f1"] == pytest.approx(wanted.mean())
 
 
@@ -265,16 +266,16 @@ def test_calibration_folds():
 
 @pytest.fixture
 def found():
-    evidence = several(120, unknown=0.1)
-    return calibrate(evidence, None, ThresholdTarget("precision", 0.9), folds=np.arange(120) % 4)
+    held_out = several(120, unknown=0.1)
+    return calibrate(held_out, None, ThresholdTarget("precision", 0.9), folds=np.arange(120) % 4)
 
 
 def test_calibration_summary(found):
     lines = summary(found).splitlines()
     assert lines[0].split() == ["before", "after"]
-    told = {line.split()[0]: line.split()[1:] for line in lines[1:6] if line}
+    reported = {line.split()[0]: line.split()[1:] for line in lines[1:6] if line}
     loss = found.metrics.before["binary_log_loss"], found.metrics.after["binary_log_loss"]
-    assert told["binary_log_loss"] == [f"{value:.4f}" for value in loss]
+    assert reported["binary_log_loss"] == [f"{value:.4f}" for value in loss]
     assert "measured on 120 clips in 4 folds, each calibrated by the others" in lines
     assert lines[-1].startswith("thresholds for precision=0.9: precision 0.")
 
@@ -292,19 +293,19 @@ def test_model_info_gets_the_calibration(found, info):
 
 
 def test_thresholds_are_converted_to_probabilities(info):
-    evidence = several(100)
+    held_out = several(100)
     known = info.changed(labels=LABELS, threshold=0.7)
     for method in ("platt", "isotonic"):
-        found = calibrate(evidence, method, folds=np.arange(100) % 4)
+        found = calibrate(held_out, method, folds=np.arange(100) % 4)
         made = with_calibration(known, found)
         limits = found.calibration.probabilities(np.full(3, logit(0.7)))
         np.testing.assert_allclose(made.threshold, limits, atol=1e-6)
         if method == "platt":
-            reached = evidence.scores(found.calibration) >= np.array(made.threshold)
-            np.testing.assert_array_equal(reached, evidence.scores() >= 0.7)
-        assert not any("dropped" in told for told in warnings(known, found))
+            reached = held_out.scores(found.calibration) >= np.array(made.threshold)
+            np.testing.assert_array_equal(reached, held_out.scores() >= 0.7)
+        assert not any("dropped" in reported for reported in warnings(known, found))
         assert with_calibration(made, found).threshold is None, "it was of another calibration"
-        assert any("dropped" in told for told in warnings(made, found))
+        assert any("dropped" in reported for reported in warnings(made, found))
 
 
 def test_calibration_files(found, tmp_path):
@@ -312,12 +313,18 @@ def test_calibration_files(found, tmp_path):
     files = write_calibration(found, {"model": "toy"}, tmp_path / "report")
     assert [path.name for path in files] == ["calibration.json", "reliability.png"]
     assert files[1].read_bytes().startswith(b"\x89PNG")
-    told = json.loads(files[0].read_text(encoding="utf-8"))
-    assert (told["model"], told["target"], told["missed"]) == ("toy", "precision=0.9", list(found.missed))
-    assert told["before"] == found.metrics.before
-    assert told["thresholds"] == dict(zip(LABELS, found.thresholds.values.tolist(), strict=True))
-    assert told["calibration"]["method"] == "platt"
-    assert sum(told["reliability"]["after"]["clips"]) == (~np.isnan(several(120, unknown=0.1).targets)).sum()
+    reported = json.loads(files[0].read_text(encoding="utf-8"))
+    assert (reported["model"], reported["target"], reported["missed"]) == (
+        "toy",
+        "precision=0.9",
+        list(found.missed),
+    )
+    assert reported["before"] == found.metrics.before
+    assert reported["thresholds"] == dict(zip(LABELS, found.thresholds.values.tolist(), strict=True))
+    assert reported["calibration"]["method"] == "platt"
+    assert (
+        sum(reported["reliability"]["after"]["clips"]) == (~np.isnan(several(120, unknown=0.1).targets)).sum()
+    )
 
 
 def test_calibration_types():

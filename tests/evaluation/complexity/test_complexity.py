@@ -69,11 +69,11 @@ def test_every_golden_is_tested(golden: dict) -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_models_cost_what_the_reference_counted(golden: dict, name: str) -> None:
     wanted = golden[name]
-    answer = complexity(name)
-    assert [answer.n_mels, answer.num_frames] == wanted["spec"][2:]
-    assert_equal_costs(answer.cost, wanted, wanted_in_slices(wanted))
-    assert published()[name].params == answer.cost.parameters
-    assert published()[name].macs == answer.cost.macs
+    found = complexity(name)
+    assert [found.n_mels, found.num_frames] == wanted["spec"][2:]
+    assert_equal_costs(found.cost, wanted, wanted_in_slices(wanted))
+    assert published()[name].params == found.cost.parameters
+    assert published()[name].macs == found.cost.macs
 
 
 @pytest.mark.parametrize("name", sorted(set(published()) - set(PUBLISHED)))
@@ -91,7 +91,7 @@ def test_variants_cost_what_the_reference_counted(golden: dict, name: str) -> No
 
 
 def test_dynamic_convolutions_count_in_memory(golden: dict) -> None:
-    """The reference does not see them: what it gives for a DyMN is the peak of the first convolution."""
+    """The reference leaves them out: its peak of a DyMN is that of the first convolution."""
     stem = 2 * (128 * 1000 + 16 * 64 * 500) / 1000
     assert golden["dymn10_as"]["peak_kB_plain_16bit"] == stem
     widest = 2 * (16 + 64) * 64 * 500 / 1000
@@ -112,12 +112,12 @@ def test_mn10() -> None:
 
 @pytest.mark.parametrize("name", architectures())
 def test_every_architecture_has_costs(name: str) -> None:
-    answer = complexity(name, 2.0)
-    cost = answer.cost
+    found = complexity(name, 2.0)
+    cost = found.cost
     assert cost.parameters == sum(parameter.numel() for parameter in on_meta(name).parameters())
     assert cost.macs > cost.parameters / 2
     assert min(cost.receptive_field) > 1
-    largest = answer.n_mels * answer.num_frames * 2 / 1000
+    largest = found.n_mels * found.num_frames * 2 / 1000
     assert cost.peak_memory_kb > largest
     assert (cost.peak_memory_efficient_kb is None) == bool(cost.peak_memory_efficient_note)
 
@@ -150,7 +150,7 @@ class AtEachPosition(nn.Sequential):
 
 
 class Excited(nn.Module):
-    """Scales by what it makes of a mean over all frames, on which no receptive field may depend."""
+    """Scales by a function of the mean over all frames, which must not count for the receptive field."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -220,11 +220,11 @@ def test_complexity_of_files(
     checkpoint = tmp_path / "toy.safetensors"
     save_checkpoint(checkpoint, exported[0], info)
     for path in (toy_model, checkpoint):
-        answer = complexity(str(path), 0.5)
-        assert answer.architecture == "mn01"
-        assert (answer.n_mels, answer.num_frames) == (32, info.front_end.num_frames(4000))
-        assert answer.cost.parameters == sum(weight.numel() for weight in exported[0].parameters())
-        assert answer.file_bytes == path.stat().st_size
+        found = complexity(str(path), 0.5)
+        assert found.architecture == "mn01"
+        assert (found.n_mels, found.num_frames) == (32, info.front_end.num_frames(4000))
+        assert found.cost.parameters == sum(weight.numel() for weight in exported[0].parameters())
+        assert found.file_bytes == path.stat().st_size
     assert complexity("mn10").file_bytes is None
 
 
@@ -232,7 +232,7 @@ def test_complexity_of_files(
     ("model", "seconds", "message"),
     [
         ("mn10_sa", 10.0, "did you mean mn10_as or"),
-        ("zzz", 10.0, "no model, file or architecture named 'zzz'"),
+        ("zzz", 10.0, "unknown model, file or architecture 'zzz'"),
         ("mn10", 0.0, "above 0"),
         ("mn10", float("nan"), "above 0"),
     ],
@@ -262,6 +262,6 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
                 "--json",
             ]
         )
-    told = json.loads(capsys.readouterr().out)
-    assert told["seconds"] == 5
-    assert {"parameters", "macs", "peak_memory_kb", "receptive_field", "file_bytes"} <= set(told)
+    reported = json.loads(capsys.readouterr().out)
+    assert reported["seconds"] == 5
+    assert {"parameters", "macs", "peak_memory_kb", "receptive_field", "file_bytes"} <= set(reported)

@@ -122,7 +122,7 @@ def test_nothing_known_is_not_a_number(name):
 
 def test_unknown_targets_are_ignored():
     targets, scores = [[np.nan, 1, 0], [np.nan, 1, 0]], [[0.9, 0.8, 0.1], [0.1, 0.8, 0.7]]
-    assert metrics.accuracy(targets, scores) == 1, "of the first clip nobody knows whether it is right"
+    assert metrics.accuracy(targets, scores) == 1, "the target of the first clip is unknown"
     assert metrics.confusion(targets, scores).tolist() == [[0, 0, 0], [1, 1, 0], [0, 0, 0]]
     np.testing.assert_array_equal(metrics.recall(targets, scores, 0.5), [np.nan, 1, np.nan])
     wanted = -np.log([0.8, 0.8, 0.9, 0.3]).mean()

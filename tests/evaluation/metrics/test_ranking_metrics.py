@@ -20,7 +20,7 @@ def tables(seed: int, clips: int = 60, classes: int = 5):
 
 
 def unknown(targets: np.ndarray, seed: int = 9) -> np.ndarray:
-    """The same where nobody knows a third of it, and nothing of a few clips."""
+    """The same with a third of the targets unknown, and all of those of a few clips."""
     hidden = np.random.default_rng(seed).random(targets.shape) < 1 / 3
     hidden[5:8] = True
     return np.where(hidden, np.nan, targets)

@@ -70,7 +70,7 @@ class TestEveryRecipe:
         assert str(path.relative_to(ROOT)) in load_recipe(path).command.split()
 
 
-def test_what_is_not_said_has_a_default(least):
+def test_missing_keys_have_defaults(least):
     recipe = load_recipe(least)
     assert recipe.task == "multi_label"
     assert recipe.front_end == FrontEnd()
@@ -108,14 +108,14 @@ def test_a_recipe_can_be_stored_and_checked_again(least):
     ],
 )
 def test_an_unknown_key_names_the_allowed_ones(least, override, key, allowed):
-    said = refusal(least, override)
-    assert f"unknown key '{key}'; allowed here: " in said
-    assert allowed in said.partition("allowed here: ")[2].split("; ")[0]
+    message = refusal(least, override)
+    assert f"unknown key '{key}'; allowed here: " in message
+    assert allowed in message.partition("allowed here: ")[2].split("; ")[0]
 
 
 def test_an_unknown_key_of_the_front_end_names_the_allowed_ones(least):
-    said = refusal(least, "front_end.n_mel=64")
-    assert "front_end: unknown key 'n_mel'; allowed here: sample_rate, n_fft" in said
+    message = refusal(least, "front_end.n_mel=64")
+    assert "front_end: unknown key 'n_mel'; allowed here: sample_rate, n_fft" in message
 
 
 @pytest.mark.parametrize(
@@ -175,8 +175,8 @@ def test_a_calibration_fits_the_task_and_the_folds(least):
     assert load_recipe(
         least, [folds, "evaluation.calibration=platt", "evaluation.threshold_target=recall=0.8"]
     ).evaluation.threshold_target
-    said = refusal(least, folds, "evaluation.calibration=temperature")
-    assert "evaluation.calibration for task multi_label must be platt or shared or isotonic" in said
+    message = refusal(least, folds, "evaluation.calibration=temperature")
+    assert "evaluation.calibration for task multi_label must be platt or shared or isotonic" in message
     assert "needs evaluation clips" in refusal(least, "evaluation.calibration=platt")
     assert "set evaluation.calibration too" in refusal(least, "evaluation.threshold_target=f1")
     assert "precision=0.9, recall=0.8 or f1" in refusal(
@@ -205,7 +205,7 @@ def test_a_window_shorter_than_a_frame_is_refused(least):
 
 
 @pytest.mark.parametrize("key", ["name", "window_s", "model", "data", "optimizer", "model.architecture"])
-def test_what_must_be_said_is_asked_for(least, key):
+def test_required_keys_are_named(least, key):
     table, _, name = key.rpartition(".")
     lines, inside, section = [], False, ""
     for line in LEAST.splitlines():

@@ -1,4 +1,4 @@
-"""A TOML file fits its model, or a message says which key does not."""
+"""A TOML file fits its model, or an error names the key that does not."""
 
 from typing import Annotated
 
@@ -72,7 +72,7 @@ def test_a_missing_key_is_named(write):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('height_m = "tall"', r"height_m: .* \(got 'tall'\)"),
         ("branch = 3", r"branch: .* \(got 3\)"),
@@ -80,8 +80,8 @@ def test_a_missing_key_is_named(write):
         ("branch.leaves = [{ width = 1.5 }]", r"branch\.leaves\.0\.width: .* \(got 1\.5\)"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_was_given(write, text, said):
-    with pytest.raises(RecipeError, match=said):
+def test_a_wrong_value_is_named_with_what_was_given(write, text, message):
+    with pytest.raises(RecipeError, match=message):
         load(Tree, write(f'name = "fir"\n{text}'))
 
 
@@ -140,7 +140,7 @@ def test_a_missing_file_is_one_clear_line(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"name = ", b"name = 'a'\nname = 'b'", b"\xff\xfe"])
-def test_what_is_not_toml_is_said_to_be_not(tmp_path, content):
+def test_invalid_toml_is_refused(tmp_path, content):
     path = tmp_path / "tree.toml"
     path.write_bytes(content)
     with pytest.raises(RecipeError, match="is not valid TOML") as caught:
@@ -156,8 +156,8 @@ class TestExtends:
         def chain(**texts):
             names = list(texts)
             for name, base in zip(names, [*names[1:], None], strict=True):
-                says = f'extends = "{base}.toml"\n' if base else ""
-                (tmp_path / f"{name}.toml").write_text(says + texts[name], encoding="utf-8")
+                first_line = f'extends = "{base}.toml"\n' if base else ""
+                (tmp_path / f"{name}.toml").write_text(first_line + texts[name], encoding="utf-8")
             return tmp_path / f"{names[0]}.toml"
 
         return chain
@@ -213,7 +213,7 @@ class TestExtends:
         assert load(Tree, path) == Tree(name="plant", branch=Branch(first=Leaf(width=4)))
 
     @pytest.mark.parametrize(
-        ("texts", "said"),
+        ("texts", "message"),
         [
             (
                 {"oak": 'without = ["height"]', "tree": 'name = "a"'},
@@ -228,8 +228,8 @@ class TestExtends:
             ({"oak": 'without = ["name"]', "tree": 'name = "a"'}, "key 'name' is missing"),
         ],
     )
-    def test_what_cannot_be_left_out_is_one_clear_line(self, chain, texts, said):
-        with pytest.raises(RecipeError, match=rf"oak\.toml: .*{said}"):
+    def test_what_cannot_be_left_out_is_one_clear_line(self, chain, texts, message):
+        with pytest.raises(RecipeError, match=rf"oak\.toml: .*{message}"):
             load(Tree, chain(**texts))
 
     @pytest.mark.parametrize("texts", [{"a": "a"}, {"a": "b", "b": "a"}, {"a": "b", "b": "c", "c": "b"}])

@@ -46,20 +46,20 @@ def test_formula_of_efficientat(golden, temperature, mix):
 
 
 @pytest.mark.parametrize("task", ["multi_label", "single_label"])
-def test_an_unknown_clip_adds_nothing_not_even_as_a_partner(task):
+def test_a_clip_without_a_prediction_adds_nothing_also_as_a_partner(task):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(4, 3, generator=generator, dtype=torch.float64)
-    answers = torch.randn(4, 3, generator=generator, dtype=torch.float64)
-    answers[[1, 3]] = torch.nan
+    outputs = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    outputs[[1, 3]] = torch.nan
     share, partner = torch.tensor([0.7, 0.6, 0.9, 0.8], dtype=torch.float64), [1, 0, 2, 1]
-    soft = as_scores(answers, task)
+    soft = as_scores(outputs, task)
     got, weight = split_outputs(mixed(mixable_outputs(soft), share, partner))
     # of 0 the partner is unknown, of 1 it is only the partner that is known, of 3 neither
     assert weight.tolist() == pytest.approx([0.7, 0.4, 1.0, 0.0])
     torch.testing.assert_close(got[:3], soft[[0, 0, 2]])
 
-    def error(index: int, told: int) -> float:
-        wanted, row = soft[told], logits[index]
+    def error(index: int, reported: int) -> float:
+        wanted, row = soft[reported], logits[index]
         if task == "single_label":
             return -(wanted * (row.exp() / row.exp().sum()).log()).sum().item()
         score = 1 / (1 + (-row).exp())
@@ -73,13 +73,13 @@ def test_an_unknown_clip_adds_nothing_not_even_as_a_partner(task):
 
 
 def test_two_known_clips_are_mixed_as_their_targets_are():
-    answers = torch.tensor([[0.2, 0.8], [0.6, 0.4]])
-    got, weight = split_outputs(mixed(mixable_outputs(answers), torch.tensor([0.75, 1.0]), [1, 0]))
+    outputs = torch.tensor([[0.2, 0.8], [0.6, 0.4]])
+    got, weight = split_outputs(mixed(mixable_outputs(outputs), torch.tensor([0.75, 1.0]), [1, 0]))
     torch.testing.assert_close(got, torch.tensor([[0.3, 0.7], [0.6, 0.4]]))
     assert weight.tolist() == [1, 1]
 
 
-def test_where_nobody_was_asked_nothing_is_lost():
+def test_clips_without_predictions_have_no_loss():
     logits = torch.randn(2, 3, requires_grad=True)
     soft, weight = split_outputs(mixable_outputs(torch.full((2, 3), torch.nan)))
     loss = distillation_loss(logits, soft, weight, "multi_label")

@@ -1,4 +1,4 @@
-"""Answers are found by clip, in every form they have on the disk; what is wrong is said in a line."""
+"""Stored predictions are found by clip id in every format; errors are one line."""
 
 import io
 import json
@@ -32,22 +32,22 @@ def write(path: Path, ids=("x", "y", "z"), values=VALUES, heading=HEADING) -> Pa
     return path
 
 
-def read(answers: StoredPredictions, *ids: str) -> list[list[float]]:
-    return answers.read(answers.find(ids)).tolist()
+def read(outputs: StoredPredictions, *ids: str) -> list[list[float]]:
+    return outputs.read(outputs.find(ids)).tolist()
 
 
-def test_a_file_gives_back_what_was_stored_and_nothing_for_others(tmp_path):
-    answers = StoredPredictions(write(tmp_path / "a.npz"))
-    assert answers.header == HEADING
-    assert len(answers) == 3
-    assert answers.find(["z", "other"]).tolist() == [2, -1]
-    [known, unknown] = answers.read(np.array([1, -1]))
+def test_a_file_returns_stored_predictions_and_nan_for_other_clips(tmp_path):
+    outputs = StoredPredictions(write(tmp_path / "a.npz"))
+    assert outputs.header == HEADING
+    assert len(outputs) == 3
+    assert outputs.find(["z", "other"]).tolist() == [2, -1]
+    [known, unknown] = outputs.read(np.array([1, -1]))
     assert known.tolist() == [0.5, 65504]  # the largest that half precision has
     assert known.dtype == np.float32
     assert np.isnan(unknown).all()
 
 
-def test_answers_stay_on_the_disk(tmp_path):
+def test_predictions_are_read_from_disk_on_demand(tmp_path):
     [table] = StoredPredictions(write(tmp_path / "a.npz"))._tables
     assert isinstance(table, np.memmap)
     assert table.dtype == np.float16
@@ -57,11 +57,11 @@ def test_shards_are_one(tmp_path):
     write(tmp_path / "s" / "shard_00000.npz", ["x", "y"], VALUES[:2])
     write(tmp_path / "s" / "shard_00001.npz", [], VALUES[:0])
     write(tmp_path / "s" / "shard_00003.npz", ["z"], VALUES[2:])
-    answers = StoredPredictions(tmp_path / "s")
-    assert read(answers, "z", "x", "y") == [[3, 4], [1, -2], [0.5, 65504]]
+    outputs = StoredPredictions(tmp_path / "s")
+    assert read(outputs, "z", "x", "y") == [[3, 4], [1, -2], [0.5, 65504]]
 
 
-def test_equal_answers_are_equal_files(tmp_path):
+def test_equal_predictions_make_equal_files(tmp_path):
     assert serialize(HEADING, ["x"], VALUES[:1]) == serialize(HEADING, ["x"], VALUES[:1])
     path = write(tmp_path / "a.npz")
     assert sha256_of([path, path]) != sha256_of([path])
@@ -84,7 +84,7 @@ WHOLE = serialize(HEADING, ["x", "y", "z"], VALUES)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "not a complete file"),
         (b"", "not a complete file"),
@@ -97,11 +97,11 @@ WHOLE = serialize(HEADING, ["x", "y", "z"], VALUES)
         (with_heading(mood="good"), "unexpected keyword argument 'mood'"),
     ],
 )
-def test_a_damaged_file_is_one_line(tmp_path, content, said):
+def test_a_damaged_file_is_one_line(tmp_path, content, message):
     path = tmp_path / "a.npz"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         StoredPredictions(path)
 
 
@@ -125,12 +125,12 @@ def test_shards_that_do_not_belong_together_are_refused(tmp_path):
         StoredPredictions(tmp_path / "s")
 
 
-def test_answers_about_another_corpus_are_counted(tmp_path):
-    answers = StoredPredictions(write(tmp_path / "a.npz"))
-    rows, missing = answers.require_rows(["y", "q", "r"])
+def test_predictions_of_another_corpus_are_refused(tmp_path):
+    outputs = StoredPredictions(write(tmp_path / "a.npz"))
+    rows, missing = outputs.require_rows(["y", "q", "r"])
     assert (rows.tolist(), missing) == ([1, -1, -1], 2)
     with pytest.raises(DataError):
-        answers.require_rows(["q", "r"])
+        outputs.require_rows(["q", "r"])
 
 
 def test_labels_are_put_in_the_runs_order_or_counted():
@@ -161,13 +161,13 @@ class TestPublished:
         return path
 
     def test_rows_by_name(self, path, table):
-        answers = StoredPredictions(path)
-        assert answers.header.labels == label_set("audioset")
-        assert (answers.header.kind, answers.header.task) == ("logits", "multi_label")
+        outputs = StoredPredictions(path)
+        assert outputs.header.labels == label_set("audioset")
+        assert (outputs.header.kind, outputs.header.task) == ("logits", "multi_label")
         np.testing.assert_array_equal(
-            answers.read(answers.find(["bb", "aa"])), table[[0, 3]].astype(np.float32)
+            outputs.read(outputs.find(["bb", "aa"])), table[[0, 3]].astype(np.float32)
         )
-        assert isinstance(answers._tables[0], np.memmap)
+        assert isinstance(outputs._tables[0], np.memmap)
 
     @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
     def test_every_pickle_of_a_table_is_read(self, tmp_path, protocol):
@@ -185,7 +185,7 @@ class TestPublished:
         assert StoredPredictions(path, index=index).find(["aa", "bb"]).tolist() == [3, 0]
 
     @pytest.mark.parametrize(
-        ("name", "content", "said"),
+        ("name", "content", "message"),
         [
             ("i.pkl", pickle.dumps({"aa": Evil()}), "refers to builtins.print"),
             ("i.pkl", pickle.dumps({"aa": np.int64(3)}), "refers to numpy"),
@@ -198,10 +198,10 @@ class TestPublished:
             ("i.csv", b"name,row\naa,x\n", "line 2: must hold a name and a row"),
         ],
     )
-    def test_an_index_that_cannot_be_used_is_one_line(self, path, name, content, said, capsys):
+    def test_an_index_that_cannot_be_used_is_one_line(self, path, name, content, message, capsys):
         index = path.with_name(name)
         index.write_bytes(content)
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             StoredPredictions(path, index=index)
         assert capsys.readouterr().out == "", "the pickle was executed"
 

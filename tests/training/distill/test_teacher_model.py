@@ -1,4 +1,4 @@
-"""Networks of every kind answer waveforms of any rate and length, as their own makers would."""
+"""Teachers of every kind predict from waveforms of any rate and length as their own programs do."""
 
 import csv
 import math
@@ -47,25 +47,25 @@ class TestOwnNetworks:
         return path
 
     @pytest.mark.parametrize("time", [1000, 4000])
-    def test_they_answer_as_the_tagger_does(self, checkpoint, toy_model, time):
+    def test_outputs_match_the_tagger(self, checkpoint, toy_model, time):
         tagger = earmark.load(toy_model)
         for path in (checkpoint, toy_model):
-            listener = open_teacher_model([str(path)])
-            assert (listener.name, listener.labels, listener.kind, listener.task) == (
+            teacher = open_teacher_model([str(path)])
+            assert (teacher.name, teacher.labels, teacher.kind, teacher.task) == (
                 "toy", ("tone", "noise"), "logits", "multi_label"
             )  # fmt: skip
             waveforms = noise(2, time)
-            got = as_scores(listener(waveforms, toy.SAMPLE_RATE), "multi_label")
+            got = as_scores(teacher(waveforms, toy.SAMPLE_RATE), "multi_label")
             expected = [tagger.tag(row.numpy(), toy.SAMPLE_RATE).scores for row in waveforms]
             np.testing.assert_allclose(got, expected, atol=1e-5)
 
     def test_the_mean_over_windows_at_any_rate(self, toy_model):
-        listener = open_teacher_model([str(toy_model)])
+        teacher = open_teacher_model([str(toy_model)])
         waveform = noise(1, 2 * 10_000)  # 1.25 s at 16 kHz: three windows of 0.5 s
-        heard = torch.from_numpy(resample(waveform[0].numpy(), 16_000, 8000))
-        parts = torch.stack([heard[start : start + 4000] for start in (0, 3000, 6000)])
-        expected = listener(parts, 8000).mean(0, keepdim=True)
-        torch.testing.assert_close(listener(waveform, 16_000), expected)
+        received = torch.from_numpy(resample(waveform[0].numpy(), 16_000, 8000))
+        parts = torch.stack([received[start : start + 4000] for start in (0, 3000, 6000)])
+        expected = teacher(parts, 8000).mean(0, keepdim=True)
+        torch.testing.assert_close(teacher(waveform, 16_000), expected)
 
     def test_an_ensemble_is_the_mean_of_their_logits(self, checkpoint, toy_model):
         both = open_teacher_model([str(checkpoint), str(toy_model)])
@@ -83,7 +83,7 @@ class TestOwnNetworks:
         with pytest.raises(ModelError):
             open_teacher_model([str(checkpoint), str(other)])
 
-    def test_they_say_themselves_what_only_a_litert_file_is_told(self, checkpoint):
+    def test_litert_options_are_refused_for_other_teachers(self, checkpoint):
         with pytest.raises(ModelError):
             open_teacher_model([str(checkpoint)], sample_rate=8000)
 
@@ -98,19 +98,19 @@ class TestYamnet:
     def labels(self, shared):
         return str(shared / "teachers" / "yamnet_521_labels.txt")
 
-    def test_it_knows_a_dog(self, path, labels, shared):
+    def test_yamnet_recognises_a_dog(self, path, labels, shared):
         with (shared / "data" / "esc18" / "meta.csv").open(newline="") as stream:
             row = next(row for row in csv.DictReader(stream) if "dog" in row.values())
         name = next(value for value in row.values() if value.endswith((".wav", ".flac", ".ogg")))
         recording = next((shared / "data" / "esc18").rglob(name.rpartition("/")[2]))
         waveform, _ = load_audio(recording, 32000)
-        listener = open_teacher_model([path], sample_rate=16000, labels=labels, kind="scores")
-        assert listener.kind == "scores"
-        scores = listener(torch.from_numpy(waveform)[None], 32000)[0].numpy()
+        teacher = open_teacher_model([path], sample_rate=16000, labels=labels, kind="scores")
+        assert teacher.kind == "scores"
+        scores = teacher(torch.from_numpy(waveform)[None], 32000)[0].numpy()
         assert scores.shape == (521,)
         assert scores.min() >= 0
         assert scores.max() <= 1
-        assert {listener.labels[index] for index in np.argsort(-scores)[:4]} & {"Dog", "Bark", "Bow-wow"}
+        assert {teacher.labels[index] for index in np.argsort(-scores)[:4]} & {"Dog", "Bark", "Bow-wow"}
 
     def test_its_inner_tensors_can_be_learned_from(self, path):
         waveforms = noise(1, 31200)
@@ -118,10 +118,10 @@ class TestYamnet:
         logits = open_teacher_model([path], sample_rate=16000, tensor=LOGITS)(waveforms, 32000)
         torch.testing.assert_close(torch.sigmoid(logits), scores, rtol=0, atol=1 / 128)
 
-    def test_any_length_is_answered(self, path):
-        listener = open_teacher_model([path], sample_rate=16000)
-        assert listener.labels[520] == "output 520"
-        assert listener(noise(2, 500), 32000).shape == listener(noise(2, 170_000), 32000).shape == (2, 521)
+    def test_any_length_is_accepted(self, path):
+        teacher = open_teacher_model([path], sample_rate=16000)
+        assert teacher.labels[520] == "output 520"
+        assert teacher(noise(2, 500), 32000).shape == teacher(noise(2, 170_000), 32000).shape == (2, 521)
 
     def test_what_it_lacks_is_named(self, path):
         with pytest.raises(ModelError):
@@ -185,33 +185,33 @@ class TestHuggingFace:
         ASTFeatureExtractor(max_length=100, num_mel_bins=32).save_pretrained(folder)
         return folder
 
-    def test_it_answers_as_transformers_does(self, folder):
+    def test_outputs_match_transformers(self, folder):
         from transformers import pipeline
 
-        listener = open_teacher_model([f"hf:{folder}"])
-        assert (listener.name, listener.labels, listener.task) == (
+        teacher = open_teacher_model([f"hf:{folder}"])
+        assert (teacher.name, teacher.labels, teacher.task) == (
             "small-ast", ("dog", "rain", "bell"), "multi_label"
         )  # fmt: skip
         waveforms = noise(3, 12_000)
-        logits = listener(waveforms, 16_000)
+        logits = teacher(waveforms, 16_000)
         classify = pipeline("audio-classification", model=str(folder))
         for row, waveform in zip(torch.sigmoid(logits), waveforms, strict=True):
-            answers = classify(waveform.numpy(), top_k=None, function_to_apply="sigmoid")
-            expected = {answer["label"]: answer["score"] for answer in answers}
-            got = dict(zip(listener.labels, row.tolist(), strict=True))
+            outputs = classify(waveform.numpy(), top_k=None, function_to_apply="sigmoid")
+            expected = {found["label"]: found["score"] for found in outputs}
+            got = dict(zip(teacher.labels, row.tolist(), strict=True))
             assert got == pytest.approx(expected, abs=1e-5)
-        assert logits.std(0).max() > 1e-3, "it does not mind what it hears"
+        assert logits.std(0).max() > 1e-3, "the outputs do not depend on the input"
 
-    def test_long_waveforms_are_heard_by_windows(self, folder):
-        listener = open_teacher_model([f"hf:{folder}"])
+    def test_long_waveforms_are_cut_into_windows(self, folder):
+        teacher = open_teacher_model([f"hf:{folder}"])
         waveform = noise(1, 2 * 38_000)  # 2.375 s at 32 kHz: three windows of 1 s
-        heard = torch.from_numpy(resample(waveform[0].numpy(), 32_000, 16_000))
-        parts = torch.stack([heard[start : start + 16_000] for start in (0, 11_000, 22_000)])
-        torch.testing.assert_close(listener(waveform, 32_000)[0], listener(parts, 16_000).mean(0))
-        assert math.isfinite(listener(noise(1, 400), 16_000).sum())
+        received = torch.from_numpy(resample(waveform[0].numpy(), 32_000, 16_000))
+        parts = torch.stack([received[start : start + 16_000] for start in (0, 11_000, 22_000)])
+        torch.testing.assert_close(teacher(waveform, 32_000)[0], teacher(parts, 16_000).mean(0))
+        assert math.isfinite(teacher(noise(1, 400), 16_000).sum())
 
     @pytest.mark.parametrize(
-        ("name", "content", "said"),
+        ("name", "content", "message"),
         [
             ("model.safetensors", b"damaged", "cannot load this classifier"),
             ("model.safetensors", None, "cannot load this classifier"),
@@ -219,13 +219,13 @@ class TestHuggingFace:
             ("preprocessor_config.json", None, "cannot load this classifier"),
         ],
     )
-    def test_a_damaged_folder_is_one_line(self, folder, tmp_path, name, content, said):
+    def test_a_damaged_folder_is_one_line(self, folder, tmp_path, name, content, message):
         for file in folder.iterdir():
             (tmp_path / file.name).write_bytes(file.read_bytes())
         (tmp_path / name).unlink()
         if content is not None:
             (tmp_path / name).write_bytes(content)
-        with pytest.raises(ModelError, match=said) as refused:
+        with pytest.raises(ModelError, match=message) as refused:
             open_teacher_model([f"hf:{tmp_path}"])
         assert "\n" not in str(refused.value)
 

@@ -152,7 +152,7 @@ def test_a_step_waits_for_no_device(clips, tmp_path, monkeypatch):
 
 
 def test_a_norm_over_all_is_the_norm_of_the_whole_batch(monkeypatch):
-    """In one process that gathers from itself; over several, the trainings below tell."""
+    """In one process that gathers from itself; the trainings below test several."""
     from earmark.training.runtime import synchronized
 
     monkeypatch.setattr(synchronized.distributed, "get_world_size", lambda: 1)
@@ -171,25 +171,25 @@ def test_a_norm_over_all_is_the_norm_of_the_whole_batch(monkeypatch):
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
-    """A fold of seven clips, which do not divide among two processes, to judge by."""
+    """A fold of seven clips, which do not divide among two processes, to evaluate on."""
     return toy.write_clips(tmp_path_factory.mktemp("odd"), clips_per_fold=7, quiet=5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("taught", [False, True])
-def test_two_processes_learn_as_one(odd, tmp_path, taught):
+def test_two_processes_train_as_one(odd, tmp_path, taught):
     tables = LIKE_ONE
     if taught:
         train(toy.toy_recipe(odd, optimizer={"epochs": 1}), tmp_path / "teacher", 1)
         path = str(tmp_path / "teacher" / "last.safetensors")
-        lesson = {
+        stored_targets = {
             "path": path,
             "distill_weight": 0.5,
             "imitation_weight": 0.2,
             "probe_weight": 0.2,
             "probe_passes": 2,
         }
-        tables = {**LIKE_ONE, "teacher": lesson}
+        tables = {**LIKE_ONE, "teacher": stored_targets}
     train(toy.toy_recipe(odd, **tables), tmp_path / "one", 1)
     assert together(2, **given(odd, tmp_path / "two", tables)) == [(0, ""), (0, "")]
     one, two = log_of(tmp_path / "one"), log_of(tmp_path / "two")
@@ -215,13 +215,14 @@ def test_norms_of_their_own_make_another_network(odd, tmp_path):
 
 
 @pytest.mark.slow
-def test_where_one_dies_the_other_says_so_and_both_go_on(clips, tmp_path):
+def test_a_dead_process_is_reported_and_the_run_resumes(clips, tmp_path):
     tables = {"run": {"save_every_s": 0}}
     assert together(2, **given(clips, tmp_path / "calm", tables)) == [(0, ""), (0, "")]
     dying = given(clips, tmp_path / "cut", tables, dies_at={"epoch": 2, "step": 2}, dying_rank=1)
-    (code, said), (killed, _) = together(2, **dying)
+    (code, message), (killed, _) = together(2, **dying)
     assert (code, killed) == (2, -9)
-    assert re.fullmatch(r"earmark: .*cut: process 0 has lost another process of the run .*last state\n", said)
+    lost = r"earmark: .*cut: process 0 has lost another process of the run .*last state\n"
+    assert re.fullmatch(lost, message)
     assert together(2, **dying) == [(0, ""), (0, "")]
     assert_same_run(tmp_path / "calm", tmp_path / "cut")
 

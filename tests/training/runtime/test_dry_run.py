@@ -14,19 +14,19 @@ def test_it_counts_clips_steps_and_costs(clips):
     assert planned.cost.parameters == sum(parameter.numel() for parameter in network.parameters())
     assert list(planned.splits) == [1, 2, None]
     assert planned.seconds_per_step > 0
-    said = planned.summary()
-    assert "2 labels: noise, tone\n" in said
-    assert f"{clips}: 20 training clips (fold 0: 4, fold 1: 8, fold 2: 8)\n" in said
+    text = planned.summary()
+    assert "2 labels: noise, tone\n" in text
+    assert f"{clips}: 20 training clips (fold 0: 4, fold 1: 8, fold 2: 8)\n" in text
     assert (
         "without fold 1: 12 training clips, 8 evaluation clips; 3 steps per epoch, 9 in 3 epochs, about"
-        in said
+        in text
     )
-    assert "all clips: 20 training clips; 5 steps per epoch, 15 in 3 epochs, about" in said
+    assert "all clips: 20 training clips; 5 steps per epoch, 15 in 3 epochs, about" in text
     total_s = 33 * planned.seconds_per_step
-    assert said.endswith(f"about {total_s:.3g} s in total, without evaluation")
+    assert text.endswith(f"about {total_s:.3g} s in total, without evaluation")
 
 
-def test_a_fold_is_planned_alone(clips):
+def test_dry_run_of_a_single_fold(clips):
     planned = dry_run(toy.toy_recipe(clips), 2)
     assert list(planned.splits) == [2]
     assert "without fold 2: 12" in planned.summary()
@@ -52,7 +52,7 @@ def test_only_a_few_steps_run(clips, monkeypatch):
     assert ran == [(crop_s, 1, step) for crop_s in (0.3, 0.0) for step in (1, 2, 3, 4)]
 
 
-def test_a_training_that_is_shorter_than_that_is_planned_too(clips):
+def test_dry_run_of_a_training_shorter_than_its_steps(clips):
     planned = dry_run(toy.toy_recipe(clips, optimizer={"epochs": 1, "batch_size": 99}))
     assert planned.seconds_per_step > 0
     assert "1 steps per epoch, 1 in 1 epochs" in planned.summary()

@@ -1,4 +1,4 @@
-"""What stops a run from outside is one line that says what to do."""
+"""External interruptions are errors of one line with the remedy."""
 
 import errno
 from pathlib import Path
@@ -15,7 +15,7 @@ from earmark.training.trainer import train_network as train
 FOLDER = Path("runs/mine")
 
 
-def said(error: BaseException) -> str:
+def message(error: BaseException) -> str:
     with pytest.raises(RunError) as caught, interruptions(FOLDER):
         raise error
     text = str(caught.value)
@@ -27,16 +27,16 @@ def said(error: BaseException) -> str:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk(number):
-    assert "free some disk space" in said(OSError(number, "it is full"))
+    assert "free some disk space" in message(OSError(number, "it is full"))
 
 
 def test_a_worker_that_died():
-    line = said(RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed. "))
+    line = message(RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed. "))
     assert "a process that loads clips has died (DataLoader worker (pid 5) is killed" in line
 
 
 def test_a_device_whose_memory_is_full():
-    line = said(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore"))
+    line = message(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore"))
     assert "the device's memory is full (CUDA out of memory): lower optimizer.batch_size" in line
 
 
@@ -44,7 +44,7 @@ def test_another_process_that_died(monkeypatch):
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed, "get_rank", lambda: 3)
     for error in (RuntimeError("[gloo/pair.cc:5] Connection closed"), distributed.DistBackendError("gone")):
-        assert "process 3 has lost another process of the run" in said(error)
+        assert "process 3 has lost another process of the run" in message(error)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), OSError(errno.ENOENT, "no file"), KeyError("x")])

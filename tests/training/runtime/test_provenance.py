@@ -1,4 +1,4 @@
-"""A run's folder says where it comes from."""
+"""Provenance of a run."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ def checkout(tmp_path):
     return folder
 
 
-def test_it_is_noted_when_a_run_starts(clips, tmp_path, checkout, monkeypatch):
+def test_provenance_is_recorded_when_a_run_starts(clips, tmp_path, checkout, monkeypatch):
     monkeypatch.chdir(checkout)
     monkeypatch.setattr("sys.argv", ["earmark", "train", "toy.toml"])
     recipe = toy.toy_recipe(clips, evaluation={"negative_manifests": ["none.csv"]}, **ONE_EPOCH)
@@ -54,7 +54,7 @@ def test_it_is_noted_when_a_run_starts(clips, tmp_path, checkout, monkeypatch):
     assert noted["started"].endswith("+00:00")
 
 
-def test_it_is_noted_once_and_decides_nothing(clips, tmp_path, monkeypatch):
+def test_provenance_is_recorded_once_and_not_checked(clips, tmp_path, monkeypatch):
     train(toy.toy_recipe(clips, **ONE_EPOCH), tmp_path, 1)
     noted = (tmp_path / "run.json").read_bytes()
     monkeypatch.setattr("sys.argv", ["another"])
@@ -64,14 +64,14 @@ def test_it_is_noted_once_and_decides_nothing(clips, tmp_path, monkeypatch):
     assert (tmp_path / "run.json").read_bytes() == noted
 
 
-def test_a_run_from_before_gets_no_note_of_today(clips, tmp_path):
+def test_a_run_of_an_earlier_version_gets_no_provenance(clips, tmp_path):
     train(toy.toy_recipe(clips, **ONE_EPOCH), tmp_path, 1)
     (tmp_path / "run.json").unlink()
     train(toy.toy_recipe(clips, **ONE_EPOCH), tmp_path, 1)
     assert not (tmp_path / "run.json").exists()
 
 
-def test_the_base_and_the_teacher_are_noted(clips, tmp_path):
+def test_initial_weights_and_teacher_are_recorded(clips, tmp_path):
     for name in ("base.safetensors", "teacher"):
         (tmp_path / name).write_text(name)
     recipe = toy.toy_recipe(
@@ -87,13 +87,13 @@ def test_the_base_and_the_teacher_are_noted(clips, tmp_path):
     ]
 
 
-def test_changes_of_a_checkout_are_noted(checkout):
+def test_changes_of_a_checkout_are_recorded(checkout):
     assert git_state(checkout)["dirty"] is False
     (checkout / "b.txt").write_text("b")
     assert git_state(checkout) == {"commit": git(checkout, "rev-parse", "HEAD"), "dirty": True}
 
 
-def test_without_a_checkout_or_git_nothing_is_said(tmp_path, checkout, monkeypatch):
+def test_without_a_checkout_or_git_there_is_no_commit(tmp_path, checkout, monkeypatch):
     assert git_state(tmp_path) is None
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_state(checkout) is None

@@ -54,7 +54,7 @@ def assert_equal(one: RunState, other: RunState) -> None:
 
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("average", [False, True])
-def test_it_goes_on_as_if_nothing_had_happened(tmp_path, channels_last, average):
+def test_a_resumed_training_has_the_same_result(tmp_path, channels_last, average):
     undisturbed = build(channels_last, average)
     for seed in range(3):
         step(undisturbed, seed)
@@ -68,7 +68,7 @@ def test_it_goes_on_as_if_nothing_had_happened(tmp_path, channels_last, average)
     assert_equal(resumed, undisturbed)
 
 
-def test_what_the_optimizer_was_set_to_comes_back(tmp_path):
+def test_optimizer_settings_are_restored(tmp_path):
     state = build(False)
     step(state, 0)
     for group in state.optimizer.param_groups:
@@ -114,7 +114,7 @@ def test_the_one_before_is_kept(tmp_path):
     assert build(False).load_last(path) == ({"epoch": 1}, "")
 
 
-def test_where_none_is_whole_that_is_said(tmp_path):
+def test_two_damaged_states_are_an_error(tmp_path):
     path, state = tmp_path / "state.safetensors", build(False)
     for epoch in range(2):
         state.save(path, {"epoch": epoch})
@@ -124,7 +124,7 @@ def test_where_none_is_whole_that_is_said(tmp_path):
         state.load_last(path)
 
 
-def test_a_place_of_a_version_before_is_understood():
+def test_a_state_of_an_earlier_version_is_read():
     assert TrainProgress.from_facts({"epoch": 3, "best": 0.5, "scaler": {}}) == TrainProgress(
         epoch=3, best=0.5
     )
