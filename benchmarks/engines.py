@@ -1,8 +1,8 @@
-"""Engines and precisions: mn10 on a clip of 10 s, from file to tags, arowst ONNX Runtime in fp32.
+"""Engines and precisions: mn10 on a clip of 10 s, from file to tags, against ONNX Runtime in fp32.
 
 Conventions: the two sides of a row alternate, each in a process of its own; ratios are medians over the
 pairs, above 1 where the option is faster. With one thread times are processor time, with more wall-clock
-time. int8 is the same network with its 1 x 1 convolutions quantized statically, with ranges from noise (only
+time. int8 is the same network with its 1 x 1 convolutions quantised statically, with ranges from noise (only
 the speed of this file is meaningful), and the activations between layers left in floating point.
 """
 

@@ -138,7 +138,7 @@ def _write_reference(path: Path, info: ModelInfo) -> Network:
 
 
 def quantized(path: Path, log_mels: list[NDArray[np.float32]]) -> bytes:
-    """A model file with its 1 x 1 convolutions quantized to int8, per channel and statically.
+    """A model file with its 1 x 1 convolutions quantised to int8, per channel and statically.
 
     Args:
         path: Path of the model file.

@@ -28,7 +28,7 @@ _ATTEMPTS = 10
 
 
 class ImageDataset(Dataset[Batch]):
-    """Images and targets of clips, in the place of :class:`~earmark.data.dataset.ClipDataset`.
+    """Images and targets of clips, instead of :class:`~earmark.data.dataset.ClipDataset`.
 
     Args:
         clips: Clips whose paths are images.

@@ -53,7 +53,7 @@ class PublishedModel:
         params: Number of parameters.
         macs: Multiply-accumulate operations for a 10 s clip.
         scores: Published scores; fractions in [0, 1].
-        scored_on: Data set of the scores.
+        scored_on: Dataset of the scores.
         description: What the model is for.
         license: Licence of the weights.
         license_note: Remark on the licence.

@@ -1,4 +1,4 @@
-"""Runs a network in PyTorch in the place of an engine, so that a tagger can run a checkpoint.
+"""Runs a network in PyTorch instead of an engine, so that a tagger can run a checkpoint.
 
 Conventions: inputs and outputs are those of a model file's graph.
 """

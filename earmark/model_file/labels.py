@@ -1,4 +1,4 @@
-"""Label lists: those of published data sets by name, and others from files.
+"""Label lists: those of published datasets by name, and others from files.
 
 Conventions: a label is spelt as published; labels are in the order of a model's classes. AudioSet's labels
 are Google's (CC BY 4.0). Every part of earmark that takes labels reads them with :func:`read_labels`.
@@ -30,7 +30,7 @@ def _label_sets() -> dict[str, tuple[str, ...]]:
 
 
 def label_set(name: str) -> tuple[str, ...]:
-    """The labels of a published data set.
+    """The labels of a published dataset.
 
     Args:
         name: "audioset" (527 sounds), "tau_scenes" (10 acoustic scenes of TAU Urban Acoustic Scenes),

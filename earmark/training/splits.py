@@ -1,4 +1,4 @@
-"""Training and evaluation clips of a recipe, and their data sets.
+"""Training and evaluation clips of a recipe, and their datasets.
 
 Conventions: clips are in the order of the tables, one manifest or split after the other. Images replace
 log-mels, so they have no front-end.

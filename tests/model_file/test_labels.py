@@ -1,4 +1,4 @@
-"""Label sets are those of the published data sets, and label files are read in three layouts."""
+"""Label sets are those of the published datasets, and label files are read in three layouts."""
 
 import pytest
 

@@ -28,7 +28,7 @@ def audioset_hdf5(folder: Path, split: str) -> list[Clip]:
 
     Layout: ``SPLIT_segments_mp3.hdf`` with ``audio_name``, ``mp3`` and ``target`` (527 bits in 66 bytes).
 
-    Source: EfficientAT's data sets; golden hdf5/index.json.
+    Source: EfficientAT's datasets; golden hdf5/index.json.
     """
     path = require_one(folder, [f"{split}_segments_mp3.hdf"], "the clips of this split")
     classes = label_set("audioset")

@@ -21,7 +21,7 @@ def fsd50k_hdf5(folder: Path, split: str) -> list[Clip]:
     Layout: ``FSD50K.SPLIT_mp3.hdf`` with ``audio_name``, ``mp3`` and ``target`` (200 bits in 25 bytes, in the
     alphabetical order of ``vocabulary.csv``).
 
-    Source: EfficientAT's data sets; golden hdf5/index.json.
+    Source: EfficientAT's datasets; golden hdf5/index.json.
     """
     path = require(folder / f"FSD50K.{split}_mp3.hdf", "the clips of this split")
     classes = label_set("fsd50k")

@@ -24,7 +24,7 @@ def openmic_hdf5(folder: Path, split: str) -> list[Clip]:
     Layout: ``openmic_SPLIT.csv_mp3.hdf`` with ``audio_name``, ``mp3`` and ``target`` (20 probabilities, then
     20 times whether the probability is known).
 
-    Source: EfficientAT's data sets; golden hdf5/index.json.
+    Source: EfficientAT's datasets; golden hdf5/index.json.
     """
     path = require(folder / f"openmic_{split}.csv_mp3.hdf", "the clips of this split")
     classes = label_set("openmic")

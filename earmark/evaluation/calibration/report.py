@@ -85,7 +85,7 @@ def with_calibration(info: ModelInfo, found: CalibrationResult) -> ModelInfo:
 
 
 def with_section(card: str, section: str) -> str:
-    """The model card with this section, in the place of an earlier one."""
+    """The model card with this section, replacing an earlier one."""
     without = re.sub(rf"(?ms)^{HEADING}.*?(?=^## |\Z)", "", card).rstrip()
     return f"{without}\n\n{section}" if without else section
 

@@ -16,7 +16,7 @@ from earmark.training.runtime.devices import Batch, Keys
 
 
 class _Clips(Protocol):
-    """The part of a data set that is needed here."""
+    """The part of a dataset that is needed here."""
 
     def __len__(self) -> int:
         """Number of clips."""
