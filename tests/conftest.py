@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import toy
+from toy_model import INFO, toy_content, toy_network
 
 from earmark.cli import main
 from earmark.model_file.info import ModelInfo
-from earmark.model_file.onnx_file import attach_info
 
 if TYPE_CHECKING:
     from earmark.models import Network
@@ -54,51 +53,27 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture(scope="session")
 def info() -> ModelInfo:
-    """The record of a small network with two labels; make variants of it with ``record.changed``."""
-    return ModelInfo(
-        name="toy",
-        labels=("tone", "noise"),
-        front_end=toy.FRONT_END,
-        task="multi_label",
-        architecture="mn01",
-        arguments={"norm_momentum": 0.2},
-        window_s=0.5,
-        padding="repeat",
-        embedding_size=96,
-        threshold=0.5,
-        description="tones and noise",
-        license="MIT",
-        source="a test",
-        metrics={"accuracy": 0.75, "per_class": {"tone": 1}},
-        provenance={"seed": 0},
-        card="# toy\n\nhört Töne\n",
-    )
+    """The record of a small network with two labels; make variants of it with ``info.changed``."""
+    return INFO
 
 
 @pytest.fixture(scope="session")
-def exported(info: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> tuple["Network", Path]:
-    """A network whose answers depend on what it hears, and the model file that was exported from it."""
-    from earmark.export.export import export_model
-
-    network = toy.lively_network(info)
-    path = tmp_path_factory.mktemp("exported") / "toy.onnx"
-    export_model(network, info, path)
-    return network, path
-
-
-@pytest.fixture(scope="session")
-def toy_model(exported: tuple["Network", Path]) -> Path:
+def toy_model(info: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The path of a model file whose labels may co-occur."""
-    return exported[1]
+    path = tmp_path_factory.mktemp("exported") / "toy.onnx"
+    path.write_bytes(toy_content(info))
+    return path
 
 
 @pytest.fixture(scope="session")
-def toy_single_label_model(exported: tuple["Network", Path], info: ModelInfo) -> Path:
+def toy_single_label_model(toy_model: Path, info: ModelInfo) -> Path:
     """The path of a model file with the same graph, whose classes exclude each other."""
-    import onnx
-
-    model = onnx.load(exported[1])
-    del model.metadata_props[:]
-    path = exported[1].with_name("single.onnx")
-    path.write_bytes(attach_info(model.SerializeToString(), info.changed(name="single", task="single_label")))
+    path = toy_model.with_name("single.onnx")
+    path.write_bytes(toy_content(info.changed(name="single", task="single_label")))
     return path
+
+
+@pytest.fixture(scope="session")
+def exported(toy_model: Path) -> tuple["Network", Path]:
+    """A network whose answers depend on what it hears, and the model file that was exported from it."""
+    return toy_network(), toy_model

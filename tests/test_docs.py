@@ -281,7 +281,9 @@ def test_the_first_two_commands_are_those_that_ci_runs() -> None:
     assert first.count("\n") == second.count("\n") == 0
     assert first.startswith("python3 -m venv .venv && ")
     assert first.endswith(f"/earmark tag {EXAMPLE.relative_to(ROOT)}")
-    assert re.fullmatch(r"\.venv/bin/pip install .*-e '\.\[[a-z,]+\]' && \.venv/bin/pytest", second)
+    assert re.fullmatch(
+        r"\.venv/bin/pip install .*-e '\.\[[a-z,]+\]' && \.venv/bin/pytest -n 2 --dist loadfile", second
+    )
 
 
 def test_example_recording_is_what_its_script_makes() -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from one_line import assert_one_line
+from onnx import TensorProto, helper, numpy_helper
 from published_case import SCENES, make_weights, sha256, write_table
 from web import error, serving
 
@@ -65,7 +65,9 @@ def quick_export(monkeypatch) -> None:
             weight = np.random.default_rng(size).standard_normal((mels, size)).astype(np.float32)
             tensors.append(numpy_helper.from_array(weight, f"{name}_weight"))
         given = helper.make_tensor_value_info("log_mel", FLOAT, ["batch", mels, "frame"])
-        outputs = [helper.make_tensor_value_info(name, FLOAT, ["batch", size]) for name, size in sizes.items()]
+        outputs = [
+            helper.make_tensor_value_info(name, FLOAT, ["batch", size]) for name, size in sizes.items()
+        ]
         whole = helper.make_graph(nodes, "quick", [given], outputs, tensors)
         return helper.make_model(whole, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
 
@@ -84,7 +86,9 @@ def test_pull_then_tag(run, web, own_cache, clip):
     _, out, _ = run("models", "--json")
     rows = {row["name"]: row for row in json.loads(out)}
     assert rows["scenes"]["path"] == str(own_cache / "scenes.onnx")
-    assert rows["scenes"]["megabytes"] > 0
+    assert rows["scenes"]["megabytes"] == pytest.approx(
+        (own_cache / "scenes.onnx").stat().st_size / 1e6, abs=0.05
+    )
     assert rows["start"]["path"] is None
     assert rows["mn04_esc18"]["default"]
     _, out, _ = run("models")

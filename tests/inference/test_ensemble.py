@@ -31,15 +31,17 @@ def sound(seconds: float) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def members(info: ModelInfo, toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Model files of two networks with one front-end; the other one hears noise as the first hears tones."""
+    """Model files of two networks with one front-end: what one hears more of, the other hears less of."""
     onnx = pytest.importorskip("onnx")
-    model = onnx.load(toy_model)
-    del model.metadata_props[:]
-    [head] = [tensor for tensor in model.graph.initializer if tensor.name == "classifier.5.weight"]
-    head.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(head), head.name))
-    path = tmp_path_factory.mktemp("members") / "small.onnx"
-    path.write_bytes(attach_info(model.SerializeToString(), info.changed(name="small")))
-    return [toy_model, path]
+    folder = tmp_path_factory.mktemp("members")
+    for name, factor in (("toy", 0.3), ("small", -0.2)):
+        model = onnx.load(toy_model)
+        del model.metadata_props[:]
+        [head] = [tensor for tensor in model.graph.initializer if tensor.name == "classifier.5.weight"]
+        head.CopyFrom(onnx.numpy_helper.from_array(factor * onnx.numpy_helper.to_array(head), head.name))
+        content = attach_info(model.SerializeToString(), info.changed(name=name))
+        (folder / f"{name}.onnx").write_bytes(content)
+    return [folder / "toy.onnx", folder / "small.onnx"]
 
 
 def logits_of(result: earmark.Result) -> np.ndarray:

@@ -215,9 +215,9 @@ def test_stages_of_a_checkpoint(info: ModelInfo, exported: tuple[Network, Path],
     tagger, usual = load_stages(checkpoint, ["b15", "clf1"]), earmark.load(exported[1])
     waveform = noise(1, 1.2, 8000)[0].numpy()
     found, wanted = tagger.tag(waveform, 8000), usual.tag(waveform, 8000)
-    assert tagger.info.embedding_size == found.embedding.size == 8 + info.embedding_size
+    assert tagger.info.embedding_size == found.embedding.size == 16 + info.embedding_size
     np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-5)
-    np.testing.assert_allclose(found.embedding[8:], wanted.embedding, atol=1e-4)
+    np.testing.assert_allclose(found.embedding[16:], wanted.embedding, atol=1e-4)
     with pytest.raises(ModelError, match=r"toy\.onnx: inner stages need"):
         load_stages(exported[1])
 
