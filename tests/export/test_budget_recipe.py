@@ -53,7 +53,7 @@ def test_a_proposal_is_never_larger_than_the_model(info) -> None:
 def test_a_budget_that_nothing_fits_is_one_line(wide) -> None:
     with pytest.raises(ModelError, match="no registered network fits params=1kB") as caught:
         propose(wide, parse_budget("params=1kB"))
-    assert "1,000 allowed" in str(caught.value)
+    assert "limit 1,000" in str(caught.value)
     assert "\n" not in str(caught.value)
     with pytest.raises(ModelError):
         propose(wide.changed(front_end=LEAF), parse_budget("dcase2022"))
