@@ -276,7 +276,8 @@ def _report_families(predict: Predict, bank: Bank) -> None:
         held = [
             recording
             for recording in bank.recordings
-            if recording["split"] == "held" and word in recording["tag"].replace(";", " ").split()
+            if recording["split"] == "held"
+            and word in recording["tag"].replace("open:", "").replace(";", " ").split()
         ]
         spans = [recording["spans"][0] for recording in held]
         if spans:
