@@ -191,7 +191,13 @@ def test_an_interrupted_run_resumes(clips, undisturbed, tmp_path, moment):
 
 
 @pytest.mark.parametrize("save_every_s", [0, 600])
-@pytest.mark.parametrize("tables", VARIANTS.values(), ids=VARIANTS.keys())
+@pytest.mark.parametrize(
+    "tables",
+    [
+        pytest.param(tables, id=name, marks=pytest.mark.slow if name == "annealed" else ())
+        for name, tables in VARIANTS.items()
+    ],
+)
 def test_so_does_one_of_any_kind(clips, tmp_path, tables, save_every_s):
     recipe = toy.toy_recipe(clips, **tables)
     often = toy.toy_recipe(clips, **tables, run={"save_every_s": save_every_s})

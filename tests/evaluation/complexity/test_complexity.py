@@ -66,7 +66,12 @@ def test_every_golden_is_tested(golden: dict) -> None:
     assert {name for name, wanted in golden.items() if "same_as" not in wanted} <= {*PUBLISHED, *OTHERS}
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+QUICK = {"mn10_im_pytorch", "mn01_im", "mn10_as_hop_15", "dymn04_im"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in PUBLISHED]
+)
 def test_published_models_cost_what_the_reference_counted(golden: dict, name: str) -> None:
     wanted = golden[name]
     found = complexity(name)
@@ -76,6 +81,7 @@ def test_published_models_cost_what_the_reference_counted(golden: dict, name: st
     assert published()[name].macs == found.cost.macs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(published()) - set(PUBLISHED)))
 def test_published_models_cost_what_their_entries_say(name: str) -> None:
     entry, cost = published()[name], complexity(name).cost
