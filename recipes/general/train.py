@@ -46,7 +46,7 @@ from earmark.errors import EarmarkError
 
 PHASES = Path(__file__).with_name("phases.json")
 FRAMES_PER_WORKER = 3840
-LENGTHS, LENGTH_SHARES = (64, 128, 256, 512), (0.08, 0.27, 0.45, 0.20)
+LENGTHS = (64, 128, 256, 512, 1000)
 """Lengths of inputs in frames of 10 ms; a step has inputs of one length."""
 EARLY_SHARES = {1: 0.1, 2: 0.2, 3: 0.2, 4: 0.3, 5: 0.3, 6: 0.3, 7: 0.3, 8: 0.6, 10: 0.6, 11: 0.6}
 """Share of a batch that a stage learns from when it learns alone: the maps of the first ones are large."""
@@ -61,27 +61,45 @@ class Phase:
     """A phase of the training. The file is read again during a run, which can so be extended.
 
     Attributes:
-        until_inputs: End of the phase, in inputs seen (pieces of 0.6 to 5 s).
+        until_inputs: End of the phase, in inputs seen (pieces of 0.6 to 10 s).
+        begin: End of the phase before; not in the file.
         forced: Each stage learns alone, on the teacher's map.
         rate: Learning rate.
         joint_from: Without forced: the first stage of 17 that the later ones' errors reach; those before it
             learn alone, on the student's own map.
         hint_weight: Of the mean error of the stages that learn jointly.
         ema_decay: Of the averaged weights.
+        length_shares: How often a step has inputs of each length of LENGTHS; their sum is 1.
+        final_rate: Learning rate at the end of the phase, reached in equal ratios; None keeps ``rate``.
     """
 
     until_inputs: int
+    begin: int = 0
     forced: bool
     rate: float
     joint_from: int = 17
     hint_weight: float = 10.0
     ema_decay: float = 0.995
+    length_shares: Sequence[float] = (0.08, 0.27, 0.45, 0.20, 0.0)
+    final_rate: float | None = None
+
+    def rate_after(self, inputs: int) -> float:
+        """The learning rate after a number of inputs, all phases together."""
+        if self.final_rate is None:
+            return self.rate
+        share = (inputs - self.begin) / (self.until_inputs - self.begin)
+        return float(self.rate * (self.final_rate / self.rate) ** min(1.0, share))
 
 
 def current_phase(path: Path, inputs: int) -> Phase | None:
     """The phase after a number of inputs, None after the last."""
-    phases = [Phase(**values) for values in json.loads(path.read_text(encoding="utf-8"))]
-    return next((phase for phase in phases if inputs < phase.until_inputs), None)
+    begin = 0
+    for values in json.loads(path.read_text(encoding="utf-8")):
+        phase = Phase(**values, begin=begin)
+        if inputs < phase.until_inputs:
+            return phase
+        begin = phase.until_inputs
+    return None
 
 
 def logit_loss(logits: Tensor, wanted: Tensor, variances: Tensor) -> Tensor:
@@ -133,7 +151,7 @@ class Lessons:
     def __call__(self, step: int, worker: int, phase: Phase) -> Lesson:
         """The gradients of a step; everything drawn follows from the step and the worker."""
         rng = np.random.default_rng([SEED, step, 9])
-        frames = int(rng.choice(LENGTHS, p=LENGTH_SHARES))
+        frames = int(rng.choice(LENGTHS, p=phase.length_shares))
         size = max(3, FRAMES_PER_WORKER // frames)
         log_mel = self.start.mixer.batch([SEED, 1, step, worker], size, frames)
         logits, embedding, maps = self.teacher(log_mel)
@@ -210,7 +228,7 @@ class Run:
                 present = [gradient for gradient in given if gradient is not None]
                 parameter.grad = torch.stack(present).mean(0) if present else None
             for group in self.optimizer.param_groups:
-                group["lr"] = phase.rate * min(1.0, (self.step + 1) / WARM_UP_STEPS)
+                group["lr"] = phase.rate_after(self.inputs) * min(1.0, (self.step + 1) / WARM_UP_STEPS)
             self.optimizer.step()
             decay = min(phase.ema_decay, (self.step + 1) / (self.step + 20))
             for name, tensor in self.student.state_dict().items():
