@@ -93,12 +93,12 @@ class Reference:
         return torch.sigmoid(self.network(log_mel).logits)[0].numpy()
 
     def windows(self, waveform: Floats, window_s: float, hop_s: float) -> Floats:
-        """Scores (window, class); the end is padded with zeros."""
+        """Scores (window, class); the last window ends with the recording."""
         rate = self.info.front_end.sample_rate
         length, hop = round(window_s * rate), round(hop_s * rate)
-        count = max(1, -(-(len(waveform) - length) // hop) + 1)
-        padded = np.pad(waveform, (0, (count - 1) * hop + length - len(waveform)))
-        return np.stack([self.clip(padded[start : start + length]) for start in range(0, count * hop, hop)])
+        padded = np.pad(waveform, (0, max(0, length - len(waveform))))
+        starts = [*range(0, len(padded) - length, hop), len(padded) - length]
+        return np.stack([self.clip(padded[start : start + length]) for start in starts])
 
     def read(self, path: str) -> Floats:
         """Reads a whole recording, mono, at the model's sample rate: float32 (time,)."""

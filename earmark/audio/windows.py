@@ -1,13 +1,16 @@
 """Cuts a waveform, whole or as a stream, into the windows that a network takes.
 
 Conventions: mono float32 ``(time,)``; positions and lengths in samples at the model's rate. Window i starts
-at i * hop. The tail is kept: window i > 0 exists if samples follow window i - 1 and, if hop is greater than
-length, the gap behind it. The rule is held by golden/efficientat/pipeline/window_plan.json, except that a
-clip shorter than one window has one.
+at i * hop. Window i > 0 exists if samples follow window i - 1 and, if hop is greater than length, the gap
+behind it; a window that would reach beyond the clip ends with the clip instead, so that only a clip shorter
+than one window is padded. The number of windows is held by golden/efficientat/pipeline/window_plan.json,
+except that a clip shorter than one window has one.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -30,7 +33,8 @@ def plan_windows(num_samples: int, length: int, hop: int) -> list[int]:
         hop: Samples from the start of one window to the next, at least 1.
 
     Returns:
-        The start of each window in samples, ascending from 0.
+        The start of each window in samples, ascending from 0: multiples of hop, but the last of several windows
+        ends with the clip.
 
     Raises:
         AudioError: If the clip has no samples.
@@ -39,8 +43,9 @@ def plan_windows(num_samples: int, length: int, hop: int) -> list[int]:
     _check_sizes(length, hop)
     if num_samples < 1:
         raise AudioError("a clip must have at least 1 sample, got 0")
+    last = max(0, num_samples - length)
     beyond = max(0, num_samples - max(length, hop))
-    return [index * hop for index in range(1 + -(-beyond // hop))]
+    return [min(index * hop, last) for index in range(1 + -(-beyond // hop))]
 
 
 def pad(waveform: NDArray[np.float32], length: int, mode: Padding) -> NDArray[np.float32]:
@@ -71,13 +76,12 @@ def pad(waveform: NDArray[np.float32], length: int, mode: Padding) -> NDArray[np
 class WindowCutter:
     """Cuts a stream into the windows that ``plan_windows`` lists, each as soon as its samples are there.
 
-    At most the samples of one window and one block are held; gaps between windows are dropped.
+    At most the samples of one window and one block are held.
 
     Args:
         length: Samples of a window, at least 1.
         hop: Samples from the start of one window to the next, at least 1.
-        padding: How a clip shorter than one window is padded; the last window of a longer clip is padded
-            with zeros.
+        padding: How a stream shorter than one window is padded.
 
     Raises:
         ValueError: If length or hop is below 1, or there is no such padding.
@@ -87,8 +91,8 @@ class WindowCutter:
         _check_sizes(length, hop)
         _check_padding(padding)
         self._length, self._hop, self._padding = length, hop, padding
-        self._held: list[NDArray[np.float32]] = []  # the stream from sample ``_next`` on
-        self._next = self._received = 0
+        self._held: deque[NDArray[np.float32]] = deque()  # at least the last ``length`` samples of the stream
+        self._num_held = self._received = self._next = 0
 
     def push(self, block: NDArray[np.float32]) -> list[tuple[int, NDArray[np.float32]]]:
         """Adds the next block.
@@ -100,25 +104,29 @@ class WindowCutter:
             The windows that it completes: first sample within the stream, and samples, float32, shape
             (length,), contiguous; they may be views of the blocks and of each other.
         """
-        gap = max(0, self._next - self._received)
-        self._received += block.size
-        if gap < block.size:
-            self._held.append(block[gap:])
-        if self._received < self._next + self._length:
+        if not block.size:
             return []
-        samples = _join(self._held)
-        count = (self._received - self._next - self._length) // self._hop + 1
-        starts = [index * self._hop for index in range(count)]
-        windows = [(self._next + start, samples[start : start + self._length]) for start in starts]
-        self._next += count * self._hop
-        self._held = [samples[count * self._hop :]]
+        self._received += block.size
+        self._num_held += block.size
+        self._held.append(block)
+        last = self._received - self._length
+        if last < self._next:
+            while self._num_held - self._held[0].size >= self._length:
+                self._num_held -= self._held.popleft().size
+            return []
+        samples, origin = _join(self._held), self._received - self._num_held
+        starts = range(self._next, last + 1, self._hop)
+        windows = [(start, samples[start - origin :][: self._length]) for start in starts]
+        self._next = starts[-1] + self._hop
+        self._held, self._num_held = deque([samples[-self._length :]]), self._length
         return windows
 
     def finish(self) -> list[tuple[int, NDArray[np.float32]]]:
         """Ends the stream.
 
         Returns:
-            The last window, padded, as for :meth:`push`; none if the stream ends with a whole window.
+            The last window, as for :meth:`push`: the last samples of the stream, or all of a stream shorter
+            than one window, padded; none if the windows before it reach the end.
 
         Raises:
             AudioError: If the stream has no samples.
@@ -128,11 +136,11 @@ class WindowCutter:
         covered = self._next - self._hop + max(self._length, self._hop)
         if self._next and self._received <= covered:
             return []
-        padding = "zero" if self._next else self._padding
-        return [(self._next, pad(_join(self._held), self._length, padding))]
+        samples = _join(self._held)[-self._length :]
+        return [(self._received - samples.size, pad(samples, self._length, self._padding))]
 
 
-def _join(pieces: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+def _join(pieces: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """One contiguous array, without a copy if there is one already (a long array as one block)."""
     return np.ascontiguousarray(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
 

@@ -64,8 +64,8 @@ def cut_windows(
         waveform: Shape (time,), at least one sample.
         length: Of a window, in samples.
         padding: Of a clip that is shorter than a window.
-        windows: "all": one after the other, the last one padded with zeros, as the tagger does. "whole": the
-            whole clip as one window. "center": one window from its centre.
+        windows: "all": one after the other, the last one ending with the clip, as the tagger does. "whole":
+            the whole clip as one window. "center": one window from its centre.
         min_samples: "whole" pads a clip to this length; see the front-end's ``min_samples``.
 
     Returns:
@@ -76,9 +76,8 @@ def cut_windows(
     excess = len(waveform) - length
     if windows == "center" and excess > 0:
         return [waveform[excess // 2 :][:length]]
-    mode: Padding = padding if excess < 0 else "zero"
     starts = plan_windows(len(waveform), length, length)
-    return [pad(waveform[start : start + length], length, mode) for start in starts]
+    return [pad(waveform[start : start + length], length, padding) for start in starts]
 
 
 @torch.no_grad()

@@ -76,7 +76,7 @@ class FeatureExtractor:
             duration_s = received / sample_rate
             for start, waveform in windows:
                 start_s, end_s = start / self.sample_rate, (start + length) / self.sample_rate
-                yield FeatureWindow(start_s, min(end_s, duration_s), compute(waveform))
+                yield FeatureWindow(start_s, min(end_s, duration_s), compute(start, waveform))
 
         for block in blocks:
             received += block.size
@@ -84,20 +84,20 @@ class FeatureExtractor:
         last = cutter.push(resampler.process(_NO_SAMPLES, last=True))
         yield features([*last, *cutter.finish()])
 
-    def _consecutive(self, length: int, hop: int) -> Callable[[Floats], Floats]:
-        """Computes the features of windows that follow each other at a hop."""
+    def _consecutive(self, length: int, hop: int) -> Callable[[int, Floats], Floats]:
+        """Computes the features of windows that follow each other at a hop, from their start and samples."""
         if not isinstance(self._features, LogMel):
-            return lambda waveform: self.windows(waveform, [0], length)[0]
+            return lambda start, waveform: self.windows(waveform, [0], length)[0]
         log_mel, frame_hop = self._features, self._features.front_end.hop_length
         period = frame_hop // gcd(hop, frame_hop)  # windows until frames lie on the same samples again
         if period * hop >= length or period > LONGEST_PERIOD:
-            return log_mel
+            return lambda start, waveform: log_mel(waveform)
         shift = period * hop // frame_hop
         earlier: deque[Floats] = deque(maxlen=period)
 
-        def compute(waveform: Floats) -> Floats:
-            full = len(earlier) == period
-            earlier.append(log_mel.following(waveform, earlier[0], shift) if full else log_mel(waveform))
+        def compute(start: int, waveform: Floats) -> Floats:
+            follows = len(earlier) == period and start % hop == 0  # the last one may end with the recording
+            earlier.append(log_mel.following(waveform, earlier[0], shift) if follows else log_mel(waveform))
             return earlier[-1]
 
         return compute

@@ -137,7 +137,7 @@ class Tagger:
 
         Yields:
             Each window before the next block is asked for, as soon as its samples are there; at the end of
-            the stream the last window, padded.
+            the stream the last window, which ends with it. The windows are those of :meth:`tag`.
 
         Raises:
             AudioError: If the stream has no samples, NaN or infinite samples.
