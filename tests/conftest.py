@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from toy_model import INFO, toy_content, toy_network
 
+import earmark.model_file.onnx_runtime  # noqa: F401 - before a test imports it with its telemetry
 from earmark.cli import main
 from earmark.model_file.info import ModelInfo
 

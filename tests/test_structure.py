@@ -40,11 +40,11 @@ LAYER = {room: number for number, layer in enumerate(LAYERS) for room in layer}
 PACKAGES = {
     "audio": {"numpy", "soundfile", "soxr", "av"},
     "features": {"numpy"},
-    "model_file": {"numpy"},
+    "model_file": {"numpy", "onnxruntime"},
     "models": {"numpy", "torch", "safetensors", "onnx", "onnxscript"},
     "data": {"numpy", "torch", "h5py", "PIL"},
-    "hub": {"numpy", "torch", "onnxruntime"},
-    "inference": {"numpy", "onnxruntime", "openvino", "pyarrow", "torch"},
+    "hub": {"numpy", "torch"},
+    "inference": {"numpy", "openvino", "pyarrow", "torch"},
     "integrations": {"numpy", "torch"},
     "evaluation": {"numpy", "torch", "matplotlib", "scipy"},
     "export": {
@@ -118,6 +118,16 @@ def test_imports(path: Path) -> None:
     assert not upward, f"{here} must not import {upward}"
     extra = packages - PACKAGES.get(here, set())
     assert not extra, f"{here} must not import {extra}"
+
+
+def test_onnx_runtime_is_imported_in_one_place() -> None:
+    """Its telemetry is off only there; the tools of its quantisation come after it."""
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in MODULES
+        if "onnxruntime" in set(imports(parsed(path)))
+    }
+    assert found == {"model_file/onnx_runtime.py"}
 
 
 def test_commands_import_what_they_need_themselves() -> None:

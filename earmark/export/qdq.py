@@ -15,7 +15,6 @@ import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import onnxruntime
 from onnx import ModelProto, NodeProto, ValueInfoProto
 from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
@@ -24,6 +23,7 @@ from onnxruntime.quantization.registry import QDQRegistry
 
 from earmark.export.calibration_set import Floats, Inputs
 from earmark.inference.engines import Session
+from earmark.model_file.onnx_runtime import onnxruntime
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 """Operators with weights."""

@@ -10,13 +10,13 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 
 from earmark.errors import ModelError
 from earmark.model_file.atomic import write_atomically
 from earmark.model_file.info import ModelInfo
 from earmark.model_file.onnx_file import attach_info
+from earmark.model_file.onnx_runtime import onnxruntime
 from earmark.models.checkpoint import save_checkpoint
 from earmark.models.network import Network
 from earmark.models.onnx_graph import OUTPUT_NAMES, example_inputs, network_to_onnx

@@ -106,7 +106,7 @@ def _check_precision(engine: str, precision: str) -> None:
 
 
 def _onnx(content: bytes, path: str, threads: int | None, device: str) -> Session:
-    import onnxruntime  # slow to import, so only where a model is opened
+    from earmark.model_file.onnx_runtime import onnxruntime  # slow to import, so only here
 
     providers = _providers(device, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
