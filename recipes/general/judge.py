@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from mixing import Bank
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from earmark.audio import load_audio, resample
 from earmark.errors import EarmarkError
 from earmark.features.presets import EFFICIENTAT
 from earmark.model_file.labels import label_set
+from earmark.model_file.onnx_runtime import onnxruntime
 from earmark.model_file.ontology import audioset_ontology
 from earmark.models.checkpoint import load_checkpoint
 from earmark.models.log_mel import TorchLogMel

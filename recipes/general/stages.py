@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 import torch
 from mixing import Mixer
 from torch import Tensor, nn
 from torch.nn import functional
 
 from earmark.model_file.labels import label_set
+from earmark.model_file.onnx_runtime import onnxruntime
 from earmark.models.layers import ConvNormActivation
 from earmark.models.network import Network
 from earmark.models.registry import create_model
