@@ -52,6 +52,30 @@ class MissingExtraError(EarmarkError, ImportError):
         super().__init__(f"{what} needs an optional part of earmark: pip install 'earmark[{extra}]'")
 
 
+def contained(error: Exception, item: str) -> EarmarkError:
+    """The error of one item of many, so that it ends the work on that item only.
+
+    Args:
+        error: Any exception that was raised for the item.
+        item: Name of the item, for instance the path of a recording.
+
+    Returns:
+        An EarmarkError as it is; else one whose line names the item and the kind of error.
+    """
+    if isinstance(error, EarmarkError):
+        return error
+    if isinstance(error, OSError):
+        return EarmarkError(f"{item}: {error.strerror or first_line(error)}")
+    if isinstance(error, MemoryError):
+        return EarmarkError(f"{item}: there is not enough memory to process it")
+    return EarmarkError(f"{item}: cannot be processed ({type(error).__name__}: {first_line(error)})")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; the kind of error if it has none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 @contextmanager
 def extra(what: str, name: str) -> Iterator[None]:
     """Names the extra to install if an import within the block fails.

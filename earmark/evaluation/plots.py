@@ -5,6 +5,7 @@ Conventions: matplotlib is the extra "plot"; no global state of it changes.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from earmark.errors import ModelError
 from earmark.hub.registry import PublishedModel
+from earmark.model_file.atomic import write_atomically
 
 SCORE = "mAP"
 MOST_NAMES = 100
@@ -45,7 +47,13 @@ def plot_models(models: Iterable[PublishedModel], path: str | PathLike[str]) -> 
         axes.set(xscale="log", xlabel=label, ylabel=f"published {SCORE}")
         axes.grid(visible=True, which="both", alpha=0.2)
     figure.axes[0].legend(loc="lower right")
-    figure.savefig(path)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: str | PathLike[str]) -> None:
+    file = io.BytesIO()
+    figure.savefig(file, format=Path(path).suffix[1:])
+    write_atomically(path, file.getvalue())
 
 
 def _panel(axes: Any, models: list[PublishedModel], field: str, unit: float) -> None:
@@ -96,7 +104,7 @@ def plot_tradeoff(
     axes.set(xscale="log", xlabel="milliseconds for the file", ylabel=score)
     axes.grid(visible=True, which="both", alpha=0.2)
     figure.legend(loc="outside right upper", fontsize=8)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def plot_classes(values: Mapping[str, float], metric: str, path: str | PathLike[str]) -> None:
@@ -114,7 +122,7 @@ def plot_classes(values: Mapping[str, float], metric: str, path: str | PathLike[
     axes.set(xlim=(0, 1), xlabel=metric, ylim=(-0.6, len(ordered) - 0.4))
     _name_classes(axes.set_yticks, [label for label, _ in ordered])
     axes.grid(visible=True, axis="x", alpha=0.2)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def plot_confusion(
@@ -137,7 +145,7 @@ def plot_confusion(
     _name_classes(axes.set_xticks, columns, rotation=90)
     _name_classes(axes.set_yticks, rows)
     figure.colorbar(image, label="share of the class's clips", shrink=0.7)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def plot_reliability(
@@ -171,7 +179,7 @@ def plot_reliability(
         lower.set(yscale="log")
     for axes in (upper, lower):
         axes.grid(visible=True, alpha=0.2)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def _name_classes(ticks: Any, labels: Sequence[str], **style: Any) -> None:

@@ -1,11 +1,24 @@
 """Files are written completely or not at all."""
 
 import os
+import re
 import stat
+from pathlib import Path
 
 import pytest
 
-from earmark.model_file.atomic import PARTIAL, remove_partial, write_all_atomically, write_atomically
+import earmark
+from earmark.errors import DataError
+from earmark.model_file.atomic import (
+    PARTIAL,
+    atomic_writer,
+    remove_partial,
+    require_other_files,
+    write_all_atomically,
+    write_atomically,
+)
+
+PACKAGE = Path(earmark.__file__).parent
 
 
 @pytest.mark.parametrize(
@@ -88,3 +101,103 @@ def test_files_that_belong_together_are_written_together(tmp_path):
     with pytest.raises(OSError):  # noqa: PT011 - its errno differs between systems
         write_all_atomically({tmp_path / "a": "new", tmp_path / "a" / "c": "new"})
     assert (tmp_path / "a").read_text() == "a"
+
+
+def test_a_replaced_file_keeps_its_permissions(tmp_path):
+    (tmp_path / "file").touch(0o640)
+    write_atomically(tmp_path / "file", "new")
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+def test_a_link_is_followed(tmp_path):
+    (tmp_path / "real").write_text("previous")
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "dangling").symlink_to("folder/later")
+    for name in ("link", "dangling"):
+        write_atomically(tmp_path / name, name)
+        assert (tmp_path / name).is_symlink()
+    assert (tmp_path / "real").read_text() == "link"
+    assert (tmp_path / "folder" / "later").read_text() == "dangling"
+
+
+def test_a_pipe_is_written_into(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with atomic_writer(tmp_path / "pipe") as stream:
+            stream.write(b"xyz")
+            stream.seek(0)
+            stream.write(b"a")
+        assert os.read(reader, 10) == b"ayz"
+        with pytest.raises(KeyError), atomic_writer(tmp_path / "pipe") as stream:
+            stream.write(b"half")
+            raise KeyError
+        assert os.read(reader, 10) == b""
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_a_device_is_written_into(tmp_path):
+    (tmp_path / "null").symlink_to("/dev/null")
+    for path in ("/dev/null", tmp_path / "null"):
+        write_atomically(path, "gone")
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    if os.path.exists("/dev/full"):
+        with pytest.raises(OSError, match=r"No space left on device: '/dev/full'"):
+            write_atomically("/dev/full", "too much")
+
+
+def test_an_open_file_is_written_into_whatever_its_name(tmp_path):
+    with (tmp_path / "out").open("w+b") as opened:
+        opened.write(b"before ")
+        opened.flush()
+        (tmp_path / "link").symlink_to(f"/dev/fd/{opened.fileno()}")
+        write_atomically(f"/dev/fd/{opened.fileno()}", "one ")
+        write_atomically(tmp_path / "link", "two")
+        assert (tmp_path / "out").read_bytes() == b"before one two"
+        assert os.path.samestat(os.fstat(opened.fileno()), (tmp_path / "out").stat())
+
+
+def test_errors_name_the_file(tmp_path):
+    (tmp_path / "file").touch()
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    for path in (tmp_path, loop):
+        with pytest.raises(OSError) as caught:  # noqa: PT011 - any number
+            write_atomically(path, "new")
+        assert caught.value.filename == str(path)
+    with pytest.raises(OSError) as caught:  # noqa: PT011
+        write_atomically(tmp_path / "file" / "below", "new")
+    assert str(tmp_path / "file") in caught.value.filename
+    assert sorted(os.listdir(tmp_path)) == ["file", "loop"]
+
+
+def test_an_input_is_no_output(tmp_path):
+    source = tmp_path / "source"
+    source.touch()
+    (tmp_path / "other").touch()
+    (tmp_path / "link").symlink_to("source")
+    (tmp_path / "hard").hardlink_to(source)
+    for name in ("source", "./source", "link", "hard"):
+        with pytest.raises(DataError, match="choose another output"):
+            require_other_files([tmp_path / "new", tmp_path / name], [tmp_path / "other", source])
+    require_other_files([tmp_path / "new", tmp_path / "other", "/dev/null"], [source, "/dev/null", "-"])
+
+
+def test_no_module_writes_files_by_itself():
+    """What is listed here is appended to, or lies in a temporary folder."""
+    writes = re.compile(
+        r"""\.(write_text|write_bytes)\(|savefig\((?!file\b)|\bopen\([^()]*["'][wax]b?\+?["']"""
+    )
+    found = {
+        f"{path.relative_to(PACKAGE)}: {line.strip()}"
+        for path in PACKAGE.rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if writes.search(line) and path.name != "atomic.py"
+    }
+    assert {one.partition(":")[0] for one in found} == {
+        "export/targets.py",  # a converter that takes a path, in a temporary folder
+        "hub/download.py",  # its own partial files, which it resumes
+        "training/runtime/run_state.py",  # the log, which grows
+    }, found
