@@ -33,8 +33,8 @@ def plan_windows(num_samples: int, length: int, hop: int) -> list[int]:
         hop: Samples from the start of one window to the next, at least 1.
 
     Returns:
-        The start of each window in samples, ascending from 0: multiples of hop, but the last of several windows
-        ends with the clip.
+        The start of each window in samples, ascending from 0: multiples of hop, but the last of several
+        windows ends with the clip.
 
     Raises:
         AudioError: If the clip has no samples.

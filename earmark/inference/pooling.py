@@ -1,8 +1,8 @@
 """Pools the scores of a recording's windows into scores of the recording.
 
 Conventions: scores are float32, shape (window, class), in [0, 1]; every room that pools windows does it here.
-Every window counts the same, whatever part of it other windows cover too: in a mean, what the last window, which
-ends with the recording, shares with the one before it counts twice; a maximum is not affected.
+Every window counts the same, whatever part of it other windows cover too: in a mean, what the last window,
+which ends with the recording, shares with the one before it counts twice; a maximum is not affected.
 """
 
 from __future__ import annotations
