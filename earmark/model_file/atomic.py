@@ -134,7 +134,9 @@ def _open_special(path: FilePath) -> BinaryIO | None:
         kind = os.stat(path).st_mode
     except FileNotFoundError:
         return None
-    return None if stat.S_ISREG(kind) or stat.S_ISDIR(kind) else open(path, "r+b", buffering=0)  # noqa: SIM115
+    if stat.S_ISREG(kind) or stat.S_ISDIR(kind):
+        return None
+    return os.fdopen(os.open(path, os.O_WRONLY), "wb")  # waits for the reader of a pipe
 
 
 def _descriptor(path: str) -> int | None:
