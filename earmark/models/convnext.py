@@ -24,9 +24,11 @@ from earmark.models.resnet import require_depths
 from earmark.models.weight_init import init_truncated_normal, truncated_normal_
 
 SIZES: dict[str, dict[str, object]] = {
+    "convnext": {},
     "convnext_tiny": {"depths": (3, 3, 9, 3), "width": 96},
     "convnext_small": {"depths": (3, 3, 27, 3), "width": 96},
     "convnext_base": {"depths": (3, 3, 27, 3), "width": 128},
+    "convnext_large": {"depths": (3, 3, 27, 3), "width": 192},
 }
 TOTAL_STRIDE = 32
 """Total stride of the network; smaller spectrograms are padded to this size."""

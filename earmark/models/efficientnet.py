@@ -23,9 +23,15 @@ from earmark.models.squeeze_excitation import AxisExcitation
 from earmark.models.weight_init import init_truncated_normal
 
 SCALES: dict[str, dict[str, object]] = {
+    "efficientnet": {},
     "efficientnet_b0": {"width": 1.0, "depth": 1.0},
     "efficientnet_b1": {"width": 1.0, "depth": 1.1},
     "efficientnet_b2": {"width": 1.1, "depth": 1.2},
+    "efficientnet_b3": {"width": 1.2, "depth": 1.4},
+    "efficientnet_b4": {"width": 1.4, "depth": 1.8},
+    "efficientnet_b5": {"width": 1.6, "depth": 2.2},
+    "efficientnet_b6": {"width": 1.8, "depth": 2.6},
+    "efficientnet_b7": {"width": 2.0, "depth": 3.1},
 }
 _SILU = partial(nn.SiLU, inplace=True)
 

@@ -23,12 +23,13 @@ from earmark.models.registry import register
 from earmark.models.weight_init import init_truncated_normal
 
 DEPTHS: dict[str, dict[str, object]] = {
+    "resnet": {},
     "resnet18": {"depths": (2, 2, 2, 2), "bottleneck": False},
     "resnet34": {"depths": (3, 4, 6, 3), "bottleneck": False},
     "resnet50": {"depths": (3, 4, 6, 3), "bottleneck": True},
+    "resnet101": {"depths": (3, 4, 23, 3), "bottleneck": True},
+    "resnet152": {"depths": (3, 8, 36, 3), "bottleneck": True},
 }
-WIDTH = 64
-"""Channels of the first stage's 3 x 3 convolutions; they double from stage to stage."""
 
 
 class ResidualBlock(nn.Module):
@@ -95,18 +96,21 @@ class ResNetConfig(NetworkConfig):
         num_classes: Length of the logits, at least 1.
         depths: Residual blocks in each of the four stages.
         bottleneck: Whether blocks are bottlenecks of three convolutions instead of two.
+        width: Channels of the first stage's 3 x 3 convolutions, at least 1; they double from stage to stage.
         dropout: Dropout rate before the last layer, from 0 to below 1.
         norm_momentum: Momentum of the batch norms' running statistics, above 0, at most 1.
     """
 
     depths: tuple[int, int, int, int] = (2, 2, 2, 2)
     bottleneck: bool = False
+    width: int = 64
     dropout: float = 0.4
     norm_momentum: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_depths(self.depths)
+        require("width", self.width, type(self.width) is int and self.width >= 1, "an integer of at least 1")
         require("dropout", self.dropout, 0 <= self.dropout < 1, "a number from 0 to below 1")
         require(
             "norm_momentum", self.norm_momentum, 0 < self.norm_momentum <= 1, "a number above 0, at most 1"
@@ -129,13 +133,13 @@ class ResNet(Network):
         config = config or ResNetConfig()
         super().__init__(config)
         norm = partial(nn.BatchNorm2d, eps=1e-5, momentum=config.norm_momentum)
-        self.conv1 = nn.Conv2d(1, WIDTH, 7, stride=2, padding=3, bias=False)
-        self.bn1 = norm(WIDTH)
-        stages, channels = [], WIDTH
+        self.conv1 = nn.Conv2d(1, config.width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = norm(config.width)
+        stages, channels = [], config.width
         for stage, depth in enumerate(config.depths):
             stage_block = partial(
                 ResidualBlock,
-                width=WIDTH << stage,
+                width=config.width << stage,
                 bottleneck=config.bottleneck,
                 norm=norm,
                 padding="same",
@@ -161,11 +165,14 @@ class ResNet(Network):
             log_mel: float32, shape (batch, mel, frame).
 
         Returns:
-            Logits (batch, class) and embedding (batch, channel), 512 channels without bottlenecks, else 2048.
+            Logits (batch, class) and embedding (batch, channel), at width 64 with 512 channels, or with 2048
+            for bottlenecks.
         """
-        features = torch.relu(self.bn1(self.conv1(log_mel.unsqueeze(1))))  # (batch, 64, mel / 2, frame / 2)
+        features = torch.relu(
+            self.bn1(self.conv1(log_mel.unsqueeze(1)))
+        )  # (batch, width, mel / 2, frame / 2)
         # After the ReLU nothing is negative, so the padding's zeros never are the maximum.
-        features = functional.max_pool2d(pad_same(features, 3, 2), 3, 2)  # (batch, 64, mel / 4, frame / 4)
+        features = functional.max_pool2d(pad_same(features, 3, 2), 3, 2)  # (batch, width, mel / 4, frame / 4)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             features = stage(features)
         embedding = features.mean((2, 3))  # (batch, channel, mel / 32, frame / 32) -> (batch, channel)

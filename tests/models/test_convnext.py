@@ -18,6 +18,12 @@ def test_names_shapes_and_counts_are_audaxs(shared, name):
     assert_counts(name, json.loads((shared / "golden" / "audax" / "models.json").read_text()))
 
 
+def test_large_has_the_weights_of_torchvisions():
+    network = on_meta("convnext_large", num_classes=1000)
+    norm, first = 2 * 1536, 2 * 192 * 4 * 4  # ours has no norm after the pooling, and one input channel
+    assert sum(one.numel() for one in network.parameters()) == 197_767_336 - norm - first
+
+
 @pytest.mark.parametrize("frames", [504, 104])
 def test_outputs_match_audax(shared, frames):
     assert_outputs("convnext_tiny", np.load(shared / "golden" / "audax" / "models.npz"), frames)

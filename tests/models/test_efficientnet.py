@@ -19,6 +19,24 @@ def test_names_shapes_and_counts_are_audaxs(shared, name):
     assert_counts(name, json.loads((shared / "golden" / "audax" / "models.json").read_text()))
 
 
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("efficientnet_b3", 12_233_232),
+        ("efficientnet_b4", 19_341_616),
+        ("efficientnet_b5", 30_389_784),
+        ("efficientnet_b6", 43_040_704),
+        ("efficientnet_b7", 66_347_960),
+    ],
+)
+def test_larger_sizes_have_the_weights_of_torchvisions(name, published):
+    network = on_meta(name, num_classes=1000)
+    blocks = efficientnet_blocks(network.config)
+    biases = sum(block.expanded + block.in_channels // 4 for block in blocks)  # of its squeeze-excitation
+    first = 2 * 9 * blocks[0].in_channels  # ours has one input channel instead of three
+    assert sum(one.numel() for one in network.parameters()) == published - biases - first
+
+
 @pytest.mark.parametrize("frames", [504, 104])
 def test_outputs_match_audax(shared, frames):
     assert_outputs("efficientnet_b0", np.load(shared / "golden" / "audax" / "models.npz"), frames)

@@ -14,7 +14,16 @@ from earmark.models.network import NetworkConfig
 from earmark.models.registry import create_config, register
 
 QUICK = {"mn01", "dymn04", "cnn6_60k", "resnet18", "resnetish18", "efficientnet_b0"}
-NAMES = [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in architectures()]
+SCALED = {
+    *("resnet101", "resnet152", "convnext_large"),
+    *(f"efficientnet_b{size}" for size in range(3, 8)),
+}
+"""Larger sizes of tested networks, whose weights are counted in the tests of the network."""
+NAMES = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK))
+    for name in architectures()
+    if name not in SCALED
+]
 
 
 @pytest.fixture

@@ -19,6 +19,18 @@ def test_names_shapes_and_counts_are_audaxs(shared, name):
     assert_counts(name, json.loads((shared / "golden" / "audax" / "models.json").read_text()))
 
 
+@pytest.mark.parametrize(("name", "published"), [("resnet101", 44_549_160), ("resnet152", 60_192_808)])
+def test_larger_sizes_have_the_weights_of_torchvisions(name, published):
+    first = 2 * 64 * 7 * 7  # ours has one input channel instead of three
+    assert sum(one.numel() for one in on_meta(name, num_classes=1000).parameters()) == published - first
+
+
+@torch.no_grad()
+def test_width_scales_every_stage():
+    network = create_model("resnet", width=8, depths=(1, 1, 1, 1), num_classes=3).eval()
+    assert network(torch.randn(2, 64, 100)).embedding.shape == (2, 64)
+
+
 @pytest.mark.parametrize("frames", [504, 104])
 def test_outputs_match_audax(shared, frames):
     assert_outputs("resnet18", np.load(shared / "golden" / "audax" / "models.npz"), frames)
