@@ -2,8 +2,8 @@
 
 Conventions: the file is a plain ONNX model. Its last two fields are metadata entries, first
 ``earmark.record`` (the model info as JSON), then ``earmark.sha256``, the hexadecimal hash of every byte
-before that entry. The few protobuf fields involved are read and written here, without the packages onnx or
-protobuf, so that the base install stays small.
+before that entry. The few protobuf fields involved are read and written by
+:mod:`earmark.model_file.protobuf`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from earmark.errors import ModelError
 from earmark.model_file.info import ModelInfo, Precision
+from earmark.model_file.protobuf import encode, fields, find
 
 INFO_KEY = b"earmark.record"
 HASH_KEY = b"earmark.sha256"
 _METADATA_FIELD = 14  # ModelProto.metadata_props: StringStringEntryProto(key = 1, value = 2)
 _GRAPH_FIELD, _INITIALIZER_FIELD = 7, 5  # ModelProto.graph, GraphProto.initializer
 _TENSOR_NAME, _TENSOR_RAW = 8, 9  # of TensorProto
-_LENGTH_DELIMITED = 2
 _HASH_ENTRY_LENGTH = 84  # tag and length (2), key with its own (2 + 14), value with its own (2 + 64)
 
 
@@ -105,14 +105,10 @@ def read_weights(
         Name -> values, float32, shape (value,).
     """
     found = {}
-    graph = next(value for field, value in _fields(memoryview(content)) if field == _GRAPH_FIELD)
-    for field, value in _fields(graph):
-        if field != _INITIALIZER_FIELD:
-            continue
-        parts = dict(_fields(value))
-        name = bytes(parts.get(_TENSOR_NAME, b"")).decode()
-        if name.startswith(prefix) and _TENSOR_RAW in parts:
-            found[name] = _widened(parts[_TENSOR_RAW], precision)
+    for tensor in _initializers(content):
+        name, raw = bytes(find(tensor, _TENSOR_NAME)).decode(), find(tensor, _TENSOR_RAW)
+        if name.startswith(prefix) and raw:
+            found[name] = _widened(raw, precision)
     return found
 
 
@@ -122,9 +118,12 @@ def weight_bytes(content: bytes) -> int:
     Args:
         content: The content of a model file, from :func:`read_model_file`.
     """
-    graph = next(value for field, value in _fields(memoryview(content)) if field == _GRAPH_FIELD)
-    tensors = (dict(_fields(value)) for field, value in _fields(graph) if field == _INITIALIZER_FIELD)
-    return sum(len(parts.get(_TENSOR_RAW, b"")) for parts in tensors)
+    return sum(len(find(tensor, _TENSOR_RAW)) for tensor in _initializers(content))
+
+
+def _initializers(content: bytes) -> Iterator[memoryview]:
+    graph = find(content, _GRAPH_FIELD)
+    return (field.value for field in fields(graph) if field.number == _INITIALIZER_FIELD)
 
 
 def _widened(raw: memoryview, precision: Precision) -> NDArray[np.float32]:
@@ -136,51 +135,11 @@ def _widened(raw: memoryview, precision: Precision) -> NDArray[np.float32]:
 
 
 def _info_entry(body: bytes) -> bytes:
-    for field, value in _fields(memoryview(body)):
-        if field == _METADATA_FIELD:
-            parts = dict(_fields(value))
-            if bytes(parts.get(1, b"")) == INFO_KEY:
-                return bytes(parts.get(2, b""))
+    for field in fields(body):
+        if field.number == _METADATA_FIELD and bytes(find(field.value, 1)) == INFO_KEY:
+            return bytes(find(field.value, 2))
     raise ModelError("the model file has no model info: export it again")
 
 
 def _metadata_entry(key: bytes, value: bytes) -> bytes:
-    return _field(_METADATA_FIELD, _field(1, key) + _field(2, value))
-
-
-def _field(number: int, value: bytes) -> bytes:
-    return bytes([number << 3 | _LENGTH_DELIMITED]) + _varint(len(value)) + value
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*out, number])
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The length-delimited fields of a message; others are skipped."""
-    position = 0
-    while position < len(message):
-        tag, position = _read_varint(message, position)
-        kind = tag & 7
-        if kind == _LENGTH_DELIMITED:
-            length, position = _read_varint(message, position)
-            yield tag >> 3, message[position : position + length]
-            position += length
-        elif kind == 0:
-            _, position = _read_varint(message, position)
-        else:
-            position += 8 if kind == 1 else 4
-
-
-def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
-        byte = message[position]
-        number |= (byte & 0x7F) << shift
-        position, shift = position + 1, shift + 7
-        if byte < 0x80:
-            return number, position
+    return encode(_METADATA_FIELD, encode(1, key) + encode(2, value))

@@ -54,14 +54,12 @@ def fuse_batch_norm(network: Network, eps: float | None = None) -> None:
     Raises:
         ModelError: If eps is 0 and a channel has a variance of 0.
     """
-    for name, module in list(network.named_modules()):
-        for norm_name, layers in _norms_within(module):
-            norm = module.get_submodule(norm_name)
-            scale, offset = _scale_and_offset(norm, eps, f"{name}.{norm_name}")
-            for layer in layers:
-                _scale_outputs(module.get_submodule(layer), scale)
-            _add_to_outputs(module.get_submodule(layers[-1]), offset)
-            module.set_submodule(norm_name, nn.Identity())
+    for norm_name, layers in norms_and_layers(network):
+        scale, offset = _scale_and_offset(network.get_submodule(norm_name), eps, norm_name)
+        for layer in layers:
+            _scale_outputs(network.get_submodule(layer), scale)
+        _add_to_outputs(network.get_submodule(layers[-1]), offset)
+        network.set_submodule(norm_name, nn.Identity())
     for name, module in list(network.named_modules()):
         if isinstance(module, _NORMS):
             shape = (-1, 1, 1) if isinstance(module, nn.BatchNorm2d) else (-1,)
@@ -70,6 +68,23 @@ def fuse_batch_norm(network: Network, eps: float | None = None) -> None:
     for part in network.modules():
         if isinstance(part, Network):
             part.config = replace(part.config, fused=True)
+
+
+def norms_and_layers(network: nn.Module) -> list[tuple[str, tuple[str, ...]]]:
+    """Lists the norms of a network that can be fused into layers.
+
+    Args:
+        network: Before its norms are fused.
+
+    Returns:
+        The name of each norm, and the names of the layers whose summed outputs it takes.
+    """
+    return [
+        (f"{prefix}{norm}", tuple(f"{prefix}{layer}" for layer in layers))
+        for name, module in network.named_modules()
+        for prefix in (f"{name}." if name else "",)
+        for norm, layers in _norms_within(module)
+    ]
 
 
 def _norms_within(module: nn.Module) -> Iterator[tuple[str, tuple[str, ...]]]:
