@@ -85,7 +85,9 @@ class FrontEnd(CheckedFields):
             ``t * hop_length`` (with ``window_placement="centre"``).
         power: Exponent of the magnitude: 2 is the power spectrum.
         mel_scale: "kaldi" (1127 ln(1 + f / 700), triangles linear in mel), "htk"
-            (2595 log10(1 + f / 700)) or "slaney" (linear below 1 kHz), both with triangles linear in Hz.
+            (2595 log10(1 + f / 700)), "slaney" (linear below 1 kHz) or "linear" (equal bands in Hz: a linear
+            spectrogram; with ``n_mels = n_fft // 2 - 1`` up to half the sample rate, the bins themselves
+            without the first and the last), all three with triangles linear in Hz.
         mel_norm: None: triangles of height 1; "slaney": of equal area.
         log: "ln" or "db" (10 log10).
         floor_mode: "add": log(x + floor); "clip": log(max(x, floor)).
@@ -111,7 +113,7 @@ class FrontEnd(CheckedFields):
     window_placement: Literal["centre", "start"] = "centre"
     padding: Literal["reflect"] = "reflect"
     power: float = 2.0
-    mel_scale: Literal["kaldi", "htk", "slaney"] = "kaldi"
+    mel_scale: Literal["kaldi", "htk", "slaney", "linear"] = "kaldi"
     mel_norm: Literal["slaney"] | None = None
     log: Literal["ln", "db"] = "ln"
     floor_mode: Literal["add", "clip"] = "add"
@@ -203,7 +205,7 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
     "window": ("hann",),
     "window_placement": ("centre", "start"),
     "padding": ("reflect",),
-    "mel_scale": ("kaldi", "htk", "slaney"),
+    "mel_scale": ("kaldi", "htk", "slaney", "linear"),
     "mel_norm": (None, "slaney"),
     "log": ("ln", "db"),
     "floor_mode": ("add", "clip"),

@@ -42,6 +42,7 @@ _SCALES: dict[str, tuple[_Map, _Map]] = {
     "kaldi": _log_mel_scale(1127.0),
     "htk": _log_mel_scale(2595.0 / math.log(10.0)),
     "slaney": (_slaney_mel, _slaney_hz),
+    "linear": (np.positive, np.positive),
 }
 
 
@@ -66,8 +67,8 @@ def analysis_window(front_end: FrontEnd) -> Float64s:
 def mel_filter_bank(front_end: FrontEnd) -> Float64s:
     """Computes the triangular filters from spectrum to mel bands.
 
-    Source: Kaldi's mel-computations.cc; HTK's and Slaney's mel scales as in librosa.filters.mel; golden
-    tests/golden/front_end.npz, keys bank/*.
+    Source: Kaldi's mel-computations.cc; HTK's and Slaney's mel scales as in librosa.filters.mel; the linear
+    scale as in torchaudio's linear_fbanks; golden tests/golden/front_end.npz, keys bank/*.
 
     Returns:
         float64, not negative, shape (n_mels, n_fft // 2 + 1). Bands narrower than a bin may be empty.

@@ -25,3 +25,20 @@ def test_window_matches_golden():
     np.testing.assert_allclose(
         analysis_window(replace(SMALL, window_symmetric=False))[[0, 25]], [0, 1], atol=1e-6
     )
+
+
+def test_the_linear_scale_has_equal_triangles():
+    bank = mel_filter_bank(replace(SMALL, mel_scale="linear", n_mels=3, f_min=0.0))
+    step = SMALL.f_max / 4
+    bins = np.arange(bank.shape[1]) * SMALL.sample_rate / SMALL.n_fft
+    wanted = [
+        np.interp(bins, [band * step, (band + 1) * step, (band + 2) * step], [0, 1, 0]) for band in range(3)
+    ]
+    np.testing.assert_allclose(bank, wanted, atol=1e-12)
+
+
+def test_linear_bands_as_narrow_as_bins_are_the_bins():
+    count = SMALL.n_fft // 2 - 1
+    nyquist = SMALL.sample_rate / 2
+    bank = mel_filter_bank(replace(SMALL, mel_scale="linear", n_mels=count, f_min=0.0, f_max=nyquist))
+    np.testing.assert_allclose(bank, np.eye(count + 2)[1:-1], atol=1e-9)

@@ -100,6 +100,7 @@ def direct_log_mel(front_end, waveform):
         {"win_length": 64, "power": 1.0, "preemphasis": 0.0},
         {"window_placement": "start", "win_length": 33, "log": "db"},
         {"mel_scale": "slaney", "mel_norm": "slaney", "floor_mode": "clip", "ceiling": 0.1},
+        {"mel_scale": "linear", "n_mels": 30},
         {"mel_scale": "htk", "n_mels": 40, "f_min": 100.5, "f_max": 3900.5},
     ],
 )
