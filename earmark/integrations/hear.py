@@ -70,23 +70,38 @@ class Embedder:
     timestamp_window_s: float = TIMESTAMP_WINDOW_S
 
 
-def load_model(model_file_path: str = "", *, device: str = "cpu") -> HearModel:
-    """Opens a model; its embedding is that of :meth:`earmark.Tagger.embed`.
+def load_model(
+    model_file_path: str = "", *, stages: Sequence[str] | None = None, pool: str = "mean", device: str = "cpu"
+) -> HearModel:
+    """Opens a model.
 
     Args:
         model_file_path: Path of a model file or checkpoint, or name of a model; empty: the default model.
-        device: As for :func:`earmark.load`.
+        stages: Stages of the network that make up the embedding, as for
+            :func:`earmark.inference.stages.load_stages`; they run in PyTorch on the CPU. None: for a
+            published mn the stages that its authors chose for HEAR (arXiv:2305.19294), for others the
+            embedding of :meth:`earmark.Tagger.embed`.
+        pool: How feature maps of stages become vectors.
+        device: As for :func:`earmark.load`, without stages.
 
     Returns:
         The model; a ``torch.nn.Module`` if PyTorch is installed, which HEAR's programs require.
 
     Raises:
-        ModelError: If the model is unknown or damaged, its sample rate is not one of HEAR's, or the device is
-            not available.
+        ModelError: If the model is unknown or damaged, has no such stage, its sample rate is not one of
+            HEAR's, or the device is not available.
+        MissingExtraError: If there are stages and PyTorch is not installed.
     """
+    from earmark.hub.registry import published
     from earmark.inference.load import load
+    from earmark.inference.stages import load_stages
 
-    return of_tagger(load(model_file_path or None, device=device))
+    known = published().get(model_file_path)
+    if stages is None and not (known and known.architecture.startswith("mn")):
+        return of_tagger(load(model_file_path or None, device=device))
+    if device != "cpu":
+        raise ModelError(f"stages of a network are computed on the CPU, got device {device!r}: omit it")
+    return of_tagger(load_stages(model_file_path, stages or (), pool))
 
 
 def of_tagger(tagger: Tagger, *, timestamp_window_s: float = TIMESTAMP_WINDOW_S) -> HearModel:

@@ -294,5 +294,21 @@ def test_a_model_runs_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[object] = []
     tagger = earmark.load()
     monkeypatch.setattr(load, "load", lambda model, **options: opened.append((model, options)) or tagger)
-    hear.load_model("mn10_as", device="cuda:1")
-    assert opened == [("mn10_as", {"device": "cuda:1"})]
+    hear.load_model("cnn6_60k_ce", device="cuda:1")
+    assert opened == [("cnn6_60k_ce", {"device": "cuda:1"})]
+    with pytest.raises(ModelError, match="cuda:1"):
+        hear.load_model("mn10_as", device="cuda:1")
+
+
+def test_a_published_mn_has_the_stages_of_its_authors(
+    info: ModelInfo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EARMARK_CACHE", str(tmp_path))
+    network = create_model("mn01", num_classes=2).eval()
+    published = info.changed(architecture="mn01", arguments={}, front_end=EFFICIENTAT)
+    save_checkpoint(tmp_path / "mn01_as.safetensors", network, published)
+    widths = [block.block[-1][1].num_features for block in (network.features[b] for b in (5, 11, 13, 15))]
+    assert hear.load_model("mn01_as").scene_embedding_size == 128 + sum(widths)
+    assert (
+        hear.load_model("mn01_as", stages=["b5"], pool="mean_and_max").scene_embedding_size == 2 * widths[0]
+    )
