@@ -24,9 +24,9 @@ from earmark.model_file.calibration import (
 )
 from earmark.model_file.calibration import Task as Task
 
-INFO_VERSION = 3
-"""Version 2 added calibrations and per-class thresholds; 3 added precisions, fixed windows, front-ends in the
-graph."""
+INFO_VERSION = 4
+"""Version 2 added calibrations and per-class thresholds; 3 precisions, fixed windows, front-ends in the
+graph; 4 the rule of the thresholds."""
 
 Threshold = float | tuple[float, ...]
 Padding = Literal["repeat", "zero"]
@@ -56,6 +56,7 @@ class ModelInfo:
         fixed_window: Whether the graph accepts windows of ``window_s`` only.
         threshold: Score from which a label counts as detected, in [0, 1], or one per label; None if none was
             chosen.
+        threshold_rule: How the threshold was chosen, in a sentence; empty if nothing is known about it.
         calibration: Converts logits to probabilities; None if scores are plain sigmoids or a softmax.
         description: Purpose of the model, in one sentence.
         license: Licence of the weights.
@@ -77,6 +78,7 @@ class ModelInfo:
     precision: Precision = "fp32"
     fixed_window: bool = False
     threshold: Threshold | None = None
+    threshold_rule: str = ""
     calibration: Calibration | None = None
     description: str = ""
     license: str = ""
@@ -142,6 +144,8 @@ class ModelInfo:
         return self._threshold_problem()
 
     def _threshold_problem(self) -> str:
+        if self.threshold is None and self.threshold_rule:
+            return f"threshold_rule needs a threshold, got {self.threshold_rule!r} without one"
         each = self.thresholds or ()
         if len(each) not in (0, len(self.labels)) or self.threshold == ():
             return f"threshold must be one number or one per label ({len(self.labels)}), got {len(each)}"
@@ -216,7 +220,11 @@ def _parse(text: str | bytes) -> dict[str, Any]:
 
 
 _KINDS: tuple[tuple[type | UnionType, str, tuple[str, ...]], ...] = (
-    (str, "a string", ("name", "architecture", "description", "license", "source", "card")),
+    (
+        str,
+        "a string",
+        ("name", "architecture", "threshold_rule", "description", "license", "source", "card"),
+    ),
     (tuple, "a list of strings", ("labels",)),
     (Mapping, "a table", ("arguments", "metrics", "provenance")),
     (AnyFrontEnd, "a front-end", ("front_end",)),

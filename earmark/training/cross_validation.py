@@ -120,7 +120,11 @@ def _evaluate(
         info = info.changed(calibration=fit(method, data))
     negatives = negative_scores(recipe, network, negative_clips, info.calibration)
     threshold = negative_threshold(recipe, negatives)
-    info = info.changed(threshold=threshold)
+    if threshold is not None:
+        rule = (
+            f"at most {recipe.evaluation.max_false_positive_rate:.1%} of each kind of clip without any label"
+        )
+        info = info.changed(threshold=threshold, threshold_rule=rule)
     if method is None:
         info = info.changed(metrics=summary(info, clips, truth, scores))
         return CrossValidation(network, info, tuple(clips), truth, scores, negatives)

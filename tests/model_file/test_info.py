@@ -47,7 +47,11 @@ def test_it_is_immutable(info):
 
 
 def test_round_trip_of_calibration_and_thresholds(info):
-    several = info.changed(calibration=Platt((1.0, 0.5), (0, -1), {"clips": 9}), threshold=(0.25, 0.75))
+    several = info.changed(
+        calibration=Platt((1.0, 0.5), (0, -1), {"clips": 9}),
+        threshold=(0.25, 0.75),
+        threshold_rule="precision=0.9 on 9 clips",
+    )
     assert ModelInfo.from_json(several.to_json()) == several
     assert several.thresholds == (0.25, 0.75)
     assert info.thresholds == (0.5, 0.5)
@@ -58,7 +62,7 @@ def test_round_trip_of_calibration_and_thresholds(info):
 
 def test_version_1_still_loads(info):
     values = json.loads(info.to_json())
-    del values["calibration"]
+    del values["calibration"], values["threshold_rule"]
     assert ModelInfo.from_json(json.dumps(values | {"version": 1})) == info
 
 
@@ -72,6 +76,7 @@ def test_version_1_still_loads(info):
         {"threshold": (0.5,)},
         {"threshold": ()},
         {"threshold": (0.5, 1.5)},
+        {"threshold": None, "threshold_rule": "precision=0.9"},
     ],
 )
 def test_values_that_do_not_fit_the_labels_or_task_are_refused(info, changes):
@@ -80,7 +85,18 @@ def test_values_that_do_not_fit_the_labels_or_task_are_refused(info, changes):
 
 
 @pytest.mark.parametrize(
-    "name", ["threshold", "calibration", "description", "license", "source", "metrics", "provenance", "card"]
+    "name",
+    [
+        "threshold",
+        "threshold_rule",
+        "calibration",
+        "description",
+        "license",
+        "source",
+        "metrics",
+        "provenance",
+        "card",
+    ],
 )
 def test_optional_fields_may_be_missing(info, name):
     plain = ModelInfo.from_json(stored(info, **{name: None}))

@@ -93,10 +93,12 @@ class CalibrationResult:
         return replace(self, calibration=replace(self.calibration, fitted_on=fitted_on))
 
     def apply_to(self, info: ModelInfo) -> ModelInfo:
-        """The model info with this calibration and, where there are any, its thresholds."""
-        own = self.thresholds
-        threshold = info.threshold if own is None else tuple(own.values.tolist())
-        return info.changed(calibration=self.calibration, threshold=threshold)
+        """The model info with this calibration and, where there are any, its thresholds and their rule."""
+        info = info.changed(calibration=self.calibration)
+        if self.thresholds is None:
+            return info
+        rule = f"{self.target} of each label, on the clips that the calibration was fitted to"
+        return info.changed(threshold=tuple(self.thresholds.values.tolist()), threshold_rule=rule)
 
     @property
     def summary(self) -> dict[str, object]:

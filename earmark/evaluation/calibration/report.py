@@ -72,13 +72,13 @@ def with_calibration(info: ModelInfo, found: CalibrationResult) -> ModelInfo:
     scores, so that a clip keeps its tags. For a softmax, or scores of an earlier calibration, that is not
     possible; then there are none.
     """
-    before, threshold = info.thresholds, None
+    before, threshold, rule = info.thresholds, None, ""
     if before is not None and info.calibration is None and info.task == "multi_label":
         limits = found.calibration.probabilities(logit(np.array(before)))
         least, most = (found.calibration.probabilities(np.full(len(before), end)) for end in (-1e3, 1e3))
         limits[least == most] = 1.0  # a constant score never reaches its threshold
-        threshold = tuple(limits.astype(float).tolist())
-    return found.apply_to(info.changed(calibration=None, threshold=threshold)).changed(
+        threshold, rule = tuple(limits.astype(float).tolist()), info.threshold_rule
+    return found.apply_to(info.changed(calibration=None, threshold=threshold, threshold_rule=rule)).changed(
         metrics={**info.metrics, "calibration": found.summary},
         card=with_section(info.card, markdown_section(found)),
     )

@@ -1,7 +1,7 @@
-"""Chooses the threshold of each class for a precision, a recall, or the best F1.
+"""Chooses the threshold of each class: for a precision, a recall or the best F1, or by a reference model.
 
-Conventions: targets are (clip, class): 0, 1, or NaN where unknown, which is ignored. A threshold lies halfway
-between the lowest score that reaches it and the next one below.
+Conventions: targets are (clip, class): 0, 1, or NaN where unknown, which is ignored. A threshold that is
+chosen by targets lies halfway between the lowest score that reaches it and the next one below.
 """
 
 from __future__ import annotations
@@ -83,6 +83,73 @@ def choose_thresholds(
     found = [_threshold(target, truth[known[:, c], c], values[known[:, c], c]) for c in range(truth.shape[1])]
     limits = np.array([max(min_threshold, value) for value, _ in found])
     return Thresholds(limits, np.array([missed for _, missed in found]))
+
+
+class AgreementThresholds(NamedTuple):
+    """Thresholds of all classes, chosen by the scores of a reference model.
+
+    Attributes:
+        values: Multiples of 0.01, shape (class,).
+        common: That of a class that no clip reaches.
+        rule: How they were chosen, for :attr:`ModelInfo.threshold_rule`.
+    """
+
+    values: Floats
+    common: float
+    rule: str
+
+
+def agreement_thresholds(
+    scores: ArrayLike,
+    reference_scores: ArrayLike,
+    *,
+    reference: str = "the reference model",
+    reference_threshold: float = 0.2,
+    min_precision: float = 0.9,
+    limits: tuple[float, float] = (0.1, 0.6),
+    prior_clips: float = 10.0,
+) -> AgreementThresholds:
+    """Chooses thresholds from which on a model agrees with a reference model, for clips without labels.
+
+    A label's threshold is the lowest, in steps of 0.01, at which the reference model has the label too for at
+    least ``min_precision`` of the clips that reach it. To those of each class, ``prior_clips`` clips with the
+    precision of all classes together are added, so that few clips change little, and a class without any gets
+    the common threshold. If none within the limits is good enough, it is the upper limit.
+
+    Args:
+        scores: Of the model, in [0, 1], shape (clip, class), on clips that it was not trained on.
+        reference_scores: Of the reference model on the same clips, shape (clip, class).
+        reference: Name of the reference model, for the rule.
+        reference_threshold: Score from which the reference model has a label.
+        min_precision: In (0, 1].
+        limits: Lowest and highest threshold.
+        prior_clips: Above 0.
+
+    Raises:
+        DataError: If there are no clips, or the shapes differ.
+    """
+    own, agreed = np.asarray(scores), np.asarray(reference_scores) >= reference_threshold
+    if own.shape != agreed.shape or own.ndim != 2 or not own.size:
+        raise DataError(
+            f"scores and reference_scores must have the same shape (clip, class), got {own.shape} and "
+            f"{agreed.shape}"
+        )
+    steps = np.arange(round(100 * limits[0]), round(100 * limits[1]) + 1) / 100
+    reaching = np.array([(own >= step).sum(0) for step in steps])  # (step, class)
+    right = np.array([((own >= step) & agreed).sum(0) for step in steps])
+    together = (right.sum(1) + min_precision) / (reaching.sum(1) + 1)  # where none reaches: just good enough
+    precision = (right + prior_clips * together[:, None]) / (reaching + prior_clips)
+
+    def lowest(good: NDArray[np.bool_]) -> Floats:
+        return np.where(good.any(0), steps[good.argmax(0)], steps[-1])
+
+    common = float(lowest(together >= min_precision - 1e-9))
+    rule = (
+        f"the lowest from {limits[0]:g} to {limits[1]:g} at which {reference} agrees (its score is at least "
+        f"{reference_threshold:g}) for {min_precision:.0%} of the clips that reach it, among {len(own)} that "
+        f"were not trained on; each label counts {prior_clips:g} more with the precision of all labels"
+    )
+    return AgreementThresholds(lowest(precision >= min_precision - 1e-9), common, rule)
 
 
 def _threshold(target: ThresholdTarget, truth: Floats, scores: Floats) -> tuple[float, bool]:

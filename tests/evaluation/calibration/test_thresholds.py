@@ -6,7 +6,11 @@ from sklearn import metrics as oracle
 
 from earmark.errors import DataError
 from earmark.evaluation import metrics
-from earmark.evaluation.calibration.thresholds import ThresholdTarget, choose_thresholds
+from earmark.evaluation.calibration.thresholds import (
+    ThresholdTarget,
+    agreement_thresholds,
+    choose_thresholds,
+)
 
 
 def clips(seed: int, count: int = 40):
@@ -86,6 +90,52 @@ def test_parse_a_target(text, target):
 def test_an_invalid_target_is_refused(text):
     with pytest.raises(DataError, match=r"must be like precision=0\.9, recall=0\.8 or f1"):
         ThresholdTarget.parse(text)
+
+
+def two_models(clips: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of four classes, and of a reference: precise, sloppy, wrong, and reached by no clip."""
+    generator = np.random.default_rng(3)
+    reference = generator.random((clips, 4))
+    scores = np.clip(reference + generator.normal(0, [0.02, 0.15, 1, 0], (clips, 4)), 0, 1)
+    scores[:, 2], scores[:, 3] = generator.random(clips), 0.01
+    return scores, reference
+
+
+def test_a_model_agrees_with_its_reference_from_the_threshold_on() -> None:
+    scores, reference = two_models()
+    found = agreement_thresholds(scores, reference, reference_threshold=0.4, reference="big")
+    precise, sloppy, wrong, silent = found.values
+    for c, limit in enumerate((precise, sloppy)):
+        for step, good in ((limit, True), (limit - 0.02, False)):
+            reached = scores[:, c] >= step
+            assert ((reference[reached, c] >= 0.4).mean() >= 0.9 - 0.005) == good
+    assert precise < sloppy
+    assert wrong == 0.6, "the upper limit"
+    assert silent == found.common
+    assert set(np.round(100 * found.values)) <= set(range(10, 61))
+    assert "big" in found.rule
+    assert str(len(scores)) in found.rule
+    low = agreement_thresholds(scores[:, :1], reference[:, :1], reference_threshold=0.01)
+    assert low.values[0] == 0.1, "the lower limit"
+
+
+def test_few_clips_lean_on_those_of_all_labels() -> None:
+    scores, reference = two_models()
+    scores, reference = scores[:, [0, 0]].copy(), reference[:, [0, 0]].copy()
+    scores[3:, 1] = 0.01  # of the second class three clips
+    scores[:3, 1], reference[:3, 1] = 0.5, 0  # all of them wrong
+    free, held = (
+        agreement_thresholds(scores, reference, reference_threshold=0.4, prior_clips=clips)
+        for clips in (0.1, 200)
+    )
+    assert free.values[1] == pytest.approx(0.51)
+    assert held.values[1] == pytest.approx(held.common, abs=0.011)
+
+
+def test_nothing_to_choose_by() -> None:
+    for shape, other in (((0, 2), (0, 2)), ((3, 2), (3, 1)), ((3,), (3,))):
+        with pytest.raises(DataError, match="same shape"):
+            agreement_thresholds(np.zeros(shape), np.zeros(other))
 
 
 @pytest.mark.parametrize("each", [False, True])
