@@ -5,23 +5,25 @@ folder, by default the manifest's own) and ``labels`` (separated by ``;``; empty
 class). Optional: ``fold``, an integer, 0 for clips that are in every training set and in no evaluation;
 ``unknown``, labels whose presence is unknown, separated by ``;``; ``member``, the row of a clip in an HDF5
 file or its index in a shard; ``labelled``, "no" for clips without any known label; ``id``, the clip's name.
-All other columns are kept as text.
+All other columns are kept as text. Blanks around labels are dropped; each clip has one row.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from earmark.errors import DataError
+from earmark.model_file.tables import read_table
 
 SEPARATOR = ";"
 
@@ -63,60 +65,77 @@ def read_manifest(
             "category"}.
 
     Raises:
-        DataError: If the file or a required column is missing, a fold is not an integer, or there is no clip.
+        DataError: If the file or a required column is missing, a row has another number of fields, a clip has
+            two rows, a fold or member is not an integer, or there is no clip.
     """
     file = Path(path)
     root = file.parent if audio is None else Path(audio)
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file}: the manifest cannot be read ({error})") from None
+    named = {"path": "path", "labels": "labels"} | dict(columns)
+    rows = read_table(file, sorted(set(named.values())), what="the manifest")
     if not rows:
         raise DataError(f"{file}: the manifest has no clips")
-    required = {"path": "path", "labels": "labels"} | dict(columns)
-    missing = sorted(set(required.values()) - set(rows[0]))
-    if missing:
-        raise DataError(
-            f"{file}: the manifest lacks the column {', '.join(missing)}: it has {', '.join(rows[0])}"
-        )
-    names = {theirs: ours for ours, theirs in required.items()}
+    theirs = set(named.values())
     paths: dict[str, Path] = {}  # each path once: there may be millions of clips in a few files
-    return [
-        _clip(file, number, {names.get(key, key): value for key, value in row.items()}, root, labelled, paths)
-        for number, row in enumerate(rows, start=2)
-    ]
+    seen: dict[tuple[str, str], int] = {}
+    clips = []
+    for line, row in rows:
+        values = {key: value for key, value in row.items() if key not in theirs}
+        values |= {ours: row[name] for ours, name in named.items()}
+        key = values["path"], values.get("member", "").strip()
+        if seen.setdefault(key, line) != line:
+            raise DataError(
+                f"{file}, line {line}: {values['path']!r} is on line {seen[key]} too: give a clip one row, "
+                f"with its labels separated by {SEPARATOR!r}"
+            )
+        clips.append(_clip(_Place(file, line), values, root, labelled, paths))
+    return clips
 
 
-def _clip(
-    file: Path, number: int, row: dict[str, str], root: Path, labelled: bool, paths: dict[str, Path]
-) -> Clip:
-    values = {key: value or "" for key, value in row.items() if key is not None}
-    name, labels, fold = values.pop("path"), values.pop("labels"), values.pop("fold", "") or "0"
-    unknown, member = values.pop("unknown", ""), values.pop("member", "")
-    labelled = values.pop("labelled", "") != "no" and labelled
+class _Place(NamedTuple):
+    """A line of a manifest, for errors."""
+
+    file: Path
+    line: int
+
+    def error(self, message: str) -> DataError:
+        return DataError(f"{self.file}, line {self.line}: {message}")
+
+
+def _clip(place: _Place, values: dict[str, str], root: Path, labelled: bool, paths: dict[str, Path]) -> Clip:
+    name, labels = values.pop("path"), _names(values.pop("labels"))
+    fold, unknown = values.pop("fold", "").strip() or "0", _names(values.pop("unknown", ""))
+    member, known = values.pop("member", "").strip(), values.pop("labelled", "").strip()
     if not name:
-        raise DataError(f"{file}, line {number}: path is empty")
+        raise place.error("path is empty")
+    if known not in _LABELLED:
+        raise place.error(f"labelled must be yes, no or empty, got {known!r}")
+    both = [label for label in labels if label in unknown]
+    if both:
+        raise place.error(f"{both[0]!r} is among labels and unknown: remove it from one")
+    labelled = labelled and _LABELLED[known]
     return Clip(
         path=paths.setdefault(name, root / name),
-        labels=_names(labels) if labelled else (),
-        fold=_integer(file, number, "fold", fold),
+        labels=labels if labelled else (),
+        fold=_natural(place, "fold", fold),
         extra=values,
         labelled=labelled,
-        unknown=_names(unknown) if labelled else (),
-        member=_integer(file, number, "member", member) if member else None,
+        unknown=unknown if labelled else (),
+        member=_natural(place, "member", member) if member else None,
     )
 
 
+_LABELLED = {"": True, "yes": True, "no": False}
+
+
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(name for name in text.split(SEPARATOR) if name)
+    """Names without the blanks around them, each once."""
+    return tuple(dict.fromkeys(name for name in map(str.strip, text.split(SEPARATOR)) if name))
 
 
-def _integer(file: Path, number: int, column: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise DataError(f"{file}, line {number}: {column} {text!r} is not an integer") from None
+def _natural(place: _Place, column: str, text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,15}", text):
+        raise place.error(f"{column} {text!r} is not an integer of 0 or more")
+    return int(text)
 
 
 def label_set(clips: Iterable[Clip]) -> tuple[str, ...]:

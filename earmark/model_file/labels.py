@@ -6,8 +6,6 @@ are Google's (CC BY 4.0). Every part of earmark that takes labels reads them wit
 
 from __future__ import annotations
 
-import csv
-import io
 import tomllib
 from functools import cache
 from os import PathLike
@@ -15,6 +13,7 @@ from pathlib import Path
 
 from earmark.errors import DataError, ModelError
 from earmark.model_file.ontology import audioset_ontology
+from earmark.model_file.tables import read_table, read_text
 
 _SETS = Path(__file__).parent / "label_sets.toml"
 _AUDIOSET_CLASSES = 527
@@ -54,32 +53,37 @@ def read_labels(source: str | PathLike[str]) -> tuple[str, ...]:
             label set such as "audioset".
 
     Raises:
-        DataError: If the file cannot be read, is empty, lacks the column, or repeats a label.
+        DataError: If the file cannot be read, is empty, lacks the column, or repeats a label; the message
+            names the line.
         ModelError: If there is neither such a file nor such a label set.
     """
     path = Path(source)
     if not path.suffix and not path.is_file():
         return label_set(str(source))
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
-    labels = _csv_column(path, text) if path.suffix == ".csv" else text.splitlines()
-    labels = [label.strip() for label in labels]
-    if path.suffix != ".csv":
-        labels = [label for label in labels if label]
-    if not labels or not all(labels) or len(set(labels)) != len(labels):
-        raise DataError(f"{path}: labels must be unique, {len(set(labels))} of {len(labels)} are")
-    return tuple(labels)
+    numbered = _csv_column(path) if path.suffix == ".csv" else _lines(path)
+    if not numbered:
+        raise DataError(f"{path}: has no labels")
+    seen: dict[str, int] = {}
+    for line, label in numbered:
+        if not label:
+            raise DataError(f"{path}, line {line}: the label is empty")
+        if seen.setdefault(label, line) != line:
+            raise DataError(f"{path}, line {line}: label {label!r} is on line {seen[label]} too")
+    return tuple(seen)
 
 
-def _csv_column(path: Path, text: str) -> list[str]:
-    reader = csv.DictReader(io.StringIO(text))
-    header = reader.fieldnames or ()
+def _lines(path: Path) -> list[tuple[int, str]]:
+    lines = enumerate(map(str.strip, read_text(path).splitlines()), start=1)
+    return [(line, label) for line, label in lines if label]
+
+
+def _csv_column(path: Path) -> list[tuple[int, str]]:
+    rows = read_table(path, what="the label file")
+    header = rows[0][1] if rows else {}
     column = next((name for name in _COLUMNS if name in header), None)
     if column is None:
         raise DataError(
             f"{path}: needs a column {', '.join(_COLUMNS[:-1])} or {_COLUMNS[-1]} for labels; "
             f"it has {', '.join(header)}"
         )
-    return [row[column] or "" for row in reader]
+    return [(line, row[column].strip()) for line, row in rows]

@@ -51,10 +51,22 @@ def test_empty_labels_between_separators_are_none(write):
     assert clip.labels == ("dog", "cat")
 
 
+def test_blanks_around_labels_and_repeated_labels_are_dropped(write):
+    (clip,) = read_manifest(write("path, labels ,fold,unknown\na.wav, dog ; big cat;dog, 2 ,; rain\n"))
+    assert (clip.labels, clip.fold, clip.unknown) == (("dog", "big cat"), 2, ("rain",))
+
+
+def test_rows_of_one_file_are_clips_of_their_own_members(write):
+    assert [clip.member for clip in read_manifest(write("path,labels,member\na.hdf,,0\na.hdf,,1\n"))] == [
+        0,
+        1,
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has no clips"),
+        ("", "lacks the column labels, path: it has none"),
         ("path,labels\n", "has no clips"),
         ("path,label\na.wav,dog\n", "lacks the column labels: it has path, label"),
         ("file,class\na.wav,dog\n", "lacks the column labels, path: it has file, class"),
@@ -63,6 +75,14 @@ def test_empty_labels_between_separators_are_none(write):
         ("path,labels,fold\na.wav,dog,1.5\n", "line 2: fold '1.5' is not an integer"),
         ("path,labels\na.wav,dog\n,dog\n", "line 3: path is empty"),
         ('path,labels\n"a.wav,dog\n', "cannot be read"),
+        ("path,labels\na.wav,dog,cat\n", "line 2: must have 2 fields (path, labels), got 3"),
+        ("path,labels,fold\na.wav,dog,1\nb.wav,do", "line 3: must have 3 fields"),
+        ("path,labels\na.wav,dog\nb.wav,", "line 3: the last row ends without labels"),
+        ("path,labels,labels\na.wav,dog,cat\n", "has the column 'labels' twice"),
+        ("path,labels\na.wav,dog\nb.wav,\na.wav,cat\n", "line 4: 'a.wav' is on line 2 too"),
+        ("path,labels,unknown\na.wav,dog,cat; dog\n", "line 2: 'dog' is among labels and unknown"),
+        ("path,labels,labelled\na.wav,dog,maybe\n", "line 2: labelled must be yes, no or empty, got 'maybe'"),
+        ("path,labels,member\na.hdf,dog,-1\n", "line 2: member '-1' is not an integer"),
     ],
 )
 def test_a_damaged_manifest_is_refused(write, text, message):
@@ -75,7 +95,7 @@ def test_a_damaged_manifest_is_refused(write, text, message):
 
 
 def test_a_missing_manifest_and_one_that_is_not_utf8_are_refused(write, tmp_path):
-    with pytest.raises(DataError, match=r"none\.csv: the manifest cannot be read"):
+    with pytest.raises(DataError, match=r"none\.csv: cannot be read"):
         read_manifest(tmp_path / "none.csv")
     with pytest.raises(DataError):
         read_manifest(write("path,labels\ngröße.wav,dog\n", "latin-1"))

@@ -7,6 +7,7 @@ complete, so segments without an audio file are skipped; a warning counts them.
 from __future__ import annotations
 
 import csv
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -93,7 +94,9 @@ def _segments(path: Path) -> Iterator[tuple[str, float, float, tuple[str, ...]]]
         try:
             id_, start, end, mids = row
             times = float(start), float(end)
-        except ValueError:
+            if not 0 <= times[0] < times[1] < math.inf:
+                raise ValueError
+        except (ValueError, csv.Error):
             raise DataError(f"{path}: {','.join(row)!r} is not a row of {_HEADER!r}") from None
         found = mids.split(",")
         known(found, names, f"{path}, {id_}")

@@ -5,13 +5,14 @@ Conventions: a deviation is a DataError that names the file and what is expected
 
 from __future__ import annotations
 
-import csv
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from earmark.data.manifest import Clip
 from earmark.errors import DataError
+from earmark.model_file.tables import read_table, read_text
 
 
 def require(path: Path, what: str) -> Path:
@@ -44,11 +45,7 @@ def text_lines(path: Path, what: str) -> list[str]:
     Raises:
         DataError: If it is missing or not UTF-8.
     """
-    try:
-        text = require(path, what).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
-    return [line for line in text.splitlines() if line.strip()]
+    return [line for line in read_text(require(path, what)).splitlines() if line.strip()]
 
 
 def table(path: Path, columns: Sequence[str], what: str, delimiter: str = ",") -> list[dict[str, str]]:
@@ -61,23 +58,13 @@ def table(path: Path, columns: Sequence[str], what: str, delimiter: str = ",") -
         delimiter: Between columns.
 
     Raises:
-        DataError: If the file or a column is missing, or a row is too short.
+        DataError: If the file or a column is missing, or a row has another number of fields.
     """
-    reader = csv.DictReader(text_lines(path, what), delimiter=delimiter, skipinitialspace=True, strict=True)
-    try:
-        rows = [{key: value or "" for key, value in row.items() if key is not None} for row in reader]
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: is not a table ({error})") from None
-    missing = [column for column in columns if column not in (reader.fieldnames or ())]
-    if missing:
-        raise DataError(
-            f"{path}: lacks the column {missing[0]!r}: required are {', '.join(columns)}, "
-            f"it has {', '.join(reader.fieldnames or ()) or 'none'}"
-        )
-    for number, row in enumerate(rows, start=2):
+    rows = read_table(require(path, what), columns, delimiter=delimiter, skip_blanks=True)
+    for line, row in rows:
         if not row[columns[0]]:
-            raise DataError(f"{path}, line {number}: {columns[0]} is empty")
-    return rows
+            raise DataError(f"{path}, line {line}: {columns[0]} is empty")
+    return [row for _, row in rows]
 
 
 def integer(path: Path, text: str, column: str) -> int:
@@ -93,15 +80,18 @@ def integer(path: Path, text: str, column: str) -> int:
 
 
 def complete(clips: list[Clip], source: Path) -> list[Clip]:
-    """Checks that the files of all clips exist, and returns the clips.
+    """Checks that each clip of a table is there once and has its file, and returns the clips.
 
     Args:
         clips: Of a table.
         source: The table, for the error.
 
     Raises:
-        DataError: If files are missing; the message counts them and names the first.
+        DataError: If a clip is repeated, or files are missing; the message counts them and names the first.
     """
+    repeated = [path for path, count in Counter(clip.path for clip in clips).items() if count > 1]
+    if repeated:
+        raise DataError(f"{source}: {repeated[0].name} has several rows: each clip must have one")
     missing = absent(clips)
     if missing:
         raise DataError(

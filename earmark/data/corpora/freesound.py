@@ -57,7 +57,10 @@ def fsd50k(folder: Path, split: str) -> list[Clip]:
 
 def _vocabulary(path: Path) -> list[str]:
     """The classes of a table without header: index, label, and what may follow."""
-    return [line.split(",")[1] for line in text_lines(path, "the list of classes") if "," in line]
+    rows = [line.split(",") for line in text_lines(path, "the list of classes")]
+    if min(map(len, rows), default=0) < 2:
+        raise DataError(f"{path}: each line must be an index and a class, separated by a comma")
+    return [row[1].strip() for row in rows]
 
 
 def fsdkaggle2018(folder: Path, split: str) -> list[Clip]:

@@ -6,7 +6,7 @@ Conventions: a clip has an instrument if its relevance is above one half; instru
 
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
 
 from earmark.data.corpora.checks import complete, known, require, table, text_lines
@@ -14,6 +14,7 @@ from earmark.data.hdf5 import read_table
 from earmark.data.manifest import Clip
 from earmark.errors import DataError
 from earmark.model_file.labels import label_set
+from earmark.model_file.strict_json import parse_json
 
 _MIN_RELEVANCE = 0.5
 
@@ -57,8 +58,9 @@ def openmic(folder: Path, split: str) -> list[Clip]:
     classes = _class_map(folder / "class-map.json")
     relevance: dict[str, dict[str, float]] = {}
     for row in table(path, ("sample_key", "instrument", "relevance"), "the labels of all clips"):
-        known([row["instrument"]], classes, f"{path}, {row['sample_key']}")
-        relevance.setdefault(row["sample_key"], {})[row["instrument"]] = _number(path, row["relevance"])
+        clip, instrument = row["sample_key"], row["instrument"]
+        known([instrument], classes, f"{path}, {clip}")
+        relevance.setdefault(clip, {})[instrument] = _number(path, row["relevance"])
     partition = folder / "partitions" / f"split01_{split}.csv"
     clips = []
     for line in text_lines(partition, "the clips of this split"):
@@ -78,7 +80,7 @@ def openmic(folder: Path, split: str) -> list[Clip]:
 
 def _class_map(path: Path) -> list[str]:
     try:
-        indices = json.loads("\n".join(text_lines(path, "the classes and their indices")))
+        indices = parse_json("\n".join(text_lines(path, "the classes and their indices")))
         return sorted(indices, key=indices.__getitem__)
     except (ValueError, TypeError, AttributeError):
         raise DataError(f"{path}: is not a JSON object of classes and their indices") from None
@@ -86,6 +88,9 @@ def _class_map(path: Path) -> list[str]:
 
 def _number(path: Path, text: str) -> float:
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise DataError(f"{path}: relevance {text!r} is not a number") from None
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise DataError(f"{path}: relevance must be a number from 0 to 1, got {text!r}")
+    return value

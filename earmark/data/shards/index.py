@@ -22,11 +22,14 @@ from numpy.typing import NDArray
 
 from earmark.errors import AudioError, DataError
 from earmark.model_file.atomic import write_atomically
+from earmark.model_file.strict_json import parse_json
 
 Integers = NDArray[np.int64]
 VERSION = 1
+MAX_SAMPLE_RATE_HZ = 768_000
 _PROBES = 9
 _PROBE_BYTES = 512
+_PAIRS = ("probes", "bad")
 _COLUMNS = ("rows", "offsets", "sizes", "samples", "checks")
 
 
@@ -116,19 +119,49 @@ _REMAKE = "run the same earmark pack command again, which makes this shard and i
 def _found(shard: Path, states: tuple[int, ...]) -> ShardIndex:
     path = index_path(shard)
     try:
-        values: dict[str, Any] = json.loads(path.read_bytes())
+        values: dict[str, Any] = parse_json(path.read_bytes())
         if values.pop("version") != VERSION:
             raise ValueError("of another version of earmark")
-        columns = {name: np.array(values.pop(name), np.int64) for name in _COLUMNS}
-        if len({len(column) for column in columns.values()}) != 1:
-            raise ValueError("columns of different lengths")
-        pairs = {name: tuple(map(tuple, values.pop(name))) for name in ("probes", "bad")}
+        columns = {name: _integers(name, values.pop(name)) for name in _COLUMNS}
+        pairs = {name: tuple((first, second) for first, second in values.pop(name)) for name in _PAIRS}
         made: dict[str, Any] = {"fingerprint": values.pop("of"), **values, **columns, **pairs}
         index = ShardIndex(**made)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        _check(index)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: is not an index of a shard ({error}): {_REMAKE}") from None
     _require_same(shard, index)
     return index
+
+
+def _integers(name: str, values: object) -> Integers:
+    column = np.array(values)
+    if column.ndim != 1 or (column.size and column.dtype != np.int64):
+        raise ValueError(f"{name} must be a list of integers")
+    if column.size and column.min() < 0:
+        raise ValueError(f"{name} must not be negative")
+    return column.astype(np.int64)
+
+
+def _check(index: ShardIndex) -> None:
+    """Raises a ValueError if the columns do not describe clips of a shard of its size."""
+    columns = [getattr(index, name) for name in _COLUMNS]
+    if len({len(column) for column in columns}) != 1:
+        raise ValueError("columns of different lengths")
+    for name, low, high in (("size", 0, 1 << 62), ("sample_rate", 1, MAX_SAMPLE_RATE_HZ)):
+        value = getattr(index, name)
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError(f"{name} must be an integer from {low} to {high}, got {value!r}")
+    if not isinstance(index.fingerprint, str):
+        raise ValueError("of must be a string")
+    if len(np.unique(index.rows)) != len(index.rows):
+        raise ValueError("a row is repeated")
+    if len(index.sizes) and (index.sizes > index.size - np.minimum(index.offsets, index.size)).any():
+        raise ValueError("a clip lies beyond the end of the shard")
+    for name, kind in (("probes", int), ("bad", str)):
+        if not all(type(first) is int and type(second) is kind for first, second in getattr(index, name)):
+            raise ValueError(f"{name} must be pairs of an integer and {kind.__name__}")
+    if any(at < 0 for at, _ in index.probes):
+        raise ValueError("probes must not be negative")
 
 
 def _require_same(shard: Path, index: ShardIndex) -> None:
@@ -163,6 +196,10 @@ def read_range(
     if not 0 <= member < len(index.sizes):
         raise DataError(f"{shard}: member must be 0 to {len(index.sizes) - 1}, got {member}")
     first, last = part or (0, int(index.sizes[member]))
+    if not 0 <= first <= last <= index.sizes[member]:
+        raise AudioError(
+            f"{shard}, clip {member}: has {index.sizes[member]} bytes, not {last}: make it again"
+        )
     handle = _handle(shard, shard.stat().st_mtime_ns, os.getpid())
     content = os.pread(handle.file, last - first, int(index.offsets[member]) + first)
     if len(content) < last - first:

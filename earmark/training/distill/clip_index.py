@@ -6,14 +6,14 @@ nothing in them can run.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
 from earmark.errors import DataError
+from earmark.model_file.strict_json import parse_json
+from earmark.model_file.tables import read_table, read_text
 
 
 def read_index(path: Path) -> dict[str, int]:
@@ -24,7 +24,7 @@ def read_index(path: Path) -> dict[str, int]:
             columns, name and row.
 
     Raises:
-        DataError: If it cannot be read, or holds anything else.
+        DataError: If it cannot be read, repeats a name, or holds anything else.
     """
     if path.suffix == ".json":
         table = _read_json(path)
@@ -40,28 +40,22 @@ def read_index(path: Path) -> dict[str, int]:
     return table
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
-
-
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(_text(path))
+        return parse_json(read_text(path))
     except ValueError as error:
         raise DataError(f"{path}: is not valid JSON ({error})") from None
 
 
 def _read_csv(path: Path) -> dict[str, int]:
     table: dict[str, int] = {}
-    for number, row in enumerate(csv.reader(io.StringIO(_text(path))), start=1):
-        if number == 1 or not row:
-            continue
-        if len(row) != 2 or not row[1].strip().isdecimal():
-            raise DataError(f"{path}, line {number}: must hold a name and a row, got {row}")
-        table[row[0]] = int(row[1])
+    for line, row in read_table(path, what="the index"):
+        values = tuple(row.values())
+        if len(values) != 2 or not re.fullmatch(r"\s*[0-9]{1,15}\s*", values[1]):
+            raise DataError(f"{path}, line {line}: must hold a name and a row, got {list(values)}")
+        if values[0] in table:
+            raise DataError(f"{path}, line {line}: the name {values[0]!r} is repeated")
+        table[values[0]] = int(values[1])
     return table
 
 

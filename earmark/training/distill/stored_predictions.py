@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
@@ -24,6 +27,7 @@ from numpy.typing import NDArray
 from earmark.errors import DataError
 from earmark.model_file.info import Task
 from earmark.model_file.labels import read_labels
+from earmark.model_file.strict_json import parse_json
 from earmark.training.distill.clip_index import read_index
 from earmark.training.distill.losses import Kind
 
@@ -68,11 +72,13 @@ class PredictionsHeader:
             ValueError: If the text is not a header.
             TypeError: If it has other fields.
         """
-        values = json.loads(text)
+        values = parse_json(text)
         if not isinstance(values, dict) or values.pop("version", None) != 1:
             raise ValueError("the header is of another version of earmark")
         for name in ("labels", "teachers", "manifests"):
             values[name] = tuple(values[name])
+        if not values["labels"] or not all(isinstance(label, str) and label for label in values["labels"]):
+            raise ValueError("its labels are not a list of names")
         if len(set(values["labels"])) != len(values["labels"]):
             raise ValueError("a label is repeated")
         if values.get("kind") not in ("logits", "scores"):
@@ -110,10 +116,12 @@ def read_file(path: Path) -> tuple[PredictionsHeader, list[str], NDArray[np.floa
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            header = PredictionsHeader.from_json(str(_read(archive, "heading.npy")))
-            ids = [str(name) for name in _read(archive, "ids.npy")]
-        outputs = _mapped(path, "answers.npy")
-    except (OSError, EOFError, ValueError, LookupError, TypeError, struct.error, zipfile.BadZipFile) as error:
+            header = PredictionsHeader.from_json(str(_read(path, archive, "heading.npy")))
+            ids = _read(path, archive, "ids.npy")
+            outputs = _mapped(path, archive, "answers.npy")
+        if ids.ndim != 1 or ids.dtype.kind not in "US":
+            raise ValueError("its ids are not a list of names")
+    except (OSError, EOFError, ValueError, LookupError, TypeError, NotImplementedError, *_BROKEN) as error:
         raise DataError(
             f"{path}: is not a complete file of earmark teach ({error}): create it again"
         ) from None
@@ -122,33 +130,61 @@ def read_file(path: Path) -> tuple[PredictionsHeader, list[str], NDArray[np.floa
             f"{path}: predictions have shape {outputs.shape}, not ({len(ids)}, {len(header.labels)}): create "
             "it again"
         )
-    return header, ids, outputs
+    return header, list(map(str, ids)), outputs
 
 
-def _read(archive: zipfile.ZipFile, member: str) -> NDArray[Any]:
-    with archive.open(member) as stream:
+_HEADER_ERRORS = (MemoryError, RecursionError, SyntaxError, tokenize.TokenError)
+"""Errors of NumPy for headers that are no literal, or nested too deeply, besides ValueError."""
+_BROKEN = (struct.error, zipfile.BadZipFile, zlib.error, RuntimeError)
+"""Errors of damaged archives, with an encrypted one among them."""
+
+
+class _Member(NamedTuple):
+    """Where an array of an uncompressed archive lies, in bytes from the start of the file, and its type."""
+
+    begin: int
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype[Any]
+
+
+def _member(path: Path, archive: zipfile.ZipFile, name: str) -> _Member:
+    """Finds an array of an archive, and checks that its header fits its length."""
+    entry = archive.getinfo(name)
+    if entry.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed")
+    with archive.open(entry) as stream:
+        version = npy.read_magic(stream)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        try:
+            shape, fortran_order, dtype = read(stream)
+        except _HEADER_ERRORS:
+            raise ValueError(f"the header of {name} cannot be read") from None
+        header = stream.tell()
+    size = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or min(shape, default=0) < 0 or entry.file_size != header + size:
+        raise ValueError(f"{name} must have {size} bytes, as its header says, got {entry.file_size - header}")
+    with path.open("rb") as file:
+        file.seek(entry.header_offset + 26)  # lengths of name and extra field in the entry's own header
+        names, further = struct.unpack("<HH", file.read(4))
+    return _Member(entry.header_offset + 30 + names + further + header, shape, fortran_order, dtype)
+
+
+def _read(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """A small array, read whole and checked by the archive's checksum."""
+    _member(path, archive, name)
+    with archive.open(name) as stream:
         return np.asarray(npy.read_array(stream, allow_pickle=False))
 
 
-def _mapped(path: Path, member: str) -> NDArray[Any]:
-    """An array of an uncompressed archive, mapped into memory."""
-    with zipfile.ZipFile(path) as archive:
-        entry = archive.getinfo(member)
-        if entry.compress_type != zipfile.ZIP_STORED:
-            raise ValueError("it is compressed")
-        with archive.open(entry) as stream:
-            version = npy.read_magic(stream)
-            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-            shape, _, dtype = read(stream)
-            header = stream.tell()
+def _mapped(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """An array, mapped into memory."""
+    begin, shape, fortran_order, dtype = _member(path, archive, name)
     if dtype not in (np.float16, np.float32):
         raise ValueError(f"its predictions are {dtype}")
-    with path.open("rb") as file:
-        file.seek(entry.header_offset + 26)  # lengths of name and extra field in the entry's own header
-        name, extra = struct.unpack("<HH", file.read(4))
-    begin = entry.header_offset + 30 + name + extra + header
     # an array without rows cannot be mapped
-    return np.memmap(path, dtype, "r", begin, shape) if all(shape) else np.zeros(shape, dtype)
+    order: Literal["F", "C"] = "F" if fortran_order else "C"
+    return np.memmap(path, dtype, "r", begin, shape, order) if all(shape) else np.zeros(shape, dtype)
 
 
 class StoredPredictions:
@@ -195,8 +231,8 @@ class StoredPredictions:
 
     def _open_published(self, index: Path, labels: str, kind: Kind) -> None:
         try:
-            table = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            table = np.lib.format.open_memmap(self.path, mode="r")
+        except (OSError, ValueError, EOFError, OverflowError, *_HEADER_ERRORS) as error:
             raise DataError(
                 f"{self.path}: is not a complete .npy file ({error}): download it again"
             ) from None
@@ -223,11 +259,17 @@ class StoredPredictions:
         return np.array([self._rows.get(name, -1) for name in ids], np.int64)
 
     def read(self, rows: NDArray[np.int64]) -> Floats:
-        """Outputs of rows from :meth:`find`: float32 (row, output), NaN where there is none."""
+        """Outputs of rows from :meth:`find`: float32 (row, output), NaN where there is none.
+
+        Raises:
+            DataError: If one of them is NaN or infinite.
+        """
         outputs = np.full((len(rows), len(self.header.labels)), np.nan, np.float32)
         for table, end in zip(self._tables, self._ends, strict=True):
             here = (rows >= end - len(table)) & (rows < end) & (rows >= 0)
             outputs[here] = table[rows[here] - (end - len(table))]
+        if not np.isfinite(outputs[rows >= 0]).all():
+            raise DataError(f"{self.path}: holds predictions that are NaN or infinite: create it again")
         return outputs
 
     def require_rows(self, ids: Sequence[str]) -> tuple[NDArray[np.int64], int]:

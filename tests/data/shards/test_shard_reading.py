@@ -18,7 +18,7 @@ from earmark.data.manifest import clips_hash, read_manifest
 from earmark.data.read_clip import read_clip, read_piece
 from earmark.data.shards.index import find_index, index_path
 from earmark.data.shards.pack import check, load_pack, manifest_of, read_pack_info
-from earmark.data.shards.shard_files import stream_shard
+from earmark.data.shards.shard_files import read_array, stream_shard
 from earmark.data.shards.writer import PackOptions, pack
 from earmark.errors import AudioError, DataError
 
@@ -244,6 +244,51 @@ def test_damaged_index_and_manifest(copied):
     table.write_text("\n".join(table.read_text(encoding="utf-8").splitlines()[:-1]), encoding="utf-8")
     with pytest.raises(DataError):
         load_pack(copied["memmap"])
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("rows", [0, 1, 1, 3]),
+        ("rows", [0, 1, 2]),
+        ("offsets", [512, 1e3, 2e3, 3e3]),
+        ("offsets", [512, 1024, 2048, 10**12]),
+        ("sizes", [1, -1, 1, 1]),
+        ("sizes", [1, 1, 1, 10**20]),
+        ("samples", [[1], [2], [3], [4]]),
+        ("samples", "1234"),
+        ("checks", [1, 2, 3, None]),
+        ("probes", [[0]]),
+        ("probes", [[-5, 1]]),
+        ("bad", [[1, 2]]),
+        ("size", 1.5),
+        ("sample_rate", 0),
+        ("of", 7),
+    ],
+)
+def test_an_index_that_describes_no_shard_is_refused(copied, column, value):
+    path = index_path(copied["shards"] / "000000.tar")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {column: value}))
+    with pytest.raises(DataError, match=r"000000\.index\.json: is not an index of a shard \("):
+        find_index(copied["shards"] / "000000.tar")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"version": 1, "size": NaN}', '{"version": 1, "size": 1, "size": 2}', "[" * 10**5]
+)
+def test_an_index_that_is_no_valid_json_is_refused(copied, text):
+    index_path(copied["shards"] / "000000.tar").write_text(text)
+    with pytest.raises(DataError, match=r"NaN|repeated|nested"):
+        find_index(copied["shards"] / "000000.tar")
+
+
+def test_more_samples_than_a_clip_has_are_not_taken_from_the_next(copied):
+    shard = copied["memmap"] / "000000.npy"
+    facts = json.loads(index_path(shard).read_text())
+    facts["samples"][1] += 100
+    index_path(shard).write_text(json.dumps(facts))
+    with pytest.raises(AudioError, match="clip 1"):
+        read_array(shard, 1, RATE)
 
 
 @pytest.mark.parametrize("form", ["shards", "memmap"])

@@ -23,6 +23,7 @@ from earmark.training.distill.stored_predictions import (
 HEADING = PredictionsHeader(
     ("dog", "rain"), "logits", "multi_label", ({"name": "big", "sha256": "0" * 64},), ("a",)
 )
+ATTACK = Path(__file__).with_name("attack")
 VALUES = np.array([[1, -2], [0.5, 70000], [3, 4]], np.float32)
 
 
@@ -111,6 +112,26 @@ def test_pickled_objects_are_not_read(tmp_path):
         StoredPredictions(tmp_path / "a.npz")
 
 
+@pytest.mark.parametrize("name", ["short", "huge", "deep"])
+def test_headers_that_do_not_fit_are_refused(name):
+    """Of arrays shorter than their header says, of 40 TB, and nested 9,000 times."""
+    with pytest.raises(DataError, match="is not a complete file of earmark teach") as caught:
+        StoredPredictions(ATTACK / f"{name}.npz")
+    assert "\n" not in str(caught.value)
+
+
+def test_columns_first_are_read_as_they_are_meant():
+    outputs = StoredPredictions(ATTACK / "fortran.npz")
+    assert read(outputs, "x", "y") == [[1, 3], [2, 4]]
+
+
+def test_predictions_that_are_not_finite_are_refused(tmp_path):
+    outputs = StoredPredictions(write(tmp_path / "a.npz", values=VALUES * np.array([[1], [np.nan], [1]])))
+    assert read(outputs, "x", "other")[0] == [1, -2]
+    with pytest.raises(DataError, match="NaN"):
+        read(outputs, "x", "y")
+
+
 def test_shards_that_do_not_belong_together_are_refused(tmp_path):
     with pytest.raises(DataError):
         StoredPredictions(tmp_path)
@@ -195,6 +216,12 @@ class TestPublished:
             ("i.pkl", pickle.dumps({"aa": 2.0}), "got 'aa' -> 2.0"),
             ("i.pkl", pickle.dumps({"aa": 4, "bb": 9}), "2 of 2 rows, first 'aa'"),
             ("i.json", b"{", "not valid JSON"),
+            ("i.json", b'{"aa": 0, "bb": 1, "aa": 2}', "'aa' is repeated"),
+            ("i.json", b'{"aa": NaN}', "NaN"),
+            ("i.json", b'{"aa":' * 100_000, "nested too deeply"),
+            ("i.csv", b"name,row\naa,0\nbb,1\naa,2\n", "line 4: the name 'aa' is repeated"),
+            ("i.csv", b"name,row\naa,0\nbb\n", "line 3: must have 2 fields"),
+            ("i.csv", b"name,row\naa,0\nbb,", "line 3"),
             ("i.csv", b"name,row\naa,x\n", "line 2: must hold a name and a row"),
         ],
     )
