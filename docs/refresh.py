@@ -73,6 +73,7 @@ def run(example: str) -> str:
     """Runs a console example; returns the commands with their output on both streams."""
     scripts = sysconfig.get_path("scripts")
     environment = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"}
+    environment["LC_ALL"] = "C.UTF-8"
     pieces = []
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as nothing:
         environment["EARMARK_CACHE"] = nothing  # an empty cache, so that the output is the same everywhere

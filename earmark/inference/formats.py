@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from earmark.inference.table import table
+
 if TYPE_CHECKING:
     from earmark.inference.result import Result
 
@@ -37,8 +39,14 @@ class Layout:
     render: Callable[[Result], str]
 
 
-def layout(form: Format) -> Layout:
-    """Returns the layout of a format."""
+def layout(form: Format, width: int = 80, blocks: bool = True) -> Layout:
+    """Returns the layout of a format.
+
+    Args:
+        form: The format.
+        width: Characters in a line of a table, at least 40.
+        blocks: Whether a table uses block characters; else ASCII.
+    """
     if form is Format.JSON:
         return Layout("[", ",\n ", "]\n", _json)
     if form is Format.JSONL:
@@ -46,7 +54,7 @@ def layout(form: Format) -> Layout:
     if form is Format.CSV:
         head = _csv_rows([("path", "label", "score", "start_s", "end_s", "calibrated")])
         return Layout(head, "", "", _csv)
-    return Layout("", "\n", "", _table)
+    return Layout("", "\n", "", lambda result: table(result, width, blocks))
 
 
 def _json(result: Result) -> str:
@@ -65,18 +73,3 @@ def _csv_rows(rows: Iterable[Sequence[str]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
-
-
-def _table(result: Result) -> str:
-    """A star marks tags that reach the model's own threshold."""
-    detected = {tag.label for tag in result.detected}
-    width = max((len(tag.label) for tag in result.tags), default=0)
-    meaning = ", probabilities" if result.calibrated else ""
-    lines = [f"{result.path or 'samples'}  ({result.duration_s:.1f} s, {result.model}{meaning})"]
-    for tag in result.tags:
-        mark = "*" if tag.label in detected else " "
-        lines.append(f" {mark} {tag.score:.3f}  {tag.label:<{width}}  {tag.start_s:.1f} - {tag.end_s:.1f} s")
-    if result.thresholds is not None and not detected:
-        same = len(set(result.thresholds)) == 1
-        lines.append(f"   Nothing above the threshold{f' ({result.thresholds[0]:g})' if same else ''}.")
-    return "\n".join(lines) + "\n"
