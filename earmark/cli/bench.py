@@ -17,6 +17,7 @@ import typer
 from earmark.cli.options import AsJson, Device, Quiet, Recording, Rounds, ThreadCounts
 from earmark.cli.program import TRAIN, command, one_matrix_thread
 from earmark.cli.progress import download_bar, status_line
+from earmark.cli.terminal import say
 
 
 @command(TRAIN)
@@ -45,7 +46,7 @@ def bench(
     with timed_recording(recording) as clip, status_line(quiet) as show:
         found = speed.measure(settings, clip, rounds, show)
     what = str(recording) if recording else f"{speed.CLIP_S:g} s of noise"
-    print(json.dumps(to_dict(found, what), indent=1) if as_json else summary(found, name, what))
+    say(json.dumps(to_dict(found, what), indent=1) if as_json else summary(found, name, what))
 
 
 @contextmanager

@@ -11,8 +11,10 @@ from typing import Annotated, Literal
 import typer
 
 from earmark.cli.options import Audio, Dataset, Device, EngineName, Precision, Quiet, Threads
-from earmark.cli.program import TRAIN, command, complain, exit_code, one_matrix_thread, warn
+from earmark.cli.program import TRAIN, command, exit_code, one_matrix_thread
 from earmark.cli.progress import download_bar, status_line
+from earmark.cli.terminal import complain, say, warn
+from earmark.model_file.atomic import require_other_files
 
 
 @command(TRAIN)
@@ -61,6 +63,9 @@ def calibrate(
     from earmark.evaluation.calibration.run import CalibrationOptions, calibrate_model
     from earmark.evaluation.calibration.thresholds import ThresholdTarget
 
+    require_other_files(
+        [output], [dataset, *([test_dataset] if test_dataset else []), *([model] if model else [])]
+    )
     options = CalibrationOptions(
         audio=audio,
         fold=fold,
@@ -84,10 +89,10 @@ def calibrate(
             download_progress=bar,
         )
     count = len(run.predictions.clips)
-    print(f"{run.info.name}: {run.result.calibration.method}, fitted on {count} clips of {dataset}\n")
-    print(summary(run.result))
+    say(f"{run.info.name}: {run.result.calibration.method}, fitted on {count} clips of {dataset}\n")
+    say(summary(run.result))
     warn(run.warnings, quiet)
     if report is not None:
         write_calibration(run.result, run.origin, report)
-    print(f"\nwrote {output}, whose scores are probabilities")
+    say(f"\nwrote {output}, whose scores are probabilities")
     exit_code(count, run.num_failed)

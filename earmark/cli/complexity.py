@@ -13,8 +13,9 @@ import typer
 
 from earmark.cli.options import AsJson
 from earmark.cli.program import TRAIN, command
+from earmark.cli.terminal import say
 from earmark.errors import extra
-from earmark.model_file.atomic import write_atomically
+from earmark.model_file.atomic import require_other_files, write_atomically
 
 if TYPE_CHECKING:
     from earmark.evaluation.complexity.budget import Budget
@@ -76,15 +77,15 @@ def complexity(
     if output is not None:
         if limits is None or not dataset:
             raise typer.BadParameter("needs --budget and --dataset", param_hint="--output")
-        print(_write_recipe(model, limits, precision, (dataset, audio), output))
+        say(_write_recipe(model, limits, precision, (dataset, audio), output))
         return
     cost = cost_of(model, seconds or (limits and limits.seconds) or 10.0)
     used = None if limits is None else budget_use(limits, cost)
     if as_json:
         exceeded = {"exceeded": list(used.exceeded)} if used else {}
-        print(json.dumps(cost.to_dict() | exceeded, indent=1, ensure_ascii=False))
+        say(json.dumps(cost.to_dict() | exceeded, indent=1, ensure_ascii=False))
     else:
-        print("\n".join([cost.summary(), *([used.summary()] if used else [])]))
+        say("\n".join([cost.summary(), *([used.summary()] if used else [])]))
     if used and used.exceeded:
         raise typer.Exit(1)
 
@@ -99,6 +100,7 @@ def _write_recipe(
 
     if output.suffix != ".toml":
         raise typer.BadParameter(f"must end in .toml, got {output}", param_hint="--output")
+    require_other_files([output], [model, *clips[0]])
     file = registry.find(model)
     info = open_source(str(file)).info
     require_manifests(clips[0], find_clips(clips[0], info, clips[1]))

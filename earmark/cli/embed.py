@@ -21,10 +21,11 @@ from earmark.cli.options import (
     Recursive,
     Threads,
     Window,
+    inputs,
 )
-from earmark.cli.program import USE, command, complain, exit_code, one_matrix_thread, warn
-from earmark.cli.progress import download_bar, status_line
-from earmark.errors import EarmarkError
+from earmark.cli.program import USE, command, exit_code, one_matrix_thread
+from earmark.cli.progress import download_bar, each_file, status_line
+from earmark.model_file.atomic import require_other_files
 
 if TYPE_CHECKING:
     from earmark.inference.tagger import Tagger
@@ -64,11 +65,12 @@ def embed(
 ) -> None:
     """Extract embeddings."""
     one_matrix_thread()
-    from earmark.audio.find import find_recordings
     from earmark.inference.embeddings import Embeddings, file_writer
     from earmark.inference.load import load
+    from earmark.inference.result import Result
 
     write = file_writer(output)
+    require_other_files([output], model or [])
     if stage:
         if (device, engine, precision) != ("cpu", "onnx", "fp32"):
             raise typer.BadParameter("cannot be combined with --stage", param_hint="--device, --engine, ...")
@@ -78,20 +80,17 @@ def embed(
             tagger = load(
                 model, device=device, engine=engine, precision=precision, threads=threads, progress=bar
             )
-    embeddings = []
-    failed = 0
+    embeddings: list[Embeddings] = []
+
+    def add(result: Result, number: int) -> None:
+        embeddings.append(Embeddings.from_result(result))
+
     with status_line(quiet) as show:
-        for item in tagger.tag_many(find_recordings(files, recursive), window_s=window, hop_s=hop):
-            if isinstance(item, EarmarkError):
-                failed += 1
-                complain(str(item))
-                continue
-            embeddings.append(Embeddings.from_result(item))
-            show(f"{len(embeddings)} files  {item.path}")
-            warn(item.warnings, quiet)
+        results = tagger.tag_many(inputs(files, recursive, output), window_s=window, hop_s=hop)
+        embedded, failed = each_file(results, add, show, quiet)
     if embeddings:
         write(embeddings, by_window)
-    exit_code(len(embeddings), failed)
+    exit_code(embedded, failed)
 
 
 def _by_stages(models: list[str] | None, stages: list[str], pool: str, threads: int | None) -> Tagger:

@@ -23,9 +23,11 @@ from earmark.cli.options import (
     ReportFolder,
     Threads,
 )
-from earmark.cli.program import TRAIN, command, complain, exit_code, one_matrix_thread, warn
+from earmark.cli.program import TRAIN, command, exit_code, one_matrix_thread
 from earmark.cli.progress import download_bar, status_line
+from earmark.cli.terminal import complain, say, warn
 from earmark.errors import extra
+from earmark.model_file.atomic import require_other_files
 
 if TYPE_CHECKING:
     from earmark.evaluation.evaluation import Evaluation
@@ -81,7 +83,7 @@ def evaluate(
 ) -> None:
     """Evaluate a model on a dataset."""
     one_matrix_thread()
-    from earmark.evaluation.report import summary, write_report
+    from earmark.evaluation.report import REPORT_FILES, summary, write_report
     from earmark.evaluation.run import EvaluationOptions
     from earmark.evaluation.run import evaluate as run
     from earmark.evaluation.test_time_augmentation import Masking
@@ -92,6 +94,8 @@ def evaluate(
     if dcase is not None and (not dcase or Path(dcase).name != dcase):
         raise typer.BadParameter(f"{dcase!r} cannot begin a file name", param_hint="--dcase")
     names = model or [registry.DEFAULT]
+    if output is not None:
+        require_other_files([output / name for name in REPORT_FILES], [dataset, *names])
     options = EvaluationOptions(
         audio=audio,
         fold=fold,
@@ -118,7 +122,7 @@ def evaluate(
     warn(found.predictions.warnings, quiet)
     if not found.predictions.clips:
         raise typer.Exit(2)
-    print(f"{found.origin['model']['name']}, evaluated on {dataset}\n\n{summary(found)}")
+    say(f"{found.origin['model']['name']}, evaluated on {dataset}\n\n{summary(found)}")
     if output is not None:
         written = write_report(found, output)
         if not quiet and found.by_class and not any(path.suffix == ".png" for path in written):

@@ -13,7 +13,9 @@ import typer
 from earmark.cli.options import Quiet
 from earmark.cli.program import SHIP, command, one_matrix_thread
 from earmark.cli.progress import download_bar, status_line
+from earmark.cli.terminal import say
 from earmark.errors import extra
+from earmark.model_file.atomic import require_other_files
 
 INT8 = "With --precision int8"
 
@@ -119,6 +121,7 @@ def export(
         name=name,
     )
     names = [*(models or ()), *(model or ())] or [registry.DEFAULT]
+    require_other_files([output], [*names, *(recording or ()), *(calibration_set or ())])
     with download_bar(quiet) as bar:
         sources = [open_source(one, bar) for one in names]
     clips = find_clips(calibration_set, sources[0].info, audio) if calibration_set else []
@@ -131,7 +134,7 @@ def export(
             recordings=recording or [],
             progress=show,
         )
-    print(exported.summary())
+    say(exported.summary())
 
 
 def _seconds(text: str | None) -> float | Literal["dynamic"] | None:

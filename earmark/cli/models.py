@@ -13,6 +13,7 @@ import typer
 
 from earmark.cli.options import AsJson
 from earmark.cli.program import MODELS, command
+from earmark.cli.terminal import say
 from earmark.errors import extra
 
 if TYPE_CHECKING:
@@ -41,18 +42,18 @@ def models(
     own = [_shipped_row(name) for name in registry.shipped()]
     others = [_published_row(known) for known in registry.published().values()]
     if as_json:
-        print(json.dumps(own + others, indent=1, ensure_ascii=False))
+        say(json.dumps(own + others, indent=1, ensure_ascii=False))
         return
     for row in own:
         mark = " (default)" if row["default"] else ""
-        print(
+        say(
             f"{row['name']}{mark}: {row['labels']} labels, {row['megabytes']} MB, {row['license']}."
             f" {row['description']}"
         )
-    print("\nPublished by others, downloaded on first use (*: on this machine):")
-    print(_line(*_COLUMNS))
+    say("\nPublished by others, downloaded on first use (*: on this machine):")
+    say(_line(*_COLUMNS))
     for row in others:
-        print(_published_line(row))
+        say(_published_line(row))
 
 
 def _shipped_row(name: str) -> dict[str, Any]:
@@ -138,17 +139,18 @@ def info(
 
     info = read_info(registry.find(model))
     if as_json:
-        print(json.dumps(json.loads(info.to_json()), indent=1, ensure_ascii=False))
+        say(json.dumps(json.loads(info.to_json()), indent=1, ensure_ascii=False))
         return
-    print(f"{info.name}: {info.description}")
+    say(f"{info.name}: {info.description}")
     threshold = "of each label" if isinstance(info.threshold, tuple) else info.threshold
-    print(f"task: {info.task}, threshold: {threshold}, window: {info.window_s} s, padding: {info.padding}")
+    threshold = f"{threshold} ({info.threshold_rule})" if info.threshold_rule else threshold
+    say(f"task: {info.task}, threshold: {threshold}, window: {info.window_s} s, padding: {info.padding}")
     if info.calibration is not None:
         fitted_on = ", ".join(f"{key} {value}" for key, value in info.calibration.fitted_on.items())
-        print(f"calibration: {info.calibration.method}; scores are probabilities; fitted on: {fitted_on}")
+        say(f"calibration: {info.calibration.method}; scores are probabilities; fitted on: {fitted_on}")
     arguments = json.dumps(dict(info.arguments))
-    print(f"architecture: {info.architecture} {arguments}, embedding: {info.embedding_size}")
-    print("front-end: " + ", ".join(f"{key} {value}" for key, value in info.front_end.to_dict().items()))
-    print(f"license: {info.license}\nlabels: {', '.join(info.labels)}")
+    say(f"architecture: {info.architecture} {arguments}, embedding: {info.embedding_size}")
+    say("front-end: " + ", ".join(f"{key} {value}" for key, value in info.front_end.to_dict().items()))
+    say(f"license: {info.license}\nlabels: {', '.join(info.labels)}")
     if info.card:
-        print(f"\n{info.card}")
+        say(f"\n{info.card}")

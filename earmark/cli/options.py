@@ -6,10 +6,15 @@ a panel of their own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from earmark.cli.terminal import silence_libraries
+from earmark.errors import EarmarkError
+from earmark.model_file.atomic import require_other_files
 
 ENGINE = "Engine"
 """The panel of what computes the network."""
@@ -56,7 +61,10 @@ Limit = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Use at most N clips, spread over the dataset.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no warnings.")]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", callback=silence_libraries, help="Print no progress and no warnings."),
+]
 
 Device = Annotated[
     str,
@@ -74,6 +82,17 @@ Threads = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Threads (default: one per core).", rich_help_panel=ENGINE),
 ]
+
+
+def inputs(files: list[str], recursive: bool, output: Path | None) -> Iterator[str | EarmarkError]:
+    """The recordings of :data:`Files`, none of which is the output."""
+    from earmark.audio.find import find_recordings
+
+    for item in find_recordings(files, recursive):
+        if output is not None and not isinstance(item, EarmarkError):
+            require_other_files([output], [item])
+        yield item
+
 
 Rounds = Annotated[int, typer.Option(min=1, metavar="N", help="Benchmark rounds.")]
 ThreadCounts = Annotated[

@@ -6,15 +6,16 @@ the same command continues an interrupted run.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from earmark.cli.options import Audio, Quiet
-from earmark.cli.program import TRAIN, command, complain, exit_code, one_matrix_thread
+from earmark.cli.program import TRAIN, command, exit_code, one_matrix_thread
 from earmark.cli.progress import clip_counter
+from earmark.cli.terminal import complain, note
+from earmark.model_file.atomic import require_other_files
 
 if TYPE_CHECKING:
     from earmark.data.manifest import Clip
@@ -61,10 +62,11 @@ def pack(
     one_matrix_thread()
     import os
 
-    from earmark.data.shards.pack import SKIPPED_FILE
+    from earmark.data.shards.pack import MANIFEST_FILE, SKIPPED_FILE
     from earmark.data.shards.writer import PackOptions
     from earmark.data.shards.writer import pack as write_pack
 
+    require_other_files([output / name for name in (MANIFEST_FILE, SKIPPED_FILE)], datasets)
     clips = _clips(datasets, audio, corpus, split)
     packing = PackOptions(form, codec, sample_rate, shard_clips, _labels(labels, corpus))
     with clip_counter(quiet, len(clips)) as show:
@@ -73,7 +75,7 @@ def pack(
         )
     if not quiet:
         written = f"wrote {output}: {heading.clips} of {len(clips)} clips, {heading.seconds / 3600:.3g} h"
-        print(written, file=sys.stderr)
+        note(written)
     if heading.bad:
         complain(f"skipped {heading.bad} clips, see {output / SKIPPED_FILE}")
     exit_code(heading.clips, heading.bad)

@@ -7,22 +7,29 @@ too little room for the texts at that width, and box-drawing characters do not b
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TextIO, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
-from earmark.errors import EarmarkError
+from earmark.cli.terminal import abandon, complain, note, say, standard_streams
+from earmark.errors import EarmarkError, first_line
 from earmark.version import __version__
 
 USE, MODELS, TRAIN, SHIP = "Use", "Models", "Train and evaluate", "Ship"
 """Groups of ``earmark --help``."""
 COULD_NOTHING, COULD_SOME, INTERRUPTED = 2, 1, 130
 """Exit codes: a wrong command, or nothing could be done; some inputs failed; Ctrl-C."""
+INTERNAL = 70
+"""Exit code of a mistake in earmark itself."""
+
+_OF_STANDARD_OUTPUT = {errno.EBADF, errno.ENOSPC, errno.EIO}
+"""Errors without a file name: every other file is named."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Row = tuple[str, str]
@@ -91,36 +98,57 @@ def command(group: str) -> Callable[[Function], Function]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and ends the process with its exit code."""
+    with standard_streams():
+        code = _run(arguments)
+    sys.exit(code)
+
+
+def _run(arguments: list[str] | None) -> int:
+    """Runs the command line; errors become one line."""
+    out = sys.stdout
     try:
         code = app(arguments, standalone_mode=False)
-        if code == INTERRUPTED:
-            complain("interrupted")
-    except EarmarkError as error:
-        complain(str(error))
-        for note in getattr(error, "__notes__", []):
-            print(f"  {note}", file=sys.stderr)
-        code = COULD_NOTHING
-    except TyperException as error:
-        complain(error.format_message())
-        code = COULD_NOTHING
-    except SystemExit:  # Typer's own: the reader of the output has gone, as in `earmark tag ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except OSError as error:
-        complain(str(error))
-        code = COULD_NOTHING
-    sys.exit(code if isinstance(code, int) else 0)
+        out.flush()
+    except (EarmarkError, TyperException) as error:
+        complain(error.format_message() if isinstance(error, TyperException) else str(error))
+        for line in getattr(error, "__notes__", []):
+            note(f"  {line}")
+        return COULD_NOTHING
+    except (SystemExit, OSError) as error:  # Typer exits where a pipe is broken, and has wrapped the streams
+        sys.stdout = out
+        return _without_reader(out) if isinstance(error, SystemExit) else _system_error(error, out)
+    except Exception as error:
+        if sys.flags.dev_mode:
+            raise
+        complain(
+            f"internal error ({type(error).__name__}: {first_line(error)}): please report it with what "
+            "python -X dev -m earmark prints"
+        )
+        return INTERNAL
+    if code == INTERRUPTED:
+        complain("interrupted")
+    return code if isinstance(code, int) else 0
 
 
-def complain(message: str) -> None:
-    """Prints an error or a warning as one line to standard error."""
-    print("earmark: " + " ".join(message.split()), file=sys.stderr)
+def _without_reader(out: TextIO) -> int:
+    """The end of a command whose reader has gone, as in ``earmark tag ... | head``: it has all it wanted."""
+    abandon(out)
+    return 0
 
 
-def warn(messages: Iterable[str], quiet: bool) -> None:
-    """Prints warnings, one line each, unless quiet."""
-    for message in () if quiet else messages:
-        complain(f"warning: {message}")
+def _system_error(error: OSError, out: TextIO) -> int:
+    """The end of a command on an error of the system, which names its file unless that is standard output."""
+    if isinstance(error, BrokenPipeError):
+        return _without_reader(out)
+    reason = error.strerror or first_line(error)
+    if error.filename is not None:
+        complain(f"{os.fsdecode(error.filename)}: {reason}")
+    elif error.errno in _OF_STANDARD_OUTPUT:
+        complain(f"standard output: {reason}")
+        abandon(out)
+    else:
+        complain(reason)
+    return COULD_NOTHING
 
 
 def exit_code(done: int, failed: int) -> None:
@@ -136,7 +164,7 @@ def one_matrix_thread() -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(__version__)
+        say(__version__)
         raise typer.Exit
 
 

@@ -6,12 +6,17 @@ Conventions: status line and bar appear in a terminal only; nothing here writes 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from earmark.cli.terminal import complain, note, printable, warn
+from earmark.errors import EarmarkError
+
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from earmark.inference.result import Result
 
 Counter = Callable[..., None]
 
@@ -25,7 +30,37 @@ def status_line(quiet: bool) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
 
     with Console(stderr=True).status("") as status:
-        yield lambda text: status.update(text.replace("[", r"\["))
+        yield lambda text: status.update(printable(text).replace("[", r"\["))
+
+
+def each_file(
+    results: Iterable[Result | EarmarkError],
+    use: Callable[[Result, int], object],
+    show: Callable[[str], None],
+    quiet: bool,
+) -> tuple[int, int]:
+    """Uses the results of files; an error is printed, and ends the work on its file only.
+
+    Args:
+        results: As of :meth:`earmark.Tagger.tag_many`.
+        use: Called with each result and the number of those before it.
+        show: Shows what was done last.
+        quiet: Print no warnings.
+
+    Returns:
+        How many files were used, and how many could not be.
+    """
+    done = failed = 0
+    for item in results:
+        if isinstance(item, EarmarkError):
+            failed += 1
+            complain(str(item))
+            continue
+        use(item, done)
+        done += 1
+        show(f"{done} files  {item.path}")
+        warn(item.warnings, quiet, item.path)
+    return done, failed
 
 
 @contextmanager
@@ -44,7 +79,7 @@ def clip_counter(quiet: bool, total: int) -> Iterator[Counter]:
             status(f"{done} of {total} clips  {following}".rstrip())
             if not quiet and not sys.stderr.isatty() and done >= printed + step:
                 printed = done
-                print(f"{done} of {total} clips", file=sys.stderr)
+                note(f"{done} of {total} clips")
 
         yield show
 
@@ -88,10 +123,10 @@ def training_printer() -> Callable[[Mapping[str, Any]], None]:
         if "step" in facts:
             latest.update(facts)
             if sys.stderr.isatty():
-                print(f"\r\x1b[2K{_as_line(facts)}", end="\r", file=sys.stderr, flush=True)
+                print(f"\r\x1b[2K{printable(_as_line(facts))}", end="\r", file=sys.stderr, flush=True)
             return
         pace = ("clips_per_s", "left_min") if "epoch" in facts and latest else ()
-        print(_as_line({**facts, **{key: latest[key] for key in pace}}), file=sys.stderr)
+        note(_as_line({**facts, **{key: latest[key] for key in pace}}))
 
     return show
 

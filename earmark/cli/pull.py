@@ -14,6 +14,7 @@ import typer
 from earmark.cli.options import Quiet
 from earmark.cli.program import MODELS, command
 from earmark.cli.progress import download_bar
+from earmark.cli.terminal import say_raw
 
 
 @command(MODELS)
@@ -30,7 +31,7 @@ def pull(
     from earmark.hub.pull import pull as pull_model
 
     with download_bar(quiet) as bar:
-        print(pull_model(name, file=file, force=force, progress=bar))
+        say_raw(f"{pull_model(name, file=file, force=force, progress=bar)}\n")
 
 
 @command(MODELS)
@@ -84,7 +85,7 @@ def convert(
         window_s=window,
         license=license,
     )
-    print(*written, sep="\n")
+    say_raw("".join(f"{path}\n" for path in written))
 
 
 def _values(options: Iterable[str], option: str) -> dict[str, Any]:

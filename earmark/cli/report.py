@@ -24,8 +24,10 @@ from earmark.cli.options import (
     Rounds,
     ThreadCounts,
 )
-from earmark.cli.program import TRAIN, command, complain, one_matrix_thread
+from earmark.cli.program import TRAIN, command, one_matrix_thread
 from earmark.cli.progress import download_bar, status_line
+from earmark.cli.terminal import complain, say
+from earmark.model_file.atomic import require_other_files
 
 if TYPE_CHECKING:
     from earmark.data.manifest import Clip
@@ -53,9 +55,12 @@ def report(
     """Compare models by size, speed, memory and scores."""
     one_matrix_thread()
     from earmark.evaluation import comparison, speed
-    from earmark.evaluation.report import aligned
+    from earmark.evaluation.report import REPORT_FILES, aligned
     from earmark.inference.load import load
 
+    if output is not None:
+        written = [output / name for name in REPORT_FILES]
+        require_other_files(written, [*models, *filter(None, (dataset, recording))])
     clips = _clips(dataset, audio, fold, limit)
     with download_bar(quiet) as bar:
         for name in models:
@@ -70,9 +75,9 @@ def report(
         "limit": limit,
     }
     if as_json:
-        print(json.dumps(comparison.to_dict(lines, traced), indent=1, ensure_ascii=False))
+        say(json.dumps(comparison.to_dict(lines, traced), indent=1, ensure_ascii=False))
     else:
-        print("\n".join(aligned(comparison.table(lines))), comparison.summary(lines), sep="\n\n")
+        say("\n".join([*aligned(comparison.table(lines)), "", comparison.summary(lines)]))
     if output is not None:
         comparison.write(lines, traced, output)
 

@@ -5,6 +5,9 @@ Conventions: results go to standard output as they come, or to a file when all i
 
 from __future__ import annotations
 
+import locale
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,12 +27,13 @@ from earmark.cli.options import (
     Recursive,
     Threads,
     Window,
+    inputs,
 )
-from earmark.cli.program import USE, command, complain, exit_code, one_matrix_thread, warn
-from earmark.cli.progress import download_bar, status_line
-from earmark.errors import EarmarkError
+from earmark.cli.program import COULD_NOTHING, USE, command, exit_code, one_matrix_thread
+from earmark.cli.progress import download_bar, each_file, status_line
+from earmark.cli.terminal import printable, say_raw
 from earmark.inference.formats import Format
-from earmark.model_file.atomic import write_atomically
+from earmark.model_file.atomic import atomic_writer, require_other_files
 
 
 @command(USE)
@@ -62,31 +66,46 @@ def tag(
 ) -> None:
     """Tag sounds in audio files."""
     one_matrix_thread()
-    from earmark.audio.find import find_recordings
     from earmark.inference.formats import layout
     from earmark.inference.load import load
     from earmark.inference.result import Result
 
     limit = _threshold(threshold)
+    if output is not None:
+        require_other_files([output], model or [])
     with download_bar(quiet) as bar:
         tagger = load(model, device=device, engine=engine, precision=precision, threads=threads, progress=bar)
     empty = Result(tagger.labels, (), 0.0, 1, tagger.info.name, "max", thresholds=tagger.info.thresholds)
     empty.filter(label, rollup=rollup, threshold=limit)  # an impossible filter fails before the first file
-    parts = layout(form)
-    tagged = failed = 0
-    with _writer(output) as write, status_line(quiet) as show:
-        for item in tagger.tag_many(find_recordings(files, recursive), window_s=window, hop_s=hop):
-            if isinstance(item, EarmarkError):
-                failed += 1
-                complain(str(item))
-                continue
-            result = item.filter(label, rollup=rollup, threshold=limit, top=top)
-            write((parts.between if tagged else parts.head) + parts.render(result))
-            tagged += 1
-            show(f"{tagged} files  {item.path}")
-            warn(item.warnings, quiet)
+    parts = layout(form) if output else layout(form, _width(), _has_blocks())
+    with _writer(output, raw=form is Format.CSV) as write, status_line(quiet) as show:
+
+        def add(result: Result, number: int) -> None:
+            text = parts.render(result.filter(label, rollup=rollup, threshold=limit, top=top))
+            write((parts.between if number else parts.head) + text)
+
+        results = tagger.tag_many(inputs(files, recursive, output), window_s=window, hop_s=hop)
+        tagged, failed = each_file(results, add, show, quiet)
         write(parts.tail if tagged else parts.head + parts.tail)
+        if output is not None and not tagged:
+            raise typer.Exit(COULD_NOTHING)  # the file that is there stays
     exit_code(tagged, failed)
+
+
+def _width() -> int:
+    """Characters in a line of a table: those of the terminal, within reason."""
+    return min(100, max(40, shutil.get_terminal_size().columns))
+
+
+def _has_blocks() -> bool:
+    """Whether the terminal has block characters; what is written to it is UTF-8 all the same."""
+    if os.name == "nt" and sys.stdout.isatty():
+        return True
+    encoding = os.environ.get("PYTHONIOENCODING", "").partition(":")[0] or locale.getencoding()
+    try:
+        return bool("\u258f\u2588".encode(encoding))
+    except (UnicodeEncodeError, LookupError):
+        return False
 
 
 def _threshold(text: str | None) -> float | Literal["auto"] | None:
@@ -106,13 +125,10 @@ def _threshold(text: str | None) -> float | Literal["auto"] | None:
 
 
 @contextmanager
-def _writer(output: Path | None) -> Iterator[Callable[[str], object]]:
-    """Writes to standard output as results come, or to a file when all is done."""
+def _writer(output: Path | None, raw: bool) -> Iterator[Callable[[str], object]]:
+    """Writes to standard output as results come, or to a file that is there when all is done."""
     if output is None:
-        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
-        yield sys.stdout.write
-        sys.stdout.flush()
+        yield say_raw if raw else lambda text: say_raw(printable(text))
         return
-    pieces: list[str] = []
-    yield pieces.append
-    write_atomically(output, "".join(pieces).encode("utf-8", "surrogateescape"))
+    with atomic_writer(output) as stream:
+        yield lambda text: stream.write((text if raw else printable(text)).encode("utf-8", "surrogateescape"))

@@ -6,16 +6,17 @@ written one after the other, and the same command continues an interrupted run.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from earmark.cli.options import Audio, Datasets, Device, Quiet, Threads
-from earmark.cli.program import TRAIN, command, complain, exit_code
+from earmark.cli.program import TRAIN, command, exit_code
 from earmark.cli.progress import clip_counter, download_bar
+from earmark.cli.terminal import complain, note
 from earmark.errors import extra
+from earmark.model_file.atomic import require_other_files
 
 if TYPE_CHECKING:
     from earmark.training.distill.losses import Kind
@@ -77,6 +78,7 @@ def teach(
     if threads is not None:
         torch.set_num_threads(threads)
     tables = [manifest_of(dataset) for dataset in datasets]
+    require_other_files([output], [*tables, *model])
     clips = [clip for table in tables for clip in read_manifest(table, audio)]
     kind: Kind | None = None if scores is None else "scores" if scores else "logits"
     _pull(model, quiet)
@@ -101,7 +103,7 @@ def teach(
         )
     stored = len(clips) - skipped
     if not quiet:
-        print(f"wrote {output}: {teacher.name}, {stored} of {len(clips)} clips", file=sys.stderr)
+        note(f"wrote {output}: {teacher.name}, {stored} of {len(clips)} clips")
     exit_code(stored, skipped)
 
 

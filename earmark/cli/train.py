@@ -5,7 +5,6 @@ Conventions: progress goes to standard error, one line per epoch.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +13,7 @@ import typer
 from earmark.cli.options import Quiet
 from earmark.cli.program import TRAIN, command
 from earmark.cli.progress import training_printer
+from earmark.cli.terminal import note, say
 from earmark.errors import extra
 
 
@@ -61,8 +61,8 @@ def train(
     if dry_run:
         loaded = load_recipe(recipe, overrides)
         lines = measure(loaded, fold).summary().splitlines()
-        print(to_toml(loaded))
-        print("\n".join(f"# {line}" for line in lines))
+        say(to_toml(loaded))
+        say("\n".join(f"# {line}" for line in lines))
         return
     result = run_recipe(
         recipe,
@@ -74,4 +74,4 @@ def train(
     )
     if result.model_file is not None and not quiet:
         difference = f"{result.export_error:.1g}"
-        print(f"wrote {result.model_file} (equal to the network within {difference})", file=sys.stderr)
+        note(f"wrote {result.model_file} (equal to the network within {difference})")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from earmark.data.manifest import Clip
 from earmark.data.read_clip import read_clip
-from earmark.errors import DataError, EarmarkError
+from earmark.errors import DataError, contained
 from earmark.inference.pooling import Pooling
 from earmark.inference.result import Result
 from earmark.inference.tagger import Tagger
@@ -120,9 +120,9 @@ def predict_clips(
             result = _tag(tagger, clip, windows, pooling)
             if not np.isfinite(result.scores).all():
                 raise DataError(f"{clip.path}: the model's output is NaN or infinite")
-        except (EarmarkError, OSError) as error:
-            failed.append((clip, str(error)))
-            on_error(str(error))
+        except Exception as error:
+            failed.append((clip, str(contained(error, str(clip.path)))))
+            on_error(failed[-1][1])
             continue
         done.append((clip, result))
     scores = np.array([result.scores for _, result in done], np.float32)
@@ -130,7 +130,7 @@ def predict_clips(
         clips=tuple(clip for clip, _ in done),
         scores=scores.reshape(len(done), len(tagger.labels)),
         failed=tuple(failed),
-        warnings=tuple(warning for _, result in done for warning in result.warnings),
+        warnings=tuple(f"{clip.path}: {warning}" for clip, result in done for warning in result.warnings),
         windows=tuple(np.stack([window.scores for window in result.windows]) for _, result in done),
     )
 

@@ -20,6 +20,8 @@ from earmark.errors import MissingExtraError, extra
 from earmark.evaluation.evaluation import Evaluation, Values
 from earmark.model_file.atomic import write_atomically
 
+REPORT_FILES = ("report.json", "report.md", "scores.npz", "scores.csv")
+"""Files of a report, besides plots."""
 DECIMALS = 4
 ON_CONSOLE = ("clips", "accuracy", "log_loss", "map_macro", "auroc_macro", "lwlrap")
 """Metrics of groups that the console shows; the files have all."""

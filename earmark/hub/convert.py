@@ -15,6 +15,7 @@ from earmark.errors import ModelError, extra
 from earmark.features.front_end import FrontEnd
 from earmark.features.presets import FRONT_ENDS
 from earmark.hub.registry import PublishedModel, published
+from earmark.model_file.atomic import require_other_files
 from earmark.model_file.info import ModelInfo
 from earmark.model_file.labels import read_labels
 
@@ -52,7 +53,7 @@ def convert(
 
     Raises:
         ModelError: If the weights do not fit the architecture, or an argument is invalid or missing.
-        DataError: If the label file cannot be read.
+        DataError: If the label file cannot be read, or an output is an input.
         MissingExtraError: If PyTorch is not installed.
     """
     with extra("earmark convert", "train"):
@@ -78,6 +79,7 @@ def convert(
         source=f"converted from {Path(weights).name}",
     )
     checkpoint = model_file.with_suffix(".safetensors")
+    require_other_files([model_file, checkpoint], [weights, *([labels] if labels else [])])
     build(weights, info, checkpoint=checkpoint, model_file=model_file)
     return model_file, checkpoint
 

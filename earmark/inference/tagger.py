@@ -7,13 +7,14 @@ does not grow with their length, and the network takes one window at a time.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from earmark.errors import AudioError, EarmarkError, ModelError
+from earmark.errors import EarmarkError, ModelError, contained
 from earmark.inference.embeddings import Embeddings
 from earmark.inference.engines import Session
 from earmark.inference.feature_extractor import FeatureExtractor, FeatureWindow
@@ -51,7 +52,7 @@ class Tagger:
 
     def uncalibrated(self) -> Tagger:
         """Returns the tagger without calibration and thresholds: scores are plain sigmoids, or a softmax."""
-        return Tagger(self.session, self.info.changed(calibration=None, threshold=None))
+        return Tagger(self.session, self.info.changed(calibration=None, threshold=None, threshold_rule=""))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -197,13 +198,21 @@ class Tagger:
         self, paths: Iterable[FilePath | EarmarkError], lengths: tuple[int, int], pooling: Pooling
     ) -> Iterator[Result | EarmarkError]:
         windows: list[Window] = []
+        failure: Exception | None = None
         with closing(read_ahead(self._read_many(paths, lengths), WINDOWS_AHEAD)) as items:
             for item in items:
-                if isinstance(item, FeatureWindow):
-                    windows.append(self._window(item))
-                    continue
-                yield self._result(tuple(windows), item, pooling) if isinstance(item, Recording) else item
-                windows = []
+                if isinstance(item, EarmarkError):
+                    yield item
+                elif isinstance(item, Recording):
+                    failed = failure and contained(failure, str(item.path))
+                    yield failed or self._result(tuple(windows), item, pooling)
+                elif failure is None:
+                    try:
+                        windows.append(self._window(item))
+                    except Exception as error:
+                        failure = error
+                if not isinstance(item, FeatureWindow):
+                    windows, failure = [], None
 
     def _read_many(
         self, paths: Iterable[FilePath | EarmarkError], lengths: tuple[int, int]
@@ -217,10 +226,8 @@ class Tagger:
                 recording = Recording(path)
                 yield from recording.windows(self._extractor, *lengths, self.info.padding)
                 yield recording
-            except EarmarkError as error:
-                yield error
-            except OSError as error:
-                yield AudioError(str(error))
+            except Exception as error:
+                yield contained(error, os.fspath(path))
 
     def _outputs(self, windows: Generator[FeatureWindow, None, None]) -> Iterator[Window]:
         with closing(read_ahead(windows)) as features:

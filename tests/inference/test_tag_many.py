@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 import earmark
-from earmark.errors import AudioError, ModelError
+from earmark.errors import AudioError, EarmarkError, ModelError
+from earmark.inference.recording import Recording
 from earmark.inference.tagger import WINDOWS_AHEAD
 
 RATE = 8000
@@ -87,3 +88,35 @@ def test_nothing_is_left_where_the_caller_stops(tagger: earmark.Tagger, paths: l
     next(results)
     results.close()
     assert (threading.active_count(), len(os.listdir(folder))) == before
+
+
+def test_any_exception_ends_the_work_on_its_file_only(
+    tagger: earmark.Tagger, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, runs = tagger.session, []
+
+    class Failing:
+        def run(self, names, inputs):
+            runs.append(names)
+            if len(runs) == 2:  # in the second file, of several windows
+                raise RuntimeError("out of order\nmore")
+            return real.run(names, inputs)
+
+    read = Recording.windows
+
+    def windows(self, *arguments):
+        if self.path == str(paths[3]):
+            raise ZeroDivisionError
+        if self.path == str(paths[4]):
+            raise OSError(5, "Input/output error")
+        return read(self, *arguments)
+
+    monkeypatch.setattr(Recording, "windows", windows)
+    results = list(tagger.with_session(Failing()).tag_many(paths))
+    assert [str(item) for item in results if isinstance(item, EarmarkError)] == [
+        f"{paths[1]}: cannot be processed (RuntimeError: out of order)",
+        f"{paths[3]}: cannot be processed (ZeroDivisionError: ZeroDivisionError)",
+        f"{paths[4]}: Input/output error",
+    ]
+    for number in (0, 2):
+        np.testing.assert_array_equal(results[number].scores, tagger.tag(paths[number]).scores)

@@ -26,7 +26,7 @@ def training(
     """Trains in a folder; the process of a rank kills itself, once, where the facts are these."""
     import torch
 
-    from earmark.cli.program import complain
+    from earmark.cli.terminal import complain
     from earmark.errors import EarmarkError
     from earmark.training import trainer as loop
 

@@ -22,7 +22,7 @@ from earmark.data.manifest import Clip
 from earmark.data.read_clip import encoded_audio, read_clip
 from earmark.data.shards.index import ShardIndex, index_path, probes
 from earmark.data.shards.shard_files import ArrayShard, Shard, TarShard
-from earmark.errors import DataError, EarmarkError
+from earmark.errors import DataError, contained
 from earmark.model_file.atomic import atomic_writer
 
 Stored = Codec | Literal["pcm"]
@@ -77,8 +77,8 @@ def write_shard(job: ShardJob) -> Path:
         for row, (clip, key) in enumerate(zip(job.clips, job.keys, strict=True), start=job.first):
             try:
                 content, samples = _stored(clip, job.stored, job.sample_rate)
-            except (EarmarkError, OSError) as error:
-                bad.append((row, " ".join(f"{error}".split())))
+            except Exception as error:
+                bad.append((row, str(contained(error, str(clip.path)))))
                 continue
             metadata = metadata_of(clip) | {"samples": samples, "sample_rate": job.sample_rate}
             values = (row, shard.add(key, content, metadata), len(content), samples, zlib.crc32(content))

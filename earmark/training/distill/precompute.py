@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from earmark.data.manifest import Clip
 from earmark.data.read_clip import read_clip
-from earmark.errors import DataError, EarmarkError, ModelError
+from earmark.errors import DataError, ModelError, contained
 from earmark.inference.torch_session import torch_device
 from earmark.model_file.atomic import remove_partial, write_atomically
 from earmark.training.distill.losses import Kind, as_scores
@@ -148,8 +148,8 @@ class _Job:
             try:
                 outputs.append(self._predict(clip))
                 ids.append(clip.id)
-            except (EarmarkError, OSError) as error:
-                self.on_error(str(error))
+            except Exception as error:
+                self.on_error(str(contained(error, str(clip.path))))
         return ids, np.concatenate(outputs)
 
     def _predict(self, clip: Clip) -> NDArray[np.float32]:
