@@ -1,34 +1,34 @@
-"""Checkpoints: the weights of a network and its model info in one safetensors file.
+"""Checkpoints of networks in PyTorch, written and read.
 
-Conventions: tensors have the names of the state dict and the precision of the model info. The metadata of the
-file has the model info as JSON under "earmark.record", and a SHA-256 over that JSON and all tensors under
-"earmark.sha256". Nothing is ever unpickled.
+Conventions: the file is that of :mod:`earmark.model_file.checkpoint_file`. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from os import PathLike
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from earmark.errors import ModelError
 from earmark.features.learned import LearnedFrontEnd
 from earmark.model_file.atomic import write_atomically
+from earmark.model_file.checkpoint_file import (
+    HASH_KEY,
+    INFO_KEY,
+    TensorBytes,
+    checkpoint_content,
+    checkpoint_hash,
+)
 from earmark.model_file.info import ModelInfo
 from earmark.models.network import Network
 from earmark.models.registry import create_config, create_model
 from earmark.models.waveform_network import attach_front_end, learned_front_end
 
-INFO_KEY = "earmark.record"
-HASH_KEY = "earmark.sha256"
 TENSOR_TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Precision of a model -> type of the stored tensors; networks always compute in float32."""
+_KINDS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
 
 
 def save_checkpoint(path: str | PathLike[str], network: Network, info: ModelInfo) -> None:
@@ -61,11 +61,14 @@ def save_checkpoint(path: str | PathLike[str], network: Network, info: ModelInfo
         )
     stored_as = TENSOR_TYPES[info.precision]
     tensors = {
-        name: tensor.detach().to("cpu", stored_as if tensor.is_floating_point() else None).contiguous()
+        name: tensor.to(stored_as) if tensor.is_floating_point() else tensor
         for name, tensor in network.state_dict().items()
     }
-    text = info.to_json()
-    write_atomically(path, _sort_header(save(tensors, {INFO_KEY: text, HASH_KEY: _hash(text, tensors)})))
+    stored = {
+        name: TensorBytes(_KINDS[tensor.dtype], tuple(tensor.shape), tensor_bytes(tensor))
+        for name, tensor in tensors.items()
+    }
+    write_atomically(path, checkpoint_content(stored, info.to_json()))
 
 
 def load_checkpoint(path: str | PathLike[str]) -> tuple[Network, ModelInfo]:
@@ -86,7 +89,8 @@ def load_checkpoint(path: str | PathLike[str]) -> tuple[Network, ModelInfo]:
         raise ModelError(
             f"{path}: is not a checkpoint of earmark (no {INFO_KEY} in its metadata): see earmark pull --from"
         )
-    if metadata.get(HASH_KEY) != _hash(text, tensors):
+    contents = {name: tensor_bytes(tensor) for name, tensor in tensors.items()}
+    if metadata.get(HASH_KEY) != checkpoint_hash(text, contents):
         raise ModelError(f"{path}: the checkpoint is damaged (SHA-256 mismatch): download or train it again")
     try:
         info = ModelInfo.from_json(text)
@@ -119,17 +123,6 @@ def _read(path: str | PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]
         ) from None
 
 
-def _sort_header(content: bytes) -> bytes:
-    """Sorts the header of a safetensors file, whose order is random: equal weights make equal files."""
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # keeps the tensors aligned
-    return len(header).to_bytes(8, "little") + header + content[start:]
-
-
-def _hash(text: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """Returns the values of a tensor as they are stored."""
+    return tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()

@@ -8,9 +8,10 @@ from safetensors.torch import load, save
 
 from earmark.errors import ModelError
 from earmark.features.front_end import FrontEnd
+from earmark.model_file.checkpoint_file import HASH_KEY, INFO_KEY, checkpoint_hash
 from earmark.model_file.info import ModelInfo
 from earmark.models import Network, create_model
-from earmark.models.checkpoint import HASH_KEY, INFO_KEY, _hash, load_checkpoint, save_checkpoint
+from earmark.models.checkpoint import load_checkpoint, save_checkpoint, tensor_bytes
 
 
 @pytest.fixture
@@ -42,7 +43,8 @@ def path(tmp_path, network, info):
 
 def rewrite(path, tensors, metadata):
     """Replaces a checkpoint by one with a matching hash."""
-    metadata = metadata | {HASH_KEY: _hash(metadata[INFO_KEY], tensors)}
+    contents = {name: tensor_bytes(tensor) for name, tensor in tensors.items()}
+    metadata = metadata | {HASH_KEY: checkpoint_hash(metadata[INFO_KEY], contents)}
     path.write_bytes(save(tensors, metadata))
 
 
