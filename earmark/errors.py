@@ -68,7 +68,8 @@ def contained(error: Exception, item: str) -> EarmarkError:
         return EarmarkError(f"{item}: {error.strerror or first_line(error)}")
     if isinstance(error, MemoryError):
         return EarmarkError(f"{item}: there is not enough memory to process it")
-    return EarmarkError(f"{item}: cannot be processed ({type(error).__name__}: {first_line(error)})")
+    kind, reason = type(error).__name__, first_line(error)
+    return EarmarkError(f"{item}: cannot be processed ({kind if reason == kind else f'{kind}: {reason}'})")
 
 
 def first_line(error: BaseException) -> str:

@@ -115,7 +115,7 @@ def test_any_exception_ends_the_work_on_its_file_only(
     results = list(tagger.with_session(Failing()).tag_many(paths))
     assert [str(item) for item in results if isinstance(item, EarmarkError)] == [
         f"{paths[1]}: cannot be processed (RuntimeError: out of order)",
-        f"{paths[3]}: cannot be processed (ZeroDivisionError: ZeroDivisionError)",
+        f"{paths[3]}: cannot be processed (ZeroDivisionError)",
         f"{paths[4]}: Input/output error",
     ]
     for number in (0, 2):

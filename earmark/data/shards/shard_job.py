@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import os
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +41,7 @@ class ShardJob:
         keys: Their names.
         stored: Their codec.
         sample_rate: In Hz.
+        left_out: Row -> reason of clips that are not to be read.
     """
 
     shard: Path
@@ -49,6 +51,7 @@ class ShardJob:
     keys: tuple[str, ...]
     stored: Stored
     sample_rate: int
+    left_out: Mapping[int, str] = field(default_factory=dict)
 
 
 def metadata_of(clip: Clip) -> dict[str, Any]:
@@ -63,8 +66,12 @@ def metadata_of(clip: Clip) -> dict[str, Any]:
     }
 
 
-def write_shard(job: ShardJob) -> Path:
+def write_shard(job: ShardJob, before: Callable[[int], object] = lambda row: None) -> Path:
     """Writes a shard, then its index; returns the path of the shard.
+
+    Args:
+        job: The shard.
+        before: Called with the row of each clip before it is read.
 
     Raises:
         OSError: If it cannot be written.
@@ -75,6 +82,10 @@ def write_shard(job: ShardJob) -> Path:
     with atomic_writer(job.shard) as stream:
         shard: Shard = ArrayShard(stream) if job.stored == "pcm" else TarShard(stream, SUFFIXES[job.stored])
         for row, (clip, key) in enumerate(zip(job.clips, job.keys, strict=True), start=job.first):
+            if row in job.left_out:
+                bad.append((row, job.left_out[row]))
+                continue
+            before(row)
             try:
                 content, samples = _stored(clip, job.stored, job.sample_rate)
             except Exception as error:

@@ -12,15 +12,10 @@ import errno
 import hashlib
 import io
 import json
-import multiprocessing
-import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +36,10 @@ from earmark.data.shards.pack import (
 )
 from earmark.data.shards.shard_files import keys_of
 from earmark.data.shards.shard_job import ShardJob, Stored, metadata_of, write_shard
+from earmark.data.shards.workers import MAX_WORKERS, write_shards
 from earmark.errors import DataError
 from earmark.model_file.atomic import remove_partial, write_atomically
+from earmark.model_file.lock import locked_folder
 
 _PARTS_FOLDER = ".parts"
 
@@ -84,7 +81,7 @@ def pack(
     out: Path,
     options: PackOptions,
     *,
-    workers: int = 1,
+    workers: int = 0,
     on_error: Callable[[str], object] = lambda reason: None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> PackInfo:
@@ -94,7 +91,7 @@ def pack(
         clips: Of a manifest or a corpus.
         out: Folder of the pack.
         options: Format of the pack.
-        workers: Number of processes; 1: this one.
+        workers: Number of processes, up to 256; 0: this one, which a clip that crashes a decoder ends too.
         on_error: Called with the reason for each clip that is skipped.
         progress: Called with the number of clips that are done.
 
@@ -103,13 +100,15 @@ def pack(
 
     Raises:
         AudioError: If the codec does not support the sample rate.
-        DataError: If the folder has another pack, a label is not in ``options.labels``, the disk is full, or
-            no clip can be packed.
+        DataError: If the folder has another pack or is in use, a label is not in ``options.labels``, the disk
+            is full, a process is killed, or no clip can be packed.
         MissingExtraError: If HDF5 is requested and h5py is not installed.
     """
     labels = _labels(clips, options)
     if options.stored != "pcm":
         check_rate(options.stored, options.sample_rate)
+    if not 0 <= workers <= MAX_WORKERS:
+        raise DataError(f"workers must be between 0 and {MAX_WORKERS}, got {workers}")
     if out.is_file():
         raise DataError(f"{out}: is a file, choose a folder")
     jobs = _jobs(clips, out, options, labels)
@@ -117,7 +116,7 @@ def pack(
     done = _finished(out, fingerprint, jobs)
     if done is not None:
         return done
-    with _one_line_errors(out):
+    with _one_line_errors(out), locked_folder(out):
         _clear(out, jobs)
         indexes = list(_indexes(jobs, workers, on_error, progress))
         return _finish(clips, out, options, labels, fingerprint, jobs, indexes)
@@ -218,46 +217,14 @@ def _indexes(
 
 def _written(jobs: Sequence[ShardJob], workers: int) -> Iterator[Path]:
     """Writes shards, and yields their paths as they become ready."""
-    if workers == 1 or len(jobs) < 2:
+    if not workers:
         yield from map(write_shard, jobs)
         return
-    # Not forked: the libraries of this process may have threads.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, _end_with_parent) as pool:
-        try:
-            yield from _in_turn(pool, jobs, 2 * workers)
-        except BrokenExecutor:
-            raise DataError(
-                "a worker process was killed (out of memory?): run the same command again to continue, with "
-                "--workers 1 for the least memory"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _in_turn(pool: Executor, jobs: Sequence[ShardJob], ahead: int) -> Iterator[Path]:
-    """Submits jobs, a few ahead of those that are done."""
-    waiting: set[Future[Path]] = set()
-    for job in jobs:
-        if len(waiting) == ahead:
-            ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in ready)
-        waiting.add(pool.submit(write_shard, job))
-    while waiting:
-        ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-        yield from (future.result() for future in ready)
-
-
-def _end_with_parent() -> None:
-    """In a worker process: ends it when its parent was killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        wait_for([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield from write_shards(jobs, workers)
+    finally:
+        for folder in {job.shard.parent for job in jobs}:  # of processes that have died
+            remove_partial(folder)
 
 
 def _finish(

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import soundfile
-from pack_clips import FORMATS, RATE, sound
+from pack_clips import FORMATS, RATE, Deadly, sound
 
 from earmark.audio.encode import encode
 from earmark.data.corpora import load_corpus
@@ -27,6 +27,7 @@ from earmark.data.shards.pack import load_pack, require_same_labels
 from earmark.data.shards.writer import PackOptions, pack
 from earmark.errors import AudioError, DataError
 from earmark.model_file.labels import label_set
+from earmark.model_file.lock import locked_folder
 
 every_format = pytest.mark.parametrize("form", FORMATS)
 
@@ -142,6 +143,42 @@ def test_unreadable_clips_are_skipped_and_listed(hostile, tmp_path, form):
     ):
         assert message in reason
     assert [clip.id for clip in load_pack(tmp_path / "p")[1]] == [hostile[0].id, hostile[-1].id]
+
+
+def test_a_clip_that_kills_its_process_is_left_out_and_named(clips, tmp_path):
+    deadly = [Clip(Deadly(tmp_path / f"x.{name}.wav"), ("dog",)) for name in ("SIGSEGV", "SIGABRT")]
+    chosen = [deadly[0], *clips[:3], deadly[1], *clips[3:5]]
+    complaints: list[str] = []
+    packing = PackOptions(sample_rate=RATE, shard_clips=5)
+    heading = pack(chosen, tmp_path / "p", packing, workers=2, on_error=complaints.append)
+    assert (heading.clips, heading.bad) == (5, 2)
+    for clip, complaint in zip(deadly, complaints, strict=True):
+        assert complaint == f"{clip.path}: left out: the process that read it died ({clip.path.stem[2:]})"
+    assert [clip.id for clip in load_pack(tmp_path / "p")[1]] == [clip.id for clip in clips[:5]]
+    assert not list((tmp_path / "p").glob(".*"))
+    pack(chosen, tmp_path / "p", packing)  # in this process, which would die if it met them again
+    (tmp_path / "p" / "pack.json").unlink()
+    pack(chosen, tmp_path / "p", packing)
+
+
+def test_a_process_that_is_killed_from_outside_ends_the_call(clips, tmp_path):
+    chosen = [*clips[:2], Clip(Deadly(tmp_path / "x.SIGKILL.wav"), ("dog",))]
+    with pytest.raises(
+        DataError, match=r"a worker process was killed \(SIGKILL; out of memory\?\): run the same"
+    ):
+        pack(chosen, tmp_path / "p", PackOptions(sample_rate=RATE), workers=1)
+    assert os.listdir(tmp_path / "p") == []
+
+
+def test_a_folder_that_is_being_packed_is_refused(clips, tmp_path):
+    with locked_folder(tmp_path), pytest.raises(DataError, match=f"is in use by process {os.getpid()} on"):
+        pack(clips, tmp_path, PackOptions(sample_rate=RATE))
+
+
+@pytest.mark.parametrize("workers", [-1, 100_000])
+def test_numbers_of_processes_are_bounded(clips, tmp_path, workers):
+    with pytest.raises(DataError, match="workers must be between"):
+        pack(clips, tmp_path / "p", PackOptions(), workers=workers)
 
 
 def test_no_readable_clip_is_an_error(hostile, tmp_path):
