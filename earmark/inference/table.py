@@ -22,7 +22,7 @@ BAR = 16
 LONGEST_LABEL = 32
 LONGEST_STRIP = 60
 TIMELINE_ROWS = 6
-"""Labels in the timeline: those with the highest scores."""
+"""Labels in the timeline: the most specific ones with the highest scores."""
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
@@ -52,7 +52,7 @@ def table(result: Result, width: int = 80, blocks: bool = True) -> str:
         lines.append("  Less certain:")
     lines += map(rows.line, guesses)
     if len(result.windows) > 1 and detected:
-        lines += ["", *_timeline(result, detected[:TIMELINE_ROWS], width, blocks)]
+        lines += ["", *_timeline(result, detected, width, blocks)]
     return "\n".join(lines) + "\n"
 
 
@@ -95,26 +95,42 @@ class _Rows:
 
 def _timeline(result: Result, tags: Sequence[Tag], width: int, blocks: bool) -> Iterator[str]:
     """A scale of time, and a strip for each tag, filled where windows reach the label's threshold."""
-    label_width = min(LONGEST_LABEL, width // 2, max(len(tag.label) for tag in tags))
+    columns = [result.labels.index(tag.label) for tag in tags]
+    scores = np.stack([window.scores[columns] for window in result.windows])
+    reached = scores >= np.array(result.thresholds)[columns]  # (window, tag)
+    kept = _specific([tag.label for tag in tags], reached)[:TIMELINE_ROWS]
+    kept.sort(key=lambda index: int(reached[:, index].argmax()))  # in the order of their first windows
+    label_width = min(LONGEST_LABEL, width // 2, max(len(tags[index].label) for index in kept))
     cells = min(LONGEST_STRIP, width - label_width - 4)
     start, end = "0:00" if result.duration_s >= 60 else "0 s", _duration(result.duration_s)
     yield f"  {'':<{label_width}}  {start}{end:>{cells - len(start)}}"
     on, off = ("█", "·") if blocks else ("#", ".")
-    for tag in tags:
-        strip = "".join(on if there else off for there in _filled(result, tag.label, cells))
-        yield f"  {_shortened(tag.label, label_width, blocks):<{label_width}}  {strip}"
+    for index in kept:
+        strip = "".join(on if there else off for there in _filled(result, reached[:, index], cells))
+        yield f"  {_shortened(tags[index].label, label_width, blocks):<{label_width}}  {strip}"
 
 
-def _filled(result: Result, label: str, cells: int) -> NDArray[np.bool_]:
-    """Which parts of the recording windows with a label overlap, (cell,).
+def _specific(labels: Sequence[str], reached: NDArray[np.bool_]) -> list[int]:
+    """Positions of labels, without those that come only with one below them in AudioSet's ontology."""
+    ontology = audioset_ontology()
+    below = [set(ontology.descendants(label)) if label in ontology.ids else set() for label in labels]
+    return [
+        index
+        for index in range(len(labels))
+        if not any(
+            label in below[index] and (reached[:, index] <= reached[:, other]).all()
+            for other, label in enumerate(labels)
+        )
+    ]
+
+
+def _filled(result: Result, reached: NDArray[np.bool_], cells: int) -> NDArray[np.bool_]:
+    """Which parts of the recording the windows of a mask overlap, (cell,).
 
     An overlap is at least half of the part, or of the window if that is shorter.
     """
-    index = result.labels.index(label)
-    assert result.thresholds is not None
-    limit = result.thresholds[index]
-    spans = [(one.start_s, one.end_s) for one in result.windows if one.scores[index] >= limit]
-    starts, ends = np.array(spans).reshape(-1, 2).T
+    spans = [(one.start_s, one.end_s) for one in result.windows]
+    starts, ends = np.array(spans)[reached].T
     edges = np.linspace(0, result.duration_s, cells + 1)
     overlap = np.minimum(ends[:, None], edges[1:]) - np.maximum(starts[:, None], edges[:-1])
     needed = np.minimum(ends - starts, edges[1] - edges[0])[:, None] / 2

@@ -41,6 +41,20 @@ def test_table(run, tmp_path: Path) -> None:
     assert "noise" in out
 
 
+def test_a_table_fits_the_terminal(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.wav", 3)
+    monkeypatch.chdir(tmp_path)
+    tables = []
+    for encoding in ("utf-8", "ascii"):
+        monkeypatch.setenv("PYTHONIOENCODING", encoding)
+        monkeypatch.setenv("COLUMNS", "50")
+        tables.append(run("tag", path.name)[1])
+        assert max(map(len, tables[-1].splitlines())) <= 50
+    assert "\u2588" in tables[0]
+    assert tables[1].isascii()
+    assert "#" in tables[1]
+
+
 def test_json_has_one_entry_a_file(run, tmp_path: Path) -> None:
     paths = [write(tmp_path / name, 1.2, seed) for seed, name in enumerate(("a.wav", "b.flac", "c.ogg"))]
     code, out, _ = run("tag", *paths, "--format", "json", "--top", 1)

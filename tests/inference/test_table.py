@@ -84,11 +84,24 @@ def strips(own: Result, **options: object) -> dict[str, str]:
 
 def test_the_timeline_is_filled_where_windows_reach_the_threshold() -> None:
     found = strips(two)
-    assert set(found) == {"Siren", "Alarm", "Dog"}
-    for label, halves in (("Siren", "10"), ("Alarm", "10"), ("Dog", "01")):
+    assert set(found) == {"Siren", "Dog"}
+    for label, halves in (("Siren", "10"), ("Dog", "01")):
         strip = found[label]
         assert strip == halves[0] * (len(strip) // 2) + halves[1] * (len(strip) // 2)
     assert "\n\n" not in table(result((1.0,) * 4, thresholds=THRESHOLDS)), "one window has no timeline"
+
+
+def test_a_parent_is_in_the_timeline_where_it_tells_more() -> None:
+    assert "Alarm" not in strips(two), "only where the siren is"
+    longer = result((0.75, 0.5, 0.0, 0.0), (0.0, 0.75, 0.0, 0.0), thresholds=THRESHOLDS)
+    found = strips(longer)
+    assert set(found["Alarm"]) == {"1"}
+    assert set(found["Siren"]) == {"0", "1"}
+
+
+def test_the_timeline_is_in_the_order_of_time() -> None:
+    own = result((0.0, 0.0, 0.3, 0.0), (0.75, 0.0, 0.0, 0.0), thresholds=THRESHOLDS)
+    assert list(strips(own)) == ["Dog", "Siren"]
 
 
 def test_windows_that_overlap_are_merged() -> None:
