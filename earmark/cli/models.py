@@ -6,6 +6,7 @@ Conventions: text for people, ``--json`` for programs.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,7 @@ from earmark.errors import extra
 if TYPE_CHECKING:
     from earmark.hub.registry import PublishedModel
 
-_COLUMNS = ("", "name", "labels", "parameters", "MACs", "published score")
+_COLUMNS = ("", "name", "labels", "size", "speed", "published score")
 
 
 @command(MODELS)
@@ -50,10 +51,13 @@ def models(
             f"{row['name']}{mark}: {row['labels']} labels, {row['megabytes']} MB, {row['license']}."
             f" {row['description']}"
         )
-    say("\nPublished by others, downloaded on first use (*: on this machine):")
-    say(_line(*_COLUMNS))
-    for row in others:
-        say(_published_line(row))
+    say(
+        "\nPublished by others (*: on this machine; earmark pull NAME, or the first use, fetches the others):"
+    )
+    _table(row for row in others if row["labels"])
+    say("\nInitial weights for training, fetched in the same way:")
+    _table(row for row in others if not row["labels"])
+    say(f"\nspeed, by the multiply-accumulates for a clip of 10 s: {_speeds()}")
 
 
 def _shipped_row(name: str) -> dict[str, Any]:
@@ -91,6 +95,8 @@ def _published_row(known: PublishedModel) -> dict[str, Any]:
         "sample_rate": known.front_end.sample_rate,
         "window_s": known.window_s,
         "megabytes": _megabytes(path) if here else None,
+        "download_megabytes": round(known.download_size / 1e6, 1) if known.download_size else None,
+        "speed": known.speed or None,
         "license": known.license or None,
         "description": known.description,
         "architecture": known.architecture,
@@ -114,16 +120,31 @@ def _megabytes(path: Path) -> float:
     return round(path.stat().st_size / 1e6, 1)
 
 
-def _published_line(row: dict[str, Any]) -> str:
-    params = f"{row['params'] / 1e6:.2f} M" if row["params"] else ""
-    macs = f"{row['macs'] / 1e9:.2f} G" if row["macs"] else ""
-    scores = ", ".join(f"{name} {value:g}" for name, value in row["scores"].items())
-    labels = f"{row['labels']} {row['label_set']}" if row["label_set"] else "none (to train on)"
-    return _line("*" if row["path"] else "", row["name"], labels, params, macs, scores)
+def _table(rows: Iterable[dict[str, Any]]) -> None:
+    say(_line(*_COLUMNS))
+    for row in rows:
+        megabytes = row["megabytes"] or row["download_megabytes"]
+        scores = ", ".join(f"{name} {value:g}" for name, value in row["scores"].items())
+        say(
+            _line(
+                "*" if row["path"] else "",
+                row["name"],
+                f"{row['labels']} {row['label_set']}" if row["label_set"] else "none",
+                f"{megabytes:.1f} MB" if megabytes else "",
+                row["speed"] or "",
+                scores,
+            )
+        )
 
 
-def _line(mark: str, name: str, labels: str, params: str, macs: str, scores: str) -> str:
-    return f"{mark:1} {name:<32}  {labels:<18}  {params:>10}  {macs:>7}  {scores}".rstrip()
+def _line(mark: str, name: str, labels: str, size: str, speed: str, scores: str) -> str:
+    return f"{mark:1} {name:<32}  {labels:<13}  {size:>8}  {speed:<9}  {scores}".rstrip()
+
+
+def _speeds() -> str:
+    from earmark.hub.registry import SPEEDS
+
+    return ", ".join(f"{name} up to {most / 1e9:g} G" for name, most in SPEEDS.items()) + ", very slow above"
 
 
 @command(MODELS)

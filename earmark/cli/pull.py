@@ -1,4 +1,4 @@
-"""``earmark pull`` and ``earmark convert``: weights of others become model files.
+"""``earmark pull`` and ``earmark convert``: weights of others become model files; only convert needs PyTorch.
 
 Conventions: the paths of what was written go to standard output, one a line.
 """
@@ -24,10 +24,10 @@ def pull(
         Path | None,
         typer.Option("--from", metavar="FILE", help="Use a local file of the published weights."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Download and convert again.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Download again.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Download a published model and convert it."""
+    """Download a published model."""
     from earmark.hub.pull import pull as pull_model
 
     with download_bar(quiet) as bar:

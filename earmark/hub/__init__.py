@@ -1,4 +1,5 @@
 """Names of models -> model files: the registry, downloads, conversion.
 
-Conventions: downloaded and converted files are in one cache folder. Conversion needs the extra "train".
+Conventions: downloaded and converted files are in one cache folder. Published
+models need no PyTorch; the conversion of other weights needs the extra "train".
 """

@@ -1,4 +1,4 @@
-"""Builds a checkpoint and a model file from published weights.
+"""Builds a checkpoint and a model file from weights of any registered architecture, in PyTorch.
 
 Conventions: nothing is written unless all tensors fit the network and the model file agrees with the network.
 Needs the extra "train".
@@ -20,7 +20,7 @@ from earmark.model_file.onnx_runtime import onnxruntime
 from earmark.models.checkpoint import save_checkpoint
 from earmark.models.network import Network
 from earmark.models.onnx_graph import OUTPUT_NAMES, example_inputs, network_to_onnx
-from earmark.models.weights import WEIGHT_LAYOUTS, build_with_weights, read_state_dict
+from earmark.models.weights import build_with_weights, read_state_dict
 
 TOLERANCE = 1e-4
 """Largest accepted difference of logits and embedding, relative to the largest value above 1."""
@@ -31,45 +31,36 @@ def build(
     info: ModelInfo,
     *,
     checkpoint: str | PathLike[str],
-    model_file: str | PathLike[str] | None,
-    layout: str = "",
-) -> float:
+    model_file: str | PathLike[str],
+) -> None:
     """Converts a file of weights into a checkpoint and a model file.
 
     Args:
         weights: A PyTorch checkpoint or a safetensors file.
         info: Model info; ``embedding_size`` is filled in.
         checkpoint: Path of the safetensors checkpoint to write.
-        model_file: Path of the model file to write; None for weights without labels, which cannot tag.
-        layout: Naming scheme of the tensors: "" (the architecture's own) or "torchvision".
-
-    Returns:
-        Largest difference between network and model file; 0 without a model file.
+        model_file: Path of the model file to write.
 
     Raises:
         ModelError: If the file is damaged, has more than tensors, does not fit the architecture, or the model
             file differs from the network by more than ``TOLERANCE``.
     """
-    tensors = WEIGHT_LAYOUTS[layout](read_state_dict(weights))
+    tensors = read_state_dict(weights)
     try:
         network = build_with_weights(info.architecture, info.arguments, len(info.labels), tensors)
     except ModelError as error:
         raise ModelError(f"{Path(weights)}: {error}") from None
     network.eval()
     info = info.changed(embedding_size=_embedding_size(network, info))
-    content, difference = b"", 0.0
-    if model_file is not None:
-        content = attach_info(network_to_onnx(network, info).SerializeToString(), info)
-        difference = _difference(network, content, info)
-        if difference > TOLERANCE:
-            raise ModelError(
-                f"{Path(weights)}: the model file may differ from the network by {TOLERANCE:g}, "
-                f"got {difference:.2g}: nothing was written"
-            )
+    content = attach_info(network_to_onnx(network, info).SerializeToString(), info)
+    difference = _difference(network, content, info)
+    if difference > TOLERANCE:
+        raise ModelError(
+            f"{Path(weights)}: the model file may differ from the network by {TOLERANCE:g}, "
+            f"got {difference:.2g}: nothing was written"
+        )
     save_checkpoint(checkpoint, network, info)
-    if model_file is not None:
-        write_atomically(model_file, content)
-    return difference
+    write_atomically(model_file, content)
 
 
 @torch.no_grad()

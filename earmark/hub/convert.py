@@ -1,7 +1,8 @@
 """Converts the weights of any registered architecture into a model file.
 
 Conventions: what is not given is taken from the published models of the same architecture. The conversion
-itself is that of :func:`earmark.hub.pull.pull`, :func:`earmark.hub.build.build`. Needs the extra "train".
+itself is :func:`earmark.hub.build.build`. Needs the extra "train"; published models do not
+(:func:`earmark.hub.pull.pull`).
 """
 
 from __future__ import annotations

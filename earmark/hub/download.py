@@ -177,7 +177,7 @@ class _Transfer:
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, (socket.gaierror, ssl.SSLCertVerificationError)):
-                raise ModelError(f"{self.url} cannot be downloaded: {reason}: is there a network?") from None
+                raise ModelError(f"{self.url} cannot be downloaded: {_reason(reason)}") from None
             raise _TransientError(_reason(reason)) from None
 
     def _check(self, count: int, *, whole: bool = False) -> None:

@@ -26,6 +26,9 @@ DEFAULT = "mn04_esc18"
 CACHE_VARIABLE = "EARMARK_CACHE"
 """Environment variable that overrides the platform's cache folder."""
 
+SPEEDS = {"fast": 0.2e9, "medium": 0.7e9, "slow": 2.5e9}
+"""Speed class -> most multiply-accumulate operations for a 10 s clip; above them a model is "very slow"."""
+
 _SHIPPED = Path(__file__).parent / "shipped"
 _TABLE = Path(__file__).parent / "registry.toml"
 
@@ -93,8 +96,20 @@ class PublishedModel:
         return cache_folder() / f"{self.name}.safetensors"
 
     @property
+    def download_size(self) -> int | None:
+        """Size of the published file in bytes; that of float32 parameters if it is not known."""
+        return self.size or (self.params and 4 * self.params)
+
+    @property
+    def speed(self) -> str:
+        """Speed class by :data:`SPEEDS`; "" if the cost is not known."""
+        if self.macs is None:
+            return ""
+        return next((name for name, most in SPEEDS.items() if self.macs <= most), "very slow")
+
+    @property
     def is_cached(self) -> bool:
-        """Whether the model was downloaded and converted."""
+        """Whether the model is on this machine."""
         return (self.model_file if self.labels else self.checkpoint).is_file()
 
 

@@ -1,8 +1,9 @@
-"""Reads published weights without running any code in them, and loads them into networks.
+"""Reads weights without running any code in them, and loads them into networks.
 
 Conventions: a file is a PyTorch checkpoint (a state dict, alone or as ``state_dict``, ``net`` or ``model``)
-or safetensors. Tensors have the names of the architecture's state dict, or those of another layout of
-WEIGHT_LAYOUTS. Loading is strict; only the head may be replaced, by :func:`replace_head`.
+or safetensors. Tensors have the names of the architecture's state dict. Loading is strict; only the head may
+be replaced, by :func:`replace_head`. Files of published models are read without PyTorch, by
+:mod:`earmark.hub.checkpoint`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from earmark.errors import ModelError
+from earmark.model_file.state_dict import find_state_dict, misfits, summary
 from earmark.models.network import Network
 from earmark.models.registry import create_model, rebuild
 from earmark.models.waveform_network import WaveformNetwork
 
-CONTAINERS = ("state_dict", "net", "model")
-"""Keys of checkpoints for their state dict, in order of preference."""
 _TORCH_STARTS = (b"PK", b"\x80")  # a zip archive; or a pickle, PyTorch's format before 1.6
-_MAX_SHOWN = 3
 
 
 def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
@@ -50,12 +49,11 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
     if start[8:] == b"{" or not start.startswith(_TORCH_STARTS):
         return _read_safetensors(path)
-    loaded = _read_checkpoint(path)
-    holders = [loaded, *(loaded.get(key) for key in CONTAINERS)] if isinstance(loaded, Mapping) else []
-    for holder in holders:
-        if isinstance(holder, Mapping) and holder and all(isinstance(v, Tensor) for v in holder.values()):
-            return {str(name): tensor.detach() for name, tensor in holder.items()}
-    raise ModelError(f"{path}: has no state dict, neither alone nor as {', '.join(CONTAINERS)}")
+    try:
+        tensors = find_state_dict(_read_checkpoint(path), Tensor)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+    return {name: tensor.detach() for name, tensor in tensors.items()}
 
 
 def _read_safetensors(path: str | PathLike[str]) -> dict[str, Tensor]:
@@ -75,10 +73,10 @@ def _read_checkpoint(path: str | PathLike[str]) -> Any:
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S+)", str(error))
         what = f"would call {asked[1]} when loaded" if asked else "contains more than tensors"
-        raise ModelError(f"{path}: {what}: refused, no code was run; save only its state dict") from None
+        raise ModelError(f"{what}: refused, no code was run; save only its state dict") from None
     except Exception as error:  # damaged archives raise errors without a common base class
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{path}: is not a valid PyTorch checkpoint ({reason}): download it again") from None
+        raise ModelError(f"is not a valid PyTorch checkpoint ({reason}): download it again") from None
 
 
 def build_with_weights(
@@ -100,27 +98,18 @@ def build_with_weights(
     """
     with torch.random.fork_rng(devices=[]):  # the random weights are overwritten, the caller's RNG unchanged
         network = create_model(architecture, num_classes=num_classes, **arguments)
-    problems = _differences(network.state_dict(), tensors)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    problems = misfits({name: tuple(own.shape) for name, own in network.state_dict().items()}, shapes)
+    problems = problems or [
+        f"{name} is not finite" for name, tensor in tensors.items() if not tensor.isfinite().all()
+    ]
     if problems:
-        more = f" and {len(problems) - _MAX_SHOWN} more" if len(problems) > _MAX_SHOWN else ""
         raise ModelError(
             f"the weights do not fit {architecture} for {num_classes} classes with {dict(arguments)}: "
-            f"{'; '.join(problems[:_MAX_SHOWN])}{more}"
+            f"{summary(problems)}"
         )
     network.load_state_dict(tensors)
     return network.eval()
-
-
-def _differences(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
-    problems = [f"{name} is missing" for name in wanted if name not in tensors]
-    problems += [f"{name} is unexpected" for name in tensors if name not in wanted]
-    both = [(name, wanted[name], tensors[name]) for name in wanted if name in tensors]
-    problems += [
-        f"{name} has shape {tuple(tensor.shape)} instead of {tuple(want.shape)}"
-        for name, want, tensor in both
-        if tensor.shape != want.shape
-    ]
-    return problems or [f"{name} is not finite" for name, _, tensor in both if not tensor.isfinite().all()]
 
 
 def replace_head(network: Network, num_classes: int, *, fresh: bool = False) -> Network:
@@ -157,24 +146,3 @@ def _rebuild_for(network: Network, num_classes: int) -> Network:
         inner = _rebuild_for(network.network, num_classes)
         return WaveformNetwork(inner, network.features.front_end)
     return rebuild(network, num_classes=num_classes)
-
-
-def _from_torchvision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames torchvision's MobileNetV3-Large; the first convolution is summed over its input channels."""
-    renamed = {}
-    for name, tensor in tensors.items():
-        squeeze = re.fullmatch(r"(features\.\d+\.block\.\d+)\.(fc[12]\..+)", name)
-        if squeeze:
-            name = f"{squeeze[1]}.conc_se_layers.0.{squeeze[2]}"
-            tensor = tensor.flatten(1) if tensor.ndim == 4 else tensor  # 1 x 1 convolutions
-        name = re.sub(r"^classifier\.0\.", "classifier.2.", name)
-        name = re.sub(r"^classifier\.3\.", "classifier.5.", name)
-        renamed[name] = tensor.sum(1, keepdim=True) if name == "features.0.0.weight" else tensor
-    return renamed
-
-
-WEIGHT_LAYOUTS: Mapping[str, Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]] = {
-    "": lambda tensors: tensors,
-    "torchvision": _from_torchvision,
-}
-"""Name of a layout -> conversion of its tensors to the architecture's state dict."""

@@ -212,7 +212,7 @@ def test_the_proxy_of_the_environment_is_used(web, target, monkeypatch):
 
 def test_an_unknown_host_and_a_closed_port(web, target, monkeypatch):
     monkeypatch.delenv("http_proxy", raising=False)
-    with pytest.raises(ModelError, match="is there a network"):
+    with pytest.raises(ModelError, match="cannot be downloaded"):
         download("http://weights.invalid/file.pt", target)
     with serving() as other:
         closed = other.url

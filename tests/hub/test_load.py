@@ -1,19 +1,20 @@
-"""From a published name to tags: downloaded, checked, converted, run."""
+"""From a published name to tags: downloaded, checked, put into a graph, run."""
 
 import json
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from published_case import SCENES, make_weights, sha256, write_table
+from published_case import SOUNDS, make_weights, sha256, write_table
 from web import serving, whole
 
 import earmark
-from earmark.errors import MissingExtraError, ModelError
-from earmark.hub import build, download, registry
+from earmark.errors import ModelError
+from earmark.hub import download, registry
 from earmark.hub import pull as pull_module
 from earmark.hub.download import RetryPolicy
 from earmark.hub.pretrained import load_network
@@ -21,7 +22,7 @@ from earmark.models.checkpoint import load_checkpoint
 from earmark.models.log_mel import TorchLogMel
 from earmark.models.weights import replace_head
 
-TRUSTED = {"labels": "tau_scenes", "params": 123_783}
+TRUSTED = {"labels": "audioset", "params": 123_783}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def web(content):
 @pytest.fixture(autouse=True)
 def table(web, content, tmp_path, monkeypatch) -> Path:
     """What the server publishes, instead of the table that ships."""
-    known = {"labels": "tau_scenes", "size": len(content), "sha256": sha256(content)}
+    known = {"labels": "audioset", "size": len(content), "sha256": sha256(content)}
     path = write_table(
         tmp_path / "published.toml",
         web.url,
@@ -49,27 +50,13 @@ def table(web, content, tmp_path, monkeypatch) -> Path:
         start={},
         other_size=known | {"size": 1000},
         other_hash=known | {"sha256": 64 * "0"},
-        other_classes={"num_classes": 11},
+        other_classes={"num_classes": 1000, "architecture": "mn10"},
         other_network=TRUSTED | {"architecture": "mn02"},
         unknown_network=TRUSTED | {"architecture": "mn99"},
     )
     monkeypatch.setattr(registry, "_TABLE", path)
     monkeypatch.setattr(download, "RETRY", RetryPolicy(timeout_s=10, attempts=2, pause_s=0.001))
     return path
-
-
-@pytest.fixture
-def without_export(monkeypatch):
-    """Writes the metadata instead of a graph, since that takes seconds."""
-    real = build.build
-
-    def write(weights, info, *, checkpoint, model_file, layout):
-        difference = real(weights, info, checkpoint=checkpoint, model_file=None, layout=layout)
-        if model_file is not None:
-            Path(model_file).write_text(info.to_json(), encoding="utf-8")
-        return difference
-
-    monkeypatch.setattr(build, "build", write)
 
 
 def left(folder: Path) -> set[str]:
@@ -84,8 +71,8 @@ def test_the_whole_way(web, content, own_cache, tmp_path):
 
     network, info = load_checkpoint(own_cache / "known.safetensors")
     assert tagger.info == info
-    assert info.labels == SCENES.labels
-    assert info.front_end == SCENES.front_end
+    assert info.labels == SOUNDS.labels
+    assert info.front_end == SOUNDS.front_end
     assert info.embedding_size == 96
     assert info.provenance == {
         "url": f"{web.url}/known.pt",
@@ -95,11 +82,11 @@ def test_the_whole_way(web, content, own_cache, tmp_path):
     published = torch.load(_written(tmp_path, content), weights_only=True)["net"]
     assert all(torch.equal(tensor, published[name]) for name, tensor in network.state_dict().items())
 
-    waveform = (0.1 * np.random.default_rng(0).standard_normal(4000)).astype(np.float32)
+    waveform = (0.1 * np.random.default_rng(0).standard_normal(32000)).astype(np.float32)
     with torch.no_grad():
         logits = network(TorchLogMel(info.front_end).eval()(torch.from_numpy(waveform)[None])).logits
-    scores = tagger.tag(waveform, 8000).scores
-    np.testing.assert_allclose(scores, logits.softmax(1)[0].numpy(), atol=1e-4)
+    scores = tagger.tag(waveform, 32000).scores
+    np.testing.assert_allclose(scores, logits.sigmoid()[0].numpy(), atol=1e-4)
 
     web.behaviours = [whole]
     count = len(web.requests)
@@ -114,7 +101,7 @@ def _written(folder: Path, content: bytes) -> Path:
     return path
 
 
-def test_a_local_file_is_checked_and_kept(web, content, own_cache, tmp_path, without_export):
+def test_a_local_file_is_checked_and_kept(web, content, own_cache, tmp_path):
     path = _written(tmp_path, content)
     assert pull_module.pull("known", file=path) == own_cache / "known.onnx"
     assert path.exists()
@@ -126,23 +113,21 @@ def test_a_local_file_is_checked_and_kept(web, content, own_cache, tmp_path, wit
         pull_module.pull("known", file=tmp_path / "none.pt")
 
 
-def test_a_wrong_size_or_hash_is_refused(web, own_cache, without_export):
+def test_a_wrong_size_or_hash_is_refused(web, own_cache):
     for name in ("other_size", "other_hash"):
         with pytest.raises(ModelError):
             pull_module.pull(name)
     assert left(own_cache) == set()
 
 
-def test_the_first_digits_of_a_hash_suffice(web, content, own_cache, without_export):
+def test_the_first_digits_of_a_hash_suffice(web, content, own_cache):
     pull_module.pull("prefix")
     web.body = b"x" * len(content)
     with pytest.raises(ModelError, match="SHA-256 must start with"):
         pull_module.pull("prefix", force=True)
 
 
-def test_without_a_known_hash_the_first_file_is_trusted_and_no_other_after(
-    web, content, own_cache, tmp_path, without_export
-):
+def test_without_a_known_hash_the_first_file_is_trusted_and_no_other_after(web, content, own_cache, tmp_path):
     pull_module.pull("trusted")
     assert json.loads((own_cache / "trusted.origin.json").read_text())["sha256"] == sha256(content)
     before = (own_cache / "trusted.safetensors").read_bytes()
@@ -156,7 +141,7 @@ def test_without_a_known_hash_the_first_file_is_trusted_and_no_other_after(
     pull_module.pull("trusted", force=True)
 
 
-def test_a_file_that_could_not_be_converted_is_not_trusted(web, content, own_cache, without_export):
+def test_a_file_that_could_not_be_converted_is_not_trusted(web, content, own_cache):
     web.body = content[:-100]
     with pytest.raises(ModelError, match="not a valid PyTorch checkpoint"):
         pull_module.pull("trusted")
@@ -165,7 +150,7 @@ def test_a_file_that_could_not_be_converted_is_not_trusted(web, content, own_cac
     pull_module.pull("trusted")
 
 
-def test_a_malicious_file_is_refused_and_nothing_runs(web, own_cache, tmp_path, without_export):
+def test_a_malicious_file_is_refused_and_nothing_runs(web, own_cache, tmp_path):
     web.body = pickle.dumps({"net": _Malice(tmp_path / "it_ran")})
     for call in (lambda: pull_module.pull("trusted"), lambda: earmark.load("trusted")):
         with pytest.raises(ModelError, match=r"refused, no code was run|not a valid PyTorch checkpoint"):
@@ -185,30 +170,43 @@ class _Malice:
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("other_classes", r"other_classes\.pt: .*do not fit mn01 for 11 classes.*shape \(10,"),
-        ("other_network", r"other_network\.pt: the weights do not fit mn02 .* more"),
+        ("other_classes", r"other_classes\.pt: the weights do not fit mn10, 1000 .*is missing.* more$"),
+        ("other_network", r"other_network\.pt: the weights do not fit mn02, 527 classes.*is missing.* more$"),
     ],
 )
-def test_weights_of_another_network_are_refused(web, own_cache, without_export, name, problem):
+def test_weights_of_another_network_are_refused(web, own_cache, name, problem):
     with pytest.raises(ModelError, match=problem):
         pull_module.pull(name)
     assert left(own_cache) == set()
 
 
 def test_an_unknown_architecture_is_refused_before_the_download(web):
-    with pytest.raises(ModelError, match="unknown architecture 'mn99'"):
+    with pytest.raises(ModelError, match=r"unknown_network: .*mn99"):
         pull_module.pull("unknown_network")
     assert web.requests == []
 
 
-def test_without_pytorch_the_extra_is_named_and_nothing_is_downloaded(web, own_cache, monkeypatch):
-    monkeypatch.delitem(sys.modules, "earmark.hub.build")
-    monkeypatch.delattr(earmark.hub, "build")
-    monkeypatch.setitem(sys.modules, "torch", None)
-    for call in (lambda: earmark.load("known"), lambda: pull_module.pull("known")):
-        with pytest.raises(MissingExtraError, match=r"converting known .*pip install 'earmark\[train\]'$"):
-            call()
-    assert web.requests == []
+WITHOUT = """
+import sys
+sys.modules.update(dict.fromkeys(("torch", "onnx", "onnxscript", "safetensors")))
+import numpy, earmark
+from earmark.hub import registry
+from earmark.hub.pull import pull
+from pathlib import Path
+registry._TABLE = Path(sys.argv[1])
+print(pull("start", file=sys.argv[2]))
+tagger = earmark.load("known")
+print(len(tagger.tag(numpy.ones(32000, numpy.float32), 32000).tags))
+"""
+
+
+def test_neither_pytorch_nor_onnx_is_needed(web, content, own_cache, tmp_path, table):
+    path = _written(tmp_path, content)
+    command = [sys.executable, "-W", "error", "-c", WITHOUT, str(table), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [str(own_cache / "start.safetensors"), "527"]
+    assert len(web.requests) == 1
 
 
 def test_initial_weights_are_a_checkpoint_only(web, own_cache):
@@ -218,16 +216,16 @@ def test_initial_weights_are_a_checkpoint_only(web, own_cache):
         earmark.load("start")
 
 
-def test_a_network_of_published_weights(web, own_cache, without_export):
+def test_a_network_of_published_weights(web, own_cache):
     network, info = load_network("known")
     assert len(web.requests) == 1
-    assert (info.labels, info.front_end) == (SCENES.labels, SCENES.front_end)
-    assert load_network("start")[1].front_end == SCENES.front_end
+    assert (info.labels, info.front_end) == (SOUNDS.labels, SOUNDS.front_end)
+    assert load_network("start")[1].front_end == SOUNDS.front_end
     for name, tensor in load_network(own_cache / "known.safetensors")[0].state_dict().items():
         assert torch.equal(tensor, network.state_dict()[name])
     published = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     fresh = replace_head(network, 3)
-    assert fresh(torch.zeros(2, 32, 26)).logits.shape == (2, 3)
+    assert fresh(torch.zeros(2, 128, 26)).logits.shape == (2, 3)
     kept = {name for name, tensor in fresh.state_dict().items() if tensor.shape == published[name].shape}
     assert set(published) - kept == {"classifier.5.weight", "classifier.5.bias"}
     assert all(torch.equal(fresh.state_dict()[name], published[name]) for name in kept)
@@ -247,13 +245,31 @@ def test_what_ships_need_not_be_downloaded(web):
 
 
 def test_a_run_killed_before_the_conversion_needs_no_second_download(web, own_cache, monkeypatch):
-    def killed(*arguments, **options):
+    def killed(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build, "build", killed)
-    with pytest.raises(KeyboardInterrupt):
-        pull_module.pull("known")
+    with monkeypatch.context() as during:
+        during.setattr("earmark.hub.checkpoint.read_checkpoint", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pull_module.pull("known")
     assert not registry.published_model("known").is_cached
-    monkeypatch.setattr(build, "build", lambda *arguments, model_file, **options: Path(model_file).touch())
     pull_module.pull("known")
     assert len(web.requests) == 1
+
+
+def test_an_error_page_is_refused(web, own_cache):
+    web.body = b"<!DOCTYPE html><html><body>Sign in to this network</body></html>"
+    for name, problem in (("known", "must have"), ("trusted", "is not a PyTorch checkpoint.*DOCTYPE")):
+        with pytest.raises(ModelError, match=problem):
+            pull_module.pull(name)
+    assert left(own_cache) == set()
+
+
+def test_without_a_network_the_way_by_hand_is_named(web, own_cache):
+    web.server_close()
+    with pytest.raises(
+        ModelError, match=r"cannot be downloaded.*earmark pull known --from known\.pt"
+    ) as caught:
+        earmark.load("known")
+    assert str(own_cache) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from earmark.errors import ModelError
 from earmark.hub.registry import published
 from earmark.models import architectures, create_model
-from earmark.models.weights import WEIGHT_LAYOUTS, build_with_weights, read_state_dict, replace_head
+from earmark.models.weights import build_with_weights, read_state_dict, replace_head
 
 
 class Malice:
@@ -173,29 +173,6 @@ def test_only_the_head_differs_for_another_number_of_classes(arguments, head):
     assert {name for name in given if given[name].shape != got[name].shape} == head
     assert all(torch.equal(given[name], got[name]) for name in given if name not in head)
     assert same(replace_head(network, 7).state_dict(), given)
-
-
-def test_torchvision_layout():
-    """Its names and shapes, restated: 1x1 convolutions as squeeze-excitation, three input channels."""
-    ours = create_model("mn10", num_classes=1000).state_dict()
-    theirs = {}
-    for name, tensor in ours.items():
-        if ".conc_se_layers.0." in name:
-            theirs[name.replace(".conc_se_layers.0.", ".")] = (
-                tensor[..., None, None] if tensor.ndim == 2 else tensor
-            )
-        else:
-            theirs[
-                name.replace("classifier.2.", "classifier.0.").replace("classifier.5.", "classifier.3.")
-            ] = tensor
-    theirs["features.0.0.weight"] = torch.randn(16, 3, 3, 3)
-    assert theirs["features.4.block.2.fc1.weight"].shape == (24, 72, 1, 1)
-    assert theirs["classifier.3.weight"].shape == (1000, 1280)
-    known = published()["mobilenet_v3_large_imagenet1k_v1"]
-    tensors = WEIGHT_LAYOUTS[known.layout](theirs)
-    network = build_with_weights(known.architecture, known.arguments, known.num_classes, tensors)
-    expected = {**ours, "features.0.0.weight": theirs["features.0.0.weight"].sum(1, keepdim=True)}
-    assert same(network.state_dict(), expected)
 
 
 def test_registry_has_the_right_numbers_of_parameters():
