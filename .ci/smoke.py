@@ -19,7 +19,7 @@ BASE_LIMIT_MB = 200
 NOT_OURS = {"pip", "setuptools", "_distutils_hack", "pkg_resources"}  # installed with the virtual environment
 ABSENT = ("torch", "onnx", "onnxscript", "safetensors", "av", "scipy", "pytest")
 ESC18_STEP = 16  # of 576 clips: 36, two of each class
-ESC18_MIN_ACCURACY = 0.8  # most clips were trained on, so this is a sanity check, not a score
+ESC18_MIN_SHARE = 0.8  # most clips were trained on, so this is a sanity check, not a score
 
 # Runs the command line; any use of the network is an error.
 OFFLINE = """
@@ -69,9 +69,9 @@ def check_example(example: Path) -> None:
     """Checks the tags of the example in every format, and that models and info work."""
     print(earmark("tag", example))
     [result] = tag(example)
-    found = [entry["label"] for entry in result["tags"][:2]]
-    if "siren" not in found:
-        sys.exit(f"the first two tags of the example are {found}")
+    found = [entry["label"].casefold() for entry in result["tags"][:3]]
+    if "dog" not in found:
+        sys.exit(f"the first three tags of the example are {found}")
     for form, start in (("jsonl", '{"path"'), ("csv", "path,label,score,start_s,end_s,calibrated\n")):
         if not earmark("tag", example, "--format", form).startswith(start):
             sys.exit(f"--format {form} does not start with {start!r}")
@@ -80,19 +80,24 @@ def check_example(example: Path) -> None:
 
 
 def check_real_recordings(shared: Path) -> None:
-    """Tags recordings from elsewhere, and checks the accuracy on clips of esc18."""
+    """Tags recordings from elsewhere, and checks the tags of clips of esc18 whose class is a label."""
     if not shared.is_dir():
         print("no folder of real recordings beside the project: skipped")
         return
     print(earmark("tag", shared / "data" / "demo", "--top", 3))
     with (shared / "data" / "esc18" / "meta.csv").open(encoding="utf-8", newline="") as lines:
         truth = {row["filename"]: row["category"] for row in csv.DictReader(lines)}
+    labels = {label.casefold() for label in json.loads(earmark("info", "--json"))["labels"]}
     by_class = sorted(truth, key=lambda name: (truth[name], name))[::ESC18_STEP]
-    results = tag("--top", 1, *(shared / "data" / "esc18" / "audio" / name for name in by_class))
-    right = sum(result["tags"][0]["label"] == truth[Path(result["path"]).name] for result in results)
-    print(f"esc18: {right} of {len(by_class)} clips correct")
-    if len(results) != len(by_class) or right < ESC18_MIN_ACCURACY * len(by_class):
-        sys.exit(f"accuracy below {ESC18_MIN_ACCURACY}")
+    clips = [name for name in by_class if truth[name] in labels]
+    results = tag("--top", 10, *(shared / "data" / "esc18" / "audio" / name for name in clips))
+    right = sum(
+        truth[Path(result["path"]).name] in [entry["label"].casefold() for entry in result["tags"]]
+        for result in results
+    )
+    print(f"esc18: {right} of {len(clips)} clips have their class among ten tags")
+    if not clips or len(results) != len(clips) or right < ESC18_MIN_SHARE * len(clips):
+        sys.exit(f"less than {ESC18_MIN_SHARE:.0%} of the clips")
 
 
 if __name__ == "__main__":
