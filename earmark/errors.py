@@ -60,8 +60,11 @@ def contained(error: Exception, item: str) -> EarmarkError:
         item: Name of the item, for instance the path of a recording.
 
     Returns:
-        An EarmarkError as it is; else one whose line names the item and the kind of error.
+        An EarmarkError as it is, a ModelError with the item before it; else one whose line names the item and
+        the kind of error.
     """
+    if isinstance(error, ModelError) and item not in str(error):
+        return ModelError(f"{item}: {error}")
     if isinstance(error, EarmarkError):
         return error
     if isinstance(error, OSError):

@@ -204,7 +204,9 @@ def peak_bytes(setting: Setting, clip: Path) -> int:
         ModelError: If that process fails; the message ends with its last line.
     """
     program = """
-import resource, sys, earmark
+import os, resource, sys
+sys.path += sys.argv.pop(1).split(os.pathsep)
+import earmark
 model, engine, precision, threads, clip = sys.argv[1:]
 earmark.load(model, engine=engine, precision=precision, threads=int(threads)).tag(clip)
 try:
@@ -214,10 +216,10 @@ except OSError:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 """
     given = (setting.model, setting.engine, setting.precision, str(setting.threads), str(clip))
+    # Isolated: a module in the current folder is not imported in place of one that is installed.
+    python = (sys.executable, "-P", "-I", "-c", program, os.pathsep.join(filter(None, sys.path)))
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # as the command line has it
-    done = subprocess.run(
-        [sys.executable, "-c", program, *given], capture_output=True, text=True, env=environment, check=False
-    )
+    done = subprocess.run([*python, *given], capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         reason = (done.stderr.strip() or "no message").splitlines()[-1]
         raise ModelError(f"{setting.model}: a process of its own could not tag {clip} ({reason})")

@@ -12,8 +12,7 @@ from typing import Literal
 from earmark.errors import ModelError
 from earmark.export.waveform import waveform_info
 from earmark.export.weight_precision import require_fp32
-from earmark.inference.tagger import LONGEST_WINDOW_S
-from earmark.model_file.info import ModelInfo, Precision
+from earmark.model_file.info import LONGEST_WINDOW_S, ModelInfo, Precision
 
 TargetName = Literal["onnx", "openvino", "litert", "pt2", "checkpoint"]
 Int8Layout = Literal["onnx", "openvino"]

@@ -23,12 +23,10 @@ from earmark.inference.read_ahead import read_ahead
 from earmark.inference.recording import FilePath, Recording, Source, checked_blocks
 from earmark.inference.result import Result, Window
 from earmark.model_file.calibration import uncalibrated_scores
-from earmark.model_file.info import ModelInfo
+from earmark.model_file.info import LONGEST_WINDOW_S, ModelInfo
 
 Floats = NDArray[np.float32]
 
-LONGEST_WINDOW_S = 600.0
-"""Limit of ``window_s``: a window is held in memory."""
 WINDOWS_AHEAD = 4
 """Windows that :meth:`Tagger.tag_many` decodes ahead of the network."""
 
@@ -242,8 +240,15 @@ class Tagger:
 
     def _run(self, features: Floats) -> tuple[Floats, Floats]:
         """Logits (class,) and embedding (channel,) of one window."""
-        inputs = {self.info.graph_input: features[None]}
+        inputs, name = {self.info.graph_input: features[None]}, self.info.name
         logits, embedding = self.session.run(["logits", "embedding"], inputs)
+        if logits.shape != (1, len(self.labels)):
+            raise ModelError(
+                f"model {name} has {len(self.labels)} labels, its graph returned logits of shape "
+                f"{logits.shape}: export it again"
+            )
+        if np.isnan(logits).any() or not np.isfinite(embedding).all():
+            raise ModelError(f"model {name} returned NaN or infinite numbers: are its weights damaged?")
         return logits[0], embedding[0]
 
     def _result(self, windows: tuple[Window, ...], recording: Recording, pooling: Pooling) -> Result:

@@ -8,7 +8,6 @@ checkpoints. Reading is strict: an unknown field, a missing one or a wrong type 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from types import UnionType
@@ -23,10 +22,14 @@ from earmark.model_file.calibration import (
     calibration_to_dict,
 )
 from earmark.model_file.calibration import Task as Task
+from earmark.model_file.strict_json import parse_json
 
 INFO_VERSION = 4
 """Version 2 added calibrations and per-class thresholds; 3 precisions, fixed windows, front-ends in the
 graph; 4 the rule of the thresholds."""
+
+LONGEST_WINDOW_S = 600.0
+"""Limit of windows: each is held in memory."""
 
 Threshold = float | tuple[float, ...]
 Padding = Literal["repeat", "zero"]
@@ -125,6 +128,9 @@ class ModelInfo:
             return f"labels must be non-empty strings, one per class, got {self.labels!r}"
         if len(set(self.labels)) != len(self.labels):
             return "labels must be unique"
+        broken = [label for label in self.labels if label.encode(errors="replace").decode() != label]
+        if broken:
+            return f"labels must be valid Unicode, got {broken[0]!r}"
         return ""
 
     def _value_problem(self) -> str:
@@ -133,8 +139,8 @@ class ModelInfo:
         for name, choices in (("padding", get_args(Padding)), ("precision", get_args(Precision))):
             if getattr(self, name) not in choices:
                 return f"{name} must be {' or '.join(choices)}, got {getattr(self, name)!r}"
-        if not _is_number(self.window_s) or not 0 < self.window_s < math.inf:
-            return f"window_s must be a positive number of seconds, got {self.window_s!r}"
+        if not _is_number(self.window_s) or not 0 < self.window_s <= LONGEST_WINDOW_S:
+            return f"window_s must be above 0 and at most {LONGEST_WINDOW_S:g} s, got {self.window_s!r}"
         if isinstance(self.embedding_size, bool) or self.embedding_size < 1:
             return f"embedding_size must be at least 1, got {self.embedding_size!r}"
         if self.calibration is not None:
@@ -204,7 +210,7 @@ class ModelInfo:
 def _parse(text: str | bytes) -> dict[str, Any]:
     """The fields of a stored model info, whose version is checked and removed."""
     try:
-        values = json.loads(text)
+        values = parse_json(text)
     except ValueError as error:
         raise ModelError(f"the metadata is not valid JSON ({error}): export the model again") from None
     if not isinstance(values, dict):

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earmark.errors import ModelError
+from earmark.model_file.graph import check_graph
 from earmark.model_file.info import ModelInfo, Precision
 from earmark.model_file.protobuf import encode, fields, find
 
@@ -63,7 +64,8 @@ def read_model_file(path: str | PathLike[str]) -> tuple[bytes, ModelInfo]:
         The content, which inference engines load as it is, and the model info.
 
     Raises:
-        ModelError: If the file is missing, damaged, not a model file of earmark, or of a newer version.
+        ModelError: If the file is missing, damaged, not a model file of earmark, or of a newer version; or if
+            its graph keeps weights in other files, or is not the one that the model info describes.
     """
     try:
         content = Path(path).read_bytes()
@@ -80,7 +82,9 @@ def read_model_file(path: str | PathLike[str]) -> tuple[bytes, ModelInfo]:
             f"{path}: the model file is damaged (its SHA-256 does not match): download or export it again"
         )
     try:
-        return content, ModelInfo.from_json(_info_entry(body))
+        info = ModelInfo.from_json(_info_entry(body))
+        check_graph(content, info)
+        return content, info
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
 

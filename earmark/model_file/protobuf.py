@@ -11,7 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_VARINT, _FIXED64, _LENGTH_DELIMITED = 0, 1, 2
+from earmark.errors import ModelError
+
+_VARINT, _LENGTH_DELIMITED = 0, 2
+_FIXED = {1: 8, 5: 4}
+"""Wire type -> bytes of its values."""
+_VARINT_BYTES = 10
+_AGAIN = "download or export it again"
 
 
 class Field(NamedTuple):
@@ -21,33 +27,42 @@ class Field(NamedTuple):
         number: Number of the field.
         value: The length-delimited value; empty for other wire types.
         encoded: The whole field, with its tag.
+        integer: The value of a varint, not negative; 0 for other wire types.
     """
 
     number: int
     value: memoryview
     encoded: memoryview
+    integer: int = 0
 
 
 def fields(message: bytes | memoryview) -> Iterator[Field]:
     """Yields the fields of a message, in order.
 
     Args:
-        message: A valid serialised message; only files whose hash was verified are read.
+        message: A serialised message.
+
+    Raises:
+        ModelError: If it is malformed: cut off, or with a wire type that protobuf no longer writes.
     """
     message, position = memoryview(message), 0
     while position < len(message):
         start = position
         tag, position = _read_varint(message, position)
-        begin, kind = position, tag & 7
+        begin, kind, integer = position, tag & 7, 0
         if kind == _LENGTH_DELIMITED:
             length, begin = _read_varint(message, position)
             position = begin + length
         elif kind == _VARINT:
-            _, position = _read_varint(message, position)
+            integer, position = _read_varint(message, position)
             begin = position
+        elif kind in _FIXED:
+            begin = position = position + _FIXED[kind]
         else:
-            begin = position = position + (8 if kind == _FIXED64 else 4)
-        yield Field(tag >> 3, message[begin:position], message[start:position])
+            raise ModelError(f"the file has a field of wire type {kind}: {_AGAIN}")
+        if position > len(message):
+            raise ModelError(f"a field ends beyond the end of the file: {_AGAIN}")
+        yield Field(tag >> 3, message[begin:position], message[start:position], integer)
 
 
 def find(message: bytes | memoryview, number: int) -> memoryview:
@@ -80,9 +95,9 @@ def _varint(number: int) -> bytes:
 
 def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
     number = shift = 0
-    while True:
-        byte = message[position]
+    for byte in message[position : position + _VARINT_BYTES]:
         number |= (byte & 0x7F) << shift
         position, shift = position + 1, shift + 7
         if byte < 0x80:
             return number, position
+    raise ModelError(f"a number in the file does not end: {_AGAIN}")

@@ -136,7 +136,7 @@ def test_clips_that_lack_a_class_are_refused_before_they_are_read(
     run: Run, toy_model: Path, tmp_path: Path
 ) -> None:
     table = tmp_path / "clips.csv"
-    table.write_text("path,labels\n" + "missing.wav,tone\n" * 6, encoding="utf-8")
+    table.write_text("path,labels\n" + "".join(f"missing{n}.wav,tone\n" for n in range(6)), encoding="utf-8")
     code, _, err = run("calibrate", table, "-m", toy_model, "--output", tmp_path / "out.onnx")
     assert code == 2
     assert_one_line(err, "noise")

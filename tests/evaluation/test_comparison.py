@@ -57,7 +57,7 @@ def manifest(tmp_path: Path) -> Path:
     path = tmp_path / "clips.csv"
     with path.open("w", newline="") as stream:
         csv.writer(stream).writerows(
-            [("path", "labels", "fold"), (EXAMPLE, "siren", 1), (EXAMPLE, "rooster", 2)]
+            [("path", "labels", "fold"), (EXAMPLE, "siren", 1), ("none.ogg", "rooster", 2)]
         )
     return path
 

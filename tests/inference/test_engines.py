@@ -261,8 +261,9 @@ def test_a_damaged_file_is_refused_before_any_engine_opens_it(model: Path, tmp_p
 @pytest.mark.usefixtures("openvino")
 def test_a_graph_that_openvino_cannot_read(info: ModelInfo, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx", reason="earmark[train] is not installed")
-    ends = [onnx.helper.make_tensor_value_info(name, 1, [1]) for name in ("log_mel", "logits")]
-    node = onnx.helper.make_node("Unknown", ["log_mel"], ["logits"], domain="unknown")
+    shapes = {"log_mel": [1, info.front_end.n_mels, None], "logits": [1, 2], "embedding": [1, 96]}
+    ends = [onnx.helper.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items()]
+    node = onnx.helper.make_node("Unknown", ["log_mel"], ["logits", "embedding"], domain="unknown")
     graph = onnx.helper.make_graph([node], "none", ends[:1], ends[1:])
     (tmp_path / "none.onnx").write_bytes(attach_info(onnx.helper.make_model(graph).SerializeToString(), info))
     with pytest.raises(ModelError) as caught:

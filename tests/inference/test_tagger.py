@@ -221,6 +221,19 @@ def test_another_session(tagger: earmark.Tagger) -> None:
     np.testing.assert_allclose(doubled.embedding, 2 * plain.embedding)
 
 
+@pytest.mark.parametrize(
+    ("logits", "embedding"),
+    [([[np.nan, 0]], [[0]]), ([[0, 0]], [[np.inf]]), ([[0, 0, 0]], [[0]]), ([[0], [0]], [[0]])],
+)
+def test_outputs_that_no_tags_can_be_made_of(tagger: earmark.Tagger, logits: list, embedding: list) -> None:
+    class Broken:
+        def run(self, names, inputs):
+            return [np.array(logits, np.float32), np.array(embedding, np.float32)]
+
+    with pytest.raises(ModelError, match="model toy"):
+        tagger.with_session(Broken()).tag(sound(0.5), RATE)
+
+
 def test_unknown_names_and_files(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="did you mean"):
         earmark.load("mn04_esc81")

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import toy
 
 from earmark.errors import ModelError
 from earmark.model_file.info import INFO_VERSION
@@ -18,17 +19,38 @@ from earmark.model_file.onnx_file import (
     read_model_file,
     read_weights,
 )
+from earmark.model_file.protobuf import encode
 
-GRAPH = onnx.helper.make_model(
-    onnx.helper.make_graph(
-        [onnx.helper.make_node("Identity", ["log_mel"], ["logits"])],
-        "graph",
-        [onnx.helper.make_tensor_value_info("log_mel", onnx.TensorProto.FLOAT, ["batch"])],
-        [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch"])],
-    ),
-    opset_imports=[onnx.helper.make_opsetid("", 20)],
-    ir_version=10,
-).SerializeToString()
+SHAPES = {"log_mel": ["batch", 32, "frame"], "logits": ["batch", 2], "embedding": ["batch", 96]}
+"""As the model info of the tests describes them."""
+
+
+def graph(
+    shapes=SHAPES, element=onnx.TensorProto.FLOAT, nodes=(), inputs=("log_mel",), **parts
+) -> onnx.ModelProto:
+    """A small graph that declares an input and outputs."""
+    values = {
+        name: onnx.helper.make_tensor_value_info(name, element, shape) for name, shape in shapes.items()
+    }
+    return onnx.helper.make_model(
+        onnx.helper.make_graph(
+            nodes
+            or [
+                onnx.helper.make_node("Identity", ["log_mel"], [name])
+                for name in shapes
+                if name not in inputs
+            ],
+            "graph",
+            [values[name] for name in inputs],
+            [value for name, value in values.items() if name not in inputs],
+            **parts,
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", 20)],
+        ir_version=10,
+    )
+
+
+GRAPH = graph().SerializeToString()
 
 
 @pytest.fixture
@@ -178,3 +200,112 @@ class TestARealModel:
             damaged = bytearray(content)
             damaged[position] ^= 0x10
             assert "damaged" in refusal(path, bytes(damaged))
+
+
+def external(name: str) -> onnx.TensorProto:
+    """A tensor whose values are the bytes of another file."""
+    tensor = onnx.TensorProto(name=name, data_type=onnx.TensorProto.FLOAT, dims=[2])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret.bin")
+    return tensor
+
+
+def nested(tensor: onnx.TensorProto) -> onnx.NodeProto:
+    """A node with a graph inside that has this tensor as a constant."""
+    constant = onnx.helper.make_node("Constant", [], ["c"], value=tensor)
+    branch = onnx.helper.make_graph([constant], "branch", [], [])
+    return onnx.helper.make_node("If", ["log_mel"], ["logits"], then_branch=branch, else_branch=branch)
+
+
+def sparse(tensor: onnx.TensorProto) -> onnx.SparseTensorProto:
+    return onnx.SparseTensorProto(values=tensor, indices=onnx.numpy_helper.from_array(np.arange(2)), dims=[2])
+
+
+def function(tensor: onnx.TensorProto) -> onnx.ModelProto:
+    model = graph()
+    constant = onnx.helper.make_node("Constant", [], ["c"], value=tensor)
+    model.functions.add(name="f", domain="d").node.append(constant)
+    return model
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        graph(initializer=[external("w")]),
+        graph(nodes=[nested(external("w"))]),
+        graph(sparse_initializer=[sparse(external("w"))]),
+        function(external("w")),
+    ],
+    ids=["initializer", "branch", "sparse", "function"],
+)
+def test_weights_in_other_files_are_refused(path, info, model):
+    assert "keeps 'w' in another file" in refusal(path, attach_info(model.SerializeToString(), info))
+
+
+def test_a_graph_of_two_parts_is_refused(path, info):
+    assert "one graph" in refusal(path, attach_info(GRAPH + GRAPH, info))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": ("tone", "noise", "rain")},
+        {"labels": ("tone",), "threshold": 0.5},
+        {"embedding_size": 95},
+        {"front_end": toy.FRONT_END.from_dict(toy.FRONT_END.to_dict() | {"n_mels": 33})},
+    ],
+    ids=["more labels", "fewer labels", "embedding", "n_mels"],
+)
+def test_an_info_of_another_graph_is_refused(path, info, changes):
+    assert "the model info describes" in refusal(path, attach_info(GRAPH, info.changed(**changes)))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        graph(element=onnx.TensorProto.DOUBLE),
+        graph(SHAPES | {"log_mel": ["batch", 32, 7]}),
+        graph(SHAPES | {"log_mel": [1, 1, 32, "frame"]}),
+        graph(SHAPES | {"x": ["batch"]}, inputs=("log_mel", "x")),
+        graph({"waveform": ["batch", "time"]} | SHAPES, inputs=("waveform", "log_mel")),
+        graph(
+            {"mel": SHAPES["log_mel"]} | {name: SHAPES[name] for name in ("logits", "embedding")},
+            inputs=("mel",),
+        ),
+        graph({name: SHAPES[name] for name in ("log_mel", "logits")}),
+        graph(SHAPES | {"logits": [2]}),
+        graph(SHAPES | {"logits": ["batch", "frame", 2]}),
+    ],
+)
+def test_another_graph_than_the_info_describes_is_refused(path, info, model):
+    assert "the model info describes" in refusal(path, attach_info(model.SerializeToString(), info))
+
+
+@pytest.mark.parametrize(
+    "model", [graph(SHAPES | {"log_mel": [1, 32, 25]}), graph(SHAPES | {"logits": ["a", "b"]})]
+)
+def test_lengths_may_be_fixed_or_open(path, info, model):
+    path.write_bytes(attach_info(model.SerializeToString(), info))
+    assert read_info(path) == info
+
+
+@pytest.mark.parametrize("tail", [b"\x0b", b"\x0a\x7f", b"\x08" + b"\xff" * 12, b"\x0d\0"])
+def test_malformed_fields_are_refused(path, info, tail):
+    """A wire type of long ago, a length beyond the end, a number without one, half a fixed value."""
+    model = onnx.load_model_from_string(GRAPH)
+    content = GRAPH + encode(7, model.graph.SerializeToString()[:0] + tail)
+    refusal(path, attach_info(content, info))
+
+
+def test_an_info_that_json_readers_take_differently_is_refused(path, info):
+    text = info.to_json()
+    for broken in (
+        text.replace('"window_s": 0.5', '"window_s": NaN'),
+        text.replace('"window_s": 0.5', '"window_s": 1e999'),
+        text.replace('"window_s": 0.5', '"window_s": 0.5, "window_s": 0.6'),
+        text.replace('"window_s": 0.5', '"window_s": 600.5'),
+        text.replace('"tone"', '"\\ud800"', 1),
+        text.replace('"arguments": {', '"arguments": ' + "[" * 100_000),
+    ):
+        assert broken != text
+        refusal(path, file_with(broken))

@@ -7,6 +7,7 @@ elsewhere or with other versions.
 from __future__ import annotations
 
 import datetime
+import os
 import platform
 import subprocess
 import sys
@@ -124,16 +125,49 @@ def _files(recipe: Recipe) -> Iterator[Path]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit of a folder's checkout, and whether it has changes; None outside a checkout."""
-    commit = _git(folder, "rev-parse", "HEAD")
-    changes = _git(folder, "status", "--porcelain")
+    """Commit of a folder's checkout, and whether it has changes; None outside a checkout.
+
+    Nothing that the repository configures is run: no monitor of its files, hook, filter or transport. Changes
+    within submodules do not count.
+    """
+    filters = _filters(
+        _git(folder, {}, "config", "--null", "--name-only", "--get-regexp", r"^filter\.") or ""
+    )
+    commit = _git(folder, filters, "rev-parse", "--verify", "HEAD")
+    changes = _git(folder, filters, "status", "--porcelain", "--ignore-submodules=all")
     return None if commit is None or changes is None else {"commit": commit, "dirty": bool(changes)}
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
+_NOTHING_RUNS = {"core.fsmonitor": "false", "core.hooksPath": os.devnull, "core.pager": "cat"}
+_NO_FILTER = {"clean": "", "smudge": "", "process": "", "required": "false"}
+_NO_FETCH = {"GIT_ALLOW_PROTOCOL": "", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
+
+
+def _filters(keys: str) -> dict[str, str]:
+    """Settings that switch off the filters with these null-separated keys."""
+    names = {key.removeprefix("filter.").rpartition(".")[0] for key in keys.split("\0") if key}
+    return {f"filter.{name}.{key}": value for name in sorted(names) for key, value in _NO_FILTER.items()}
+
+
+def _git(folder: Path, settings: Mapping[str, str], *arguments: str) -> str | None:
+    environment = {**os.environ, **_NO_FETCH, "GIT_OPTIONAL_LOCKS": "0"}
+    given = environment.get("GIT_CONFIG_COUNT", "0")
+    first = int(given) if given.isdecimal() else 0
+    for number, (key, value) in enumerate({**_NOTHING_RUNS, **settings}.items(), start=first):
+        environment |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+        environment["GIT_CONFIG_COUNT"] = str(number + 1)
     command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=True,
+            timeout=20,
+            env=environment,
+            encoding="utf-8",
+            errors="surrogateescape",
+        )
+    except (OSError, ValueError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

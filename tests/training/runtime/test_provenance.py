@@ -34,6 +34,30 @@ def checkout(tmp_path):
     return folder
 
 
+def test_nothing_that_a_repository_configures_is_run(checkout, tmp_path):
+    ran = tmp_path / "ran"
+    script = tmp_path / "script"
+    script.write_text(f"#!/bin/sh\necho $0 $* >> '{ran}'\ncat\n")
+    script.chmod(0o755)
+    (tmp_path / "hooks").mkdir()
+    (tmp_path / "hooks" / "post-index-change").symlink_to(script)
+    (checkout / ".gitattributes").write_text("*.txt filter=a.b=c\n*.md filter=x\n")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-q", "-m", "b")
+    git(checkout, "config", "core.fsmonitor", str(script))
+    git(checkout, "config", "core.hooksPath", str(tmp_path / "hooks"))
+    git(checkout, "config", "filter.a.b=c.clean", str(script))
+    git(checkout, "config", "filter.a.b=c.required", "true")
+    git(checkout, "config", "filter.x.process", str(script))
+    (checkout / "a.txt").write_text("b")
+    (checkout / "b.md").write_text("b")
+    state = git_state(checkout)
+    assert not ran.exists(), ran.read_text()
+    assert state == {"commit": git(checkout, "-c", "core.fsmonitor=", "rev-parse", "HEAD"), "dirty": True}
+    git(checkout, "status")
+    assert ran.exists(), "git itself would have run the script"
+
+
 def test_provenance_is_recorded_when_a_run_starts(clips, tmp_path, checkout, monkeypatch):
     monkeypatch.chdir(checkout)
     monkeypatch.setattr("sys.argv", ["earmark", "train", "toy.toml"])
