@@ -65,10 +65,11 @@ class Initializer:
         Returns:
             float32, of ``shape``.
         """
-        values = self._folded(tensors) if self.norm else tensors[self.tensor]
-        if self.transposed:
-            values = values.T
-        return np.ascontiguousarray(values, "<f4").reshape(self.shape)
+        with np.errstate(all="ignore"):  # what is not finite is found where the graph is filled
+            values = self._folded(tensors) if self.norm else tensors[self.tensor]
+            if self.transposed:
+                values = values.T
+            return np.ascontiguousarray(values, "<f4").reshape(self.shape)
 
     def _folded(self, tensors: Tensors) -> NDArray[np.float64]:
         """Folds the norm: y = scale * x + offset, in float64, so that it is rounded once."""
@@ -76,15 +77,14 @@ class Initializer:
             tensors[f"{self.norm}.{part}"].astype(np.float64)
             for part in ("weight", "bias", "running_mean", "running_var")
         )
-        with np.errstate(all="ignore"):  # what is not finite is found where the graph is filled
-            scale = weight / np.sqrt(variance + self.eps)
-            if self.part == "scale":
-                return scale
-            if self.part == "offset":
-                return bias - mean * scale
-            kernels = tensors[self.tensor].astype(np.float64).reshape(self.kernels, len(scale), -1)
-            folded: NDArray[np.float64] = kernels * scale[:, None]
-            return folded.reshape(tensors[self.tensor].shape)
+        scale = weight / np.sqrt(variance + self.eps)
+        if self.part == "scale":
+            return scale
+        if self.part == "offset":
+            return bias - mean * scale
+        kernels = tensors[self.tensor].astype(np.float64).reshape(self.kernels, len(scale), -1)
+        folded: NDArray[np.float64] = kernels * scale[:, None]
+        return folded.reshape(tensors[self.tensor].shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,9 @@ class Skeleton:
             values = self.initializers[name].compute(tensors)
             if not np.isfinite(values).all():
                 norm = self.initializers[name].norm
-                raise ModelError(f"the weights do not fit {self.name}: {norm} has an invalid variance")
+                raise ModelError(
+                    f"the weights do not fit {self.name}: {norm} cannot be folded: its values are not finite"
+                )
             yield header(INITIALIZER, len(field.value) + len(header(RAW_DATA, values.nbytes)) + values.nbytes)
             yield bytes(field.value) + header(RAW_DATA, values.nbytes)
             yield values.tobytes()

@@ -4,8 +4,8 @@
 
 Each network is built with random weights, its batch norms are fused, and it is exported to ONNX. Every
 initializer is found again among the tensors of the fused network by its values, and written down as computed
-from the published state dict. Then other random weights are put into the graph, whose outputs must be those of
-the network in PyTorch. Networks that the file has are kept, so that an interrupted run goes on: remove the file
+from the published state dict. Then other random weights are put into the graph, whose outputs must be those
+of the network in PyTorch. Networks that the file has are kept, so that an interrupted run goes on: remove it
 to make all of them again (about 15 minutes on one core). Needs the extra "train".
 """
 
