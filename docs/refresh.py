@@ -36,8 +36,6 @@ from earmark.training.config.recipe import Recipe, load_recipe
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^```([a-z]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 GENERATED = re.compile(r"(<!-- generated: ([a-z ]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-NOT_RECIPES = {"esc18/sentences.toml"}
-"""Data that a recipe's script reads."""
 REFERENCES = {
     "EfficientAT": "efficientat",
     "SP4ASC": "sp4asc",
@@ -189,8 +187,7 @@ def _plain(text: str) -> str:
 def recipes() -> dict[str, Path]:
     """Every recipe that ships, by its path within recipes/."""
     folder = ROOT / "recipes"
-    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.toml"))}
-    return {name: path for name, path in found.items() if name not in NOT_RECIPES}
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.toml"))}
 
 
 def shipped_recipes_table() -> str:
