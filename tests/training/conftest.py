@@ -18,7 +18,7 @@ def cv_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """A recipe that learns its task within seconds."""
     folder = tmp_path_factory.mktemp("evaluated")
     return toy.toy_recipe(
-        toy.write_clips(folder / "clips", clips_per_fold=48, quiet=6),
+        toy.write_clips(folder / "clips", clips_per_fold=24, quiet=6),
         data={
             "sources": [
                 {
@@ -28,13 +28,13 @@ def cv_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
             ]
         },
         seed=1,
-        model={"arguments": {"n_mels": 32, "dropout": 0.0}},
-        front_end={"hop_length": 80},
+        model={"arguments": {"n_mels": 16, "dropout": 0.0}},
+        front_end={"n_mels": 16},
         augment={"mixup_alpha": 0, "mask_mels": 0, "roll_s": 0, "gain_db": [0, 0], "f_max_range": 0},
         optimizer={
             "epochs": 14,
             "learning_rate": 3e-3,
-            "batch_size": 12,
+            "batch_size": 6,
             "ema_decay": 0.8,
         },
         schedule={"final_lr_scale": 0.01},

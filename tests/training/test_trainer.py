@@ -62,6 +62,8 @@ VARIANTS = {
         "data": {"cache": False},
     },
     "half precision": {
+        "model": {"arguments": {"n_mels": 16}},  # float16 is slow on CPUs
+        "front_end": {"n_mels": 16},
         "optimizer": {"precision": "fp16"},
         "schedule": {"kind": "ramp", "ramp_down_epochs": 1, "interval": "epoch"},
     },
@@ -113,15 +115,6 @@ def undisturbed(clips, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
     train(toy.toy_recipe(clips), folder, 1)
     return folder
-
-
-def test_it_learns(cv_recipe, cross_validated, cv_folder):
-    for run in ("fold1", "fold2"):
-        lines = log_of(cv_folder / run)
-        losses = [line["loss"] for line in lines]
-        assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:3])
-        assert lines[-1]["accuracy"] > 0.95
-        assert lines[-1]["map_macro"] > 0.9
 
 
 def test_its_log_has_a_line_an_epoch(undisturbed):
