@@ -28,7 +28,7 @@ from earmark.cli import main
         ["tag", "a.wav", "--precision", "f32"],
         ["sing"],
         ["tag", "a.wav", "--loud"],
-        ["info", "mn04_esc81"],
+        ["info", "mn04_sa"],
         ["info", "missing.onnx"],
         ["train", "missing.toml"],
     ],

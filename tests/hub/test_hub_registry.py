@@ -19,7 +19,7 @@ def shipped(tmp_path, monkeypatch):
     """A table of two models, apart from what the package ships."""
     folder = tmp_path / "shipped"
     folder.mkdir()
-    for name in ("mn04_esc18.onnx", "mn10_street.onnx", "README.md"):
+    for name in (f"{registry.DEFAULT}.onnx", "mn10_street.onnx", "README.md"):
         (folder / name).touch()
     monkeypatch.setattr(registry, "_SHIPPED", folder)
     return folder
@@ -27,7 +27,7 @@ def shipped(tmp_path, monkeypatch):
 
 def test_list_models(shipped):
     names = registry.list_models()
-    assert names[:2] == registry.shipped() == ["mn04_esc18", "mn10_street"]
+    assert names[:2] == registry.shipped() == sorted([registry.DEFAULT, "mn10_street"])
     assert {"mn10_as", "mn40_as_ext(2)", "dymn20_as", "cnn6_60k_mixup"} <= set(names)
     assert "mn10_im" not in names
     some = registry.list_models("mn10_*")
@@ -38,7 +38,7 @@ def test_list_models(shipped):
 
 def test_a_name_leads_to_its_file(shipped):
     assert registry.find("mn10_street") == shipped / "mn10_street.onnx"
-    assert registry.find() == registry.find(registry.DEFAULT) == shipped / "mn04_esc18.onnx"
+    assert registry.find() == registry.find(registry.DEFAULT) == shipped / f"{registry.DEFAULT}.onnx"
 
 
 def test_a_path_leads_to_itself(shipped, tmp_path):
@@ -91,7 +91,7 @@ def test_a_folder_is_no_model_file(shipped):
 
 def test_a_default_model_that_is_missing(shipped, monkeypatch):
     monkeypatch.setattr(registry, "_SHIPPED", shipped / "nothing")
-    with pytest.raises(ModelError, match="mn04_esc18 is not installed"):
+    with pytest.raises(ModelError, match=f"{registry.DEFAULT} is not installed"):
         registry.find()
 
 

@@ -12,6 +12,7 @@ import toy
 
 import earmark
 from earmark.errors import ModelError
+from earmark.hub import registry
 from earmark.inference import load
 from earmark.inference.ensemble import EnsembleSession, ensemble, ensemble_info
 from earmark.model_file.calibration import Platt
@@ -133,7 +134,7 @@ def test_every_published_member_is_downloaded_first(monkeypatch: pytest.MonkeyPa
     assert pulled == ["mn04_as", "dymn04_as"]
     for unusable in ("mn04_sa", "mn04_im", "mn04_as+dymn04_as"):
         with pytest.raises(ModelError):
-            earmark.load(["mn04_esc18", unusable])
+            earmark.load([registry.DEFAULT, unusable])
 
 
 def test_no_pytorch_is_needed(members: list[Path]) -> None:

@@ -236,7 +236,7 @@ def test_outputs_that_no_tags_can_be_made_of(tagger: earmark.Tagger, logits: lis
 
 def test_unknown_names_and_files(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="did you mean"):
-        earmark.load("mn04_esc81")
+        earmark.load("mn04_sa")
     for model in (tmp_path / "model.onnx", []):
         with pytest.raises(ModelError):
             earmark.load(model)
