@@ -5,15 +5,16 @@ Conventions: progress goes to standard error, one line per epoch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from earmark.cli.options import Quiet
-from earmark.cli.program import TRAIN, command
+from earmark.cli.program import TRAIN, command, exit_code
 from earmark.cli.progress import training_printer
-from earmark.cli.terminal import note, say
+from earmark.cli.terminal import complain, note, say
 from earmark.errors import extra
 
 
@@ -64,14 +65,20 @@ def train(
         say(to_toml(loaded))
         say("\n".join(f"# {line}" for line in lines))
         return
+    unreadable: list[str] = []
+
+    def progress(facts: Mapping[str, Any]) -> None:
+        if "skipped" in facts:
+            unreadable.append(facts["skipped"])
+            complain(f"{facts['skipped']} (skipped)")
+        elif show is not None:
+            show(facts)
+
+    show = None if quiet else training_printer()
     result = run_recipe(
-        recipe,
-        overrides=overrides,
-        output=output,
-        fold=fold,
-        loggers=log or [],
-        progress=None if quiet else training_printer(),
+        recipe, overrides=overrides, output=output, fold=fold, loggers=log or [], progress=progress
     )
     if result.model_file is not None and not quiet:
         difference = f"{result.export_error:.1g}"
         note(f"wrote {result.model_file} (equal to the network within {difference})")
+    exit_code(1, len(unreadable))

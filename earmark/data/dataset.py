@@ -22,7 +22,7 @@ from earmark.audio import pad
 from earmark.data.manifest import Clip, targets
 from earmark.data.read_clip import read_clip, read_piece
 from earmark.data.shards.sampler import Integers, shuffled_by_shard
-from earmark.errors import AudioError, EarmarkError
+from earmark.errors import contained
 from earmark.model_file.info import Padding
 
 Batch = tuple[Tensor, Tensor]
@@ -73,23 +73,27 @@ class ClipDataset(Dataset[Batch]):
             Waveform (time,) and targets (class,).
 
         Raises:
-            AudioError: If the clip cannot be read, unless ``tolerant``.
+            EarmarkError: If the clip cannot be read, unless ``tolerant``.
         """
         index, seed = key
         try:
             waveform = self._piece(index, partial(_start, seed))
-        except AudioError:
+        except Exception as error:
             if not self.tolerant:
-                raise
-            waveform = np.full(self.length, np.nan, np.float32)
+                raise contained(error, str(self.clips[index].path)) from None
+            return self.unreadable(index)
         return torch.from_numpy(pad(waveform, self.length, self.padding)), self.targets[index]
+
+    def unreadable(self, index: int) -> Batch:
+        """NaN and the targets of a clip, where it cannot be read."""
+        return torch.full((self.length,), torch.nan), self.targets[index]
 
     def reason(self, index: int) -> str:
         """The reason why a clip cannot be read; it is read again."""
         try:
             read_clip(self.clips[index], self.sample_rate)
-        except EarmarkError as error:
-            return str(error)
+        except Exception as error:
+            return str(contained(error, str(self.clips[index].path)))
         return f"{self.clips[index].path}: {self.clips[index].id} could not be read before, but can be now"
 
     def _piece(self, index: int, start: Callable[[int], int]) -> NDArray[np.float32]:

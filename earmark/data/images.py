@@ -6,7 +6,7 @@ white an energy of 1, on the front-end's scale. An image is (height, width) in t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from earmark.data.dataset import Batch
 from earmark.data.manifest import Clip, targets
-from earmark.errors import DataError, ModelError, extra
+from earmark.errors import DataError, ModelError, contained, extra
 from earmark.features.front_end import FrontEnd
 
 Floats = NDArray[np.float32]
@@ -35,15 +35,23 @@ class ImageDataset(Dataset[Batch]):
         labels: One per class.
         front_end: Of the log-mels that they replace.
         frames: Of such a log-mel.
+        tolerant: Return NaN for an image that cannot be read.
     """
 
     def __init__(
-        self, clips: Sequence[Clip], labels: Sequence[str], *, front_end: FrontEnd, frames: int
+        self,
+        clips: Sequence[Clip],
+        labels: Sequence[str],
+        *,
+        front_end: FrontEnd,
+        frames: int,
+        tolerant: bool = False,
     ) -> None:
         self.clips = list(clips)
         self.targets = torch.from_numpy(targets(clips, labels))
         self.front_end = front_end
         self.frames = frames
+        self.tolerant = tolerant
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -58,25 +66,51 @@ class ImageDataset(Dataset[Batch]):
             Features (mel, frame) and targets (class,).
 
         Raises:
-            DataError: If the image cannot be read.
+            EarmarkError: If the image cannot be read, unless ``tolerant``.
         """
         index, seed = key
-        features = read_image(self.clips[index].path, self.front_end, self.frames, seed)
+        try:
+            features = read_image(self.clips[index].path, self.front_end, self.frames, seed)
+        except Exception as error:
+            if not self.tolerant:
+                raise contained(error, str(self.clips[index].path)) from None
+            return self.unreadable(index)
         return torch.from_numpy(features), self.targets[index]
 
+    def unreadable(self, index: int) -> Batch:
+        """NaN and the targets of an image, where it cannot be read."""
+        return torch.full((self.front_end.n_mels, self.frames), torch.nan), self.targets[index]
+
     def reason(self, index: int) -> str:
-        """The reason why an image cannot be read."""
-        return f"{self.clips[index].path}: cannot be read as an image"
+        """The reason why an image cannot be read; it is read again."""
+        try:
+            read_image(self.clips[index].path, self.front_end, self.frames)
+        except Exception as error:
+            return str(contained(error, str(self.clips[index].path)))
+        return f"{self.clips[index].path}: could not be read before, but can be now"
 
 
-def image_features(clips: Iterable[Clip], front_end: FrontEnd, frames: int) -> Iterator[tuple[int, Floats]]:
+def image_features(
+    clips: Iterable[Clip],
+    front_end: FrontEnd,
+    frames: int,
+    on_error: Callable[[int, str], object] | None = None,
+) -> Iterator[tuple[int, Floats]]:
     """Images for an evaluation, as :func:`earmark.evaluation.network_predictions.clip_windows` for clips.
 
     Yields:
         Index of the clip, and its features (mel, frame).
     """
     for index, clip in enumerate(clips):
-        yield index, read_image(clip.path, front_end, frames)
+        try:
+            features = read_image(clip.path, front_end, frames)
+        except Exception as error:
+            failure = contained(error, str(clip.path))
+            if on_error is None:
+                raise failure from None
+            on_error(index, str(failure))
+            continue
+        yield index, features
 
 
 def read_image(path: Path, front_end: FrontEnd, frames: int, seed: int | None = None) -> Floats:

@@ -6,7 +6,7 @@ Conventions: windows, padding and pooling follow the rules of the model info (:m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import nn
 from earmark.audio import pad, plan_windows
 from earmark.data.manifest import Clip
 from earmark.data.read_clip import read_clip
+from earmark.errors import DataError, contained
 from earmark.evaluation.predictions import Scores, WindowMode
 from earmark.inference.pooling import default_pooling, pool_windows
 from earmark.model_file.info import Padding, Task
@@ -32,6 +33,7 @@ def clip_windows(
     *,
     windows: WindowMode = "all",
     min_samples: int = 1,
+    on_error: Callable[[int, str], object] | None = None,
 ) -> Iterator[IndexedWindow]:
     """Reads clips and cuts them into windows.
 
@@ -42,15 +44,24 @@ def clip_windows(
         padding: As for :func:`cut_windows`.
         windows: As for :func:`cut_windows`.
         min_samples: As for :func:`cut_windows`.
+        on_error: Called with the position of a clip that cannot be read, and the reason; it has no windows.
+            None: the error is raised.
 
     Yields:
         Position of the clip, and a window (time,).
 
     Raises:
-        AudioError: If a clip cannot be read.
+        EarmarkError: If a clip cannot be read, unless there is ``on_error``.
     """
     for index, clip in enumerate(clips):
-        waveform = read_clip(clip, sample_rate)
+        try:
+            waveform = read_clip(clip, sample_rate)
+        except Exception as error:
+            failure = contained(error, str(clip.path))
+            if on_error is None:
+                raise failure from None
+            on_error(index, str(failure))
+            continue
         for window in cut_windows(waveform, length, padding, windows, min_samples):
             yield index, window
 
@@ -87,18 +98,23 @@ def predict_windows(
     windows: Iterable[IndexedWindow],
     task: Task,
     batch_size: int = 16,
+    num_clips: int | None = None,
 ) -> Scores:
     """Computes the scores of clips that are given as windows.
 
     Args:
         network: Returns (logits, embedding) of a log-mel; is put into evaluation mode.
         front_end: From waveforms to such log-mels, on the network's device.
-        windows: Position of the clip, from 0 without gaps, and one of its windows.
+        windows: Position of the clip, from 0, and one of its windows.
         task: Decides between sigmoid and softmax, and how windows are pooled.
         batch_size: Windows per forward pass; windows of another length begin a new pass.
+        num_clips: Rows of the result; None: up to the last clip with a window, at least one.
 
     Returns:
-        float32, shape (clip, class).
+        float32, shape (clip, class); NaN for a clip without windows.
+
+    Raises:
+        DataError: If no clip has a window.
     """
     network.eval()
     device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
@@ -110,8 +126,13 @@ def predict_windows(
         logits = network(front_end(waveforms)).logits
         outputs = torch.sigmoid(logits) if task == "multi_label" else torch.softmax(logits, -1)
         scores.append(outputs.float().cpu().numpy())
+    if not scores:
+        raise DataError("none of the evaluation clips can be read")
     table, owner, pooling = np.concatenate(scores), np.array(owners), default_pooling(task)
-    return np.stack([pool_windows(table[owner == clip], pooling) for clip in range(owner[-1] + 1)])
+    found = np.full((num_clips or owner[-1] + 1, table.shape[1]), np.nan, np.float32)
+    for clip in np.unique(owner):
+        found[clip] = pool_windows(table[owner == clip], pooling)
+    return found
 
 
 def _batches(windows: Iterable[IndexedWindow], size: int) -> Iterator[Sequence[IndexedWindow]]:

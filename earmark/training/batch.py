@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from earmark.audio import load_audio
 from earmark.audio.find import find_recordings
 from earmark.data import augment
-from earmark.errors import EarmarkError, RecipeError
+from earmark.errors import EarmarkError, RecipeError, contained
 from earmark.features.front_end import FrontEnd
 from earmark.models.log_mel import TorchLogMel
 from earmark.training.config.recipe import Recipe
@@ -170,7 +170,10 @@ def _impulses(recipe: Recipe) -> list[Tensor]:
         return []
     impulses = []
     for path in find_recordings([folder], recursive=True):
-        if isinstance(path, EarmarkError):
-            raise RecipeError(f"augment.impulse_responses: {path}")
-        impulses.append(torch.from_numpy(load_audio(path, recipe.front_end.sample_rate)[0]))
+        try:
+            if isinstance(path, EarmarkError):
+                raise path
+            impulses.append(torch.from_numpy(load_audio(path, recipe.front_end.sample_rate)[0]))
+        except Exception as error:  # a resource of the recipe, not a clip: found before the first step
+            raise RecipeError(f"augment.impulse_responses: {contained(error, str(path))}") from None
     return impulses

@@ -33,7 +33,7 @@ from earmark.models.network import Network
 from earmark.training.config.recipe import Recipe
 from earmark.training.config.section import fold_name
 from earmark.training.distill.teacher_targets import require_teachers
-from earmark.training.fold_evaluation import Scores, score_clips
+from earmark.training.fold_evaluation import Scores, has_scores, score_clips
 from earmark.training.initialization import require_initial_weights
 from earmark.training.splits import split_clips
 from earmark.training.trainer import Progress, train_network
@@ -98,7 +98,7 @@ def cross_validate(recipe: Recipe, folder: Path, progress: Progress = lambda fac
     final = recipe.runs[-1]
     kept = "last" if final is None else recipe.evaluation.keep
     network, info = load_checkpoint(run_folder(folder, final) / f"{kept}.safetensors")
-    return _evaluate(recipe, network, info, clips, scores, negatives)
+    return _evaluate(recipe, network, info, clips, scores, negatives, progress)
 
 
 def _evaluate(
@@ -108,17 +108,19 @@ def _evaluate(
     clips: Sequence[Clip],
     fold_scores: Sequence[Scores],
     negative_clips: Sequence[Clip],
+    progress: Progress,
 ) -> CrossValidation:
     """Calibrates, chooses thresholds, and adds metrics to the model info."""
-    truth = targets(clips, info.labels) if clips else np.zeros((0, len(info.labels)), np.float32)
-    scores = np.concatenate(fold_scores) if fold_scores else truth
+    scores = np.concatenate([np.zeros((0, len(info.labels)), np.float32), *fold_scores])
+    scores, clips = _scored(scores, clips)
+    truth = targets(clips, info.labels)
     descriptions = {"description": recipe.description, "license": recipe.license, "source": recipe.source}
     info = info.changed(**descriptions)  # may have changed since the training
     data = CalibrationData.from_clip_scores(info.labels, recipe.task, scores, truth)
     method = recipe.evaluation.calibration
     if method is not None:
         info = info.changed(calibration=fit(method, data))
-    negatives = negative_scores(recipe, network, negative_clips, info.calibration)
+    negatives = negative_scores(recipe, network, negative_clips, info.calibration, progress)
     threshold = negative_threshold(recipe, negatives)
     if threshold is not None:
         rule = (
@@ -133,6 +135,12 @@ def _evaluate(
     scores = result.metrics.scores
     info = info.changed(metrics=summary(info, clips, truth, scores) | {"calibration": result.summary})
     return CrossValidation(network, info, tuple(clips), truth, scores, negatives, result)
+
+
+def _scored(scores: Scores, clips: Sequence[Clip]) -> tuple[Scores, list[Clip]]:
+    """The clips that could be read, and their scores."""
+    kept = has_scores(scores)
+    return scores[kept], [clip for clip, scored in zip(clips, kept, strict=True) if scored]
 
 
 def _calibrate(
@@ -159,12 +167,17 @@ def _negative_clips(recipe: Recipe) -> list[Clip]:
 
 
 def negative_scores(
-    recipe: Recipe, network: Network, clips: Sequence[Clip], calibration: Calibration | None = None
+    recipe: Recipe,
+    network: Network,
+    clips: Sequence[Clip],
+    calibration: Calibration | None = None,
+    progress: Progress = lambda facts: None,
 ) -> dict[str, Scores]:
-    """Highest score of each negative clip, by the column ``evaluation.negative_group``."""
+    """Highest score of each negative clip that can be read, by the column ``evaluation.negative_group``."""
     if not clips:
         return {}
-    scores = score_clips(recipe, network, clips)
+    scores = score_clips(recipe, network, clips, progress)
+    scores, clips = _scored(scores, clips)
     if calibration is not None:
         scores = CalibrationData.from_clip_scores((), recipe.task, scores, scores).scores(calibration)
     highest = scores.max(1)

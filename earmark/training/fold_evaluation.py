@@ -1,14 +1,15 @@
 """Evaluation of a network on the clips of its fold, and scores of any clips with a recipe's windows.
 
 Conventions: scores are (clip, class); several processes share the clips, and the main process writes
-``scores.npy``.
+``scores.npy``. A clip that cannot be read has NaN there, and takes part in no metric.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,11 @@ from earmark.model_file.atomic import write_atomically
 from earmark.models.network import Network
 from earmark.training.config.recipe import Recipe
 from earmark.training.runtime.devices import Devices
+from earmark.training.runtime.skipped_clips import UnreadableClips
 from earmark.training.splits import Split, evaluation_windows, split_network
 
 Scores = NDArray[np.float32]
+Progress = Callable[[Mapping[str, Any]], object]
 
 
 class FoldEvaluation:
@@ -33,10 +36,15 @@ class FoldEvaluation:
         split: Its clips.
         devices: Device and rank of this process.
         folder: Run folder.
+        progress: Called for each clip that cannot be read.
     """
 
-    def __init__(self, recipe: Recipe, split: Split, devices: Devices, folder: Path) -> None:
+    def __init__(
+        self, recipe: Recipe, split: Split, devices: Devices, folder: Path, progress: Progress
+    ) -> None:
         self.recipe, self.split, self.devices, self.folder = recipe, split, devices, folder
+        limit = recipe.data.max_bad_fraction
+        self._unreadable = UnreadableClips(len(split.evaluated), "evaluation clips", limit, progress)
         self._cached: list[tuple[int, Scores]] | None = None
 
     def __call__(self, network: Network, best: float) -> dict[str, float]:
@@ -48,14 +56,18 @@ class FoldEvaluation:
 
         Returns:
             ``accuracy``, ``map_macro`` and ``log_loss``.
+
+        Raises:
+            AudioError: If more clips cannot be read than the recipe allows.
         """
-        scores = self._scores(network)
-        truth = targets(self.split.evaluated, self.split.labels)
+        stored_scores = self._scores(network)
+        scored = has_scores(stored_scores)
+        truth, scores = targets(self.split.evaluated, self.split.labels)[scored], stored_scores[scored]
         mean_ap = metrics.macro(metrics.average_precision(truth, scores))
         kept = self.recipe.evaluation.keep == "last" or mean_ap > best
         if kept and self.devices.is_main:
             stored = io.BytesIO()
-            np.save(stored, scores)
+            np.save(stored, stored_scores)
             write_atomically(self.folder / "scores.npy", stored.getvalue())
         return {
             "accuracy": metrics.accuracy(truth, scores),
@@ -65,17 +77,40 @@ class FoldEvaluation:
 
     def _scores(self, network: Network) -> Scores:
         clips = self.devices.own_items(self.split.evaluated)
-        windows = self._cached or evaluation_windows(self.recipe, clips)
+        windows = self._cached or evaluation_windows(self.recipe, clips, self._note)
         if self.recipe.data.cache:
             windows = self._cached = list(windows)
         own = np.zeros((0, len(self.split.labels)), np.float32)
         if clips:
             front_end, behind = split_network(self.recipe, network)
-            own = predict_windows(behind, front_end.to(self.devices.device), windows, self.recipe.task)
+            front_end = front_end.to(self.devices.device)
+            own = predict_windows(behind, front_end, windows, self.recipe.task, num_clips=len(clips))
         return self.devices.gather_items(own, len(self.split.evaluated))
 
+    def _note(self, index: int, reason: str) -> None:
+        self._unreadable.add(index, lambda _: reason)
 
-def score_clips(recipe: Recipe, network: Network, clips: Sequence[Clip]) -> Scores:
-    """Scores (clip, class) of a network, with the windows and padding of a recipe."""
+
+def has_scores(scores: Scores) -> NDArray[np.bool_]:
+    """Which clips of scores (clip, class) could be read, shape (clip,)."""
+    return ~np.isnan(scores).all(1)
+
+
+def score_clips(
+    recipe: Recipe, network: Network, clips: Sequence[Clip], progress: Progress = lambda facts: None
+) -> Scores:
+    """Scores (clip, class) of a network, with the windows and padding of a recipe.
+
+    Args:
+        recipe: Of the network.
+        network: On the CPU.
+        clips: To score.
+        progress: Called for each clip that cannot be read, which has NaN.
+
+    Raises:
+        AudioError: If more clips cannot be read than the recipe allows.
+    """
     front_end, behind = split_network(recipe, network)
-    return predict_windows(behind, front_end, evaluation_windows(recipe, clips), recipe.task)
+    unreadable = UnreadableClips(len(clips), "negative clips", recipe.data.max_bad_fraction, progress)
+    windows = evaluation_windows(recipe, clips, lambda index, why: unreadable.add(index, lambda _: why))
+    return predict_windows(behind, front_end, windows, recipe.task, num_clips=len(clips))

@@ -6,7 +6,7 @@ log-mels, so they have no front-end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -143,7 +143,7 @@ def training_dataset(recipe: Recipe, split: Split) -> ClipDataset | ImageDataset
     front_end = recipe.front_end
     if recipe.data.is_images and isinstance(front_end, FrontEnd):
         frames = front_end.num_frames(recipe.window_length)
-        return ImageDataset(clips, split.labels, front_end=front_end, frames=frames)
+        return ImageDataset(clips, split.labels, front_end=front_end, frames=frames, tolerant=True)
     return ClipDataset(
         clips,
         split.labels,
@@ -155,11 +155,13 @@ def training_dataset(recipe: Recipe, split: Split) -> ClipDataset | ImageDataset
     )
 
 
-def evaluation_windows(recipe: Recipe, clips: Sequence[Clip]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def evaluation_windows(
+    recipe: Recipe, clips: Sequence[Clip], on_error: Callable[[int, str], object]
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Position and windows of clips, for :func:`earmark.evaluation.network_predictions.predict_windows`."""
     front_end = recipe.front_end
     if recipe.data.is_images and isinstance(front_end, FrontEnd):
-        return image_features(clips, front_end, front_end.num_frames(recipe.window_length))
+        return image_features(clips, front_end, front_end.num_frames(recipe.window_length), on_error)
     return clip_windows(
         clips,
         front_end.sample_rate,
@@ -167,6 +169,7 @@ def evaluation_windows(recipe: Recipe, clips: Sequence[Clip]) -> Iterator[tuple[
         recipe.padding,
         windows=recipe.evaluation.windows,
         min_samples=front_end.min_samples,
+        on_error=on_error,
     )
 
 

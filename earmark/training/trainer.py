@@ -39,7 +39,7 @@ from earmark.training.losses import label_loss
 from earmark.training.runtime.devices import Devices, open_devices
 from earmark.training.runtime.interruptions import interruptions
 from earmark.training.runtime.provenance import model_info
-from earmark.training.runtime.run_folder import bind_run_folder, check_run_folder
+from earmark.training.runtime.run_folder import bind_run_folder, check_run_folder, run_lock
 from earmark.training.runtime.run_state import STATE, RunState, TrainProgress, append_log, trim_log
 from earmark.training.schedules import lr_factor
 from earmark.training.splits import Split, split_clips, split_network
@@ -65,7 +65,7 @@ def train_network(
 
     Raises:
         RecipeError: If the folder holds a run of another recipe, or the loss is not finite.
-        DataError: If clips or the stored state cannot be used.
+        DataError: If clips or the stored state cannot be used, or another process uses the folder.
         AudioError: If too many clips cannot be read.
         ModelError: If the network cannot be built.
         RunError: If a full disk, a full memory or a dead process ends it.
@@ -73,7 +73,7 @@ def train_network(
     recipe = recipe.of_fold(fold)
     split = split_clips(recipe, fold)
     resolved = check_run_folder(folder, recipe, fold)
-    with open_devices(recipe.run.device) as devices, interruptions(folder):
+    with open_devices(recipe.run.device) as devices, interruptions(folder), run_lock(folder, devices):
         trainer = Trainer(recipe, split, folder, fold, progress, devices)
         trainer.resume()
         if devices.is_main:
@@ -125,7 +125,7 @@ class Trainer:
         self.class_weights = self.batches.class_weights()
         self.teacher_targets.fit_probes(folder, self.batches.labelled_passes, devices.is_main)
         self.forward = devices.distributed(self.trained, self.behind)
-        self.evaluation = FoldEvaluation(recipe, split, devices, folder)
+        self.evaluation = FoldEvaluation(recipe, split, devices, folder, progress)
         self.position, self.saved_at = TrainProgress(), time.monotonic()
 
     def _build_network(self) -> Network:

@@ -3,7 +3,7 @@
 Conventions: a batch is features (batch, mel, frame), labels (batch, class) and teacher targets
 (batch, column); every draw is a function of (seed, epoch, step). The samplers of ``torch.utils.data`` cannot
 resume within an epoch or draw from several sources, so :mod:`earmark.data.dataset` lists the batches of an
-epoch and ``DataLoader`` loads them.
+epoch and :mod:`~earmark.training.runtime.batch_loader` loads them.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from itertools import count, starmap
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from earmark.data.dataset import epoch_batches
 from earmark.training.batch import Augmentation
 from earmark.training.config.recipe import Recipe
 from earmark.training.distill.teacher_targets import TeacherTargets
 from earmark.training.losses import balanced_weights
+from earmark.training.runtime.batch_loader import BatchLoader
 from earmark.training.runtime.devices import Batch, Devices, Keys
 from earmark.training.runtime.skipped_clips import SkippedClips
 from earmark.training.splits import Split, epoch_draws, steps_per_epoch, training_dataset
@@ -57,7 +57,8 @@ class TrainingBatches:
         self.teacher_targets = teacher_targets
         self.augmentation = Augmentation(recipe, front_end, devices.device)
         self.data = training_dataset(recipe, split)
-        self.skipped = SkippedClips(self.data, recipe.data.max_bad_fraction, progress)
+        self.loader = BatchLoader(self.data, recipe.data.workers, devices.pin_memory)
+        self.skipped = SkippedClips(self.loader, recipe.data.max_bad_fraction, progress)
         self.draws = epoch_draws(recipe, split)
         self.steps = steps_per_epoch(recipe, split)
         """Batches in an epoch."""
@@ -104,13 +105,7 @@ class TrainingBatches:
     def _load(self, batches: Sequence[Keys]) -> Iterator[Batch]:
         """This process's rows of batches, on its device, with unreadable clips replaced."""
         own = [self.devices.own_rows(batch) for batch in batches]
-        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-            self.data,
-            batch_sampler=own,
-            num_workers=self.recipe.data.workers,
-            pin_memory=self.devices.pin_memory,
-        )
-        return self.devices.prefetch(starmap(self.skipped, zip(own, loader, strict=True)))
+        return self.devices.prefetch(starmap(self.skipped, zip(own, self.loader.load(own), strict=True)))
 
     def augment(self, batch: Batch, seed: Sequence[int], epoch: int) -> Augmented:
         """Features, labels and teacher targets of a batch on the device; draws follow from the seed."""

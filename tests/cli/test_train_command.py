@@ -1,15 +1,18 @@
 """``earmark train``: from a recipe to a model file."""
 
 import json
+import os
 import sys
 import tomllib
 
+import numpy as np
 import pytest
 import torch
 import toy
 from one_line import assert_one_line
 
 from earmark.cli import main
+from earmark.model_file.lock import locked_folder
 from earmark.model_file.onnx_file import read_info
 from earmark.training.config.recipe import Recipe, load_recipe
 
@@ -116,6 +119,30 @@ def test_loggers_of_recipe_and_command(recipe, run, tmp_path, monkeypatch):
     arguments += ("--set", "optimizer.epochs=1", "--set", 'logging.loggers=["wandb"]')
     assert run(*arguments, "--log", "tensorboard") == (0, "")
     assert asked == [["wandb", "tensorboard"]]
+
+
+def test_clips_that_cannot_be_read_are_named_and_the_code_is_1(recipe, run, tmp_path):
+    for name in ("fold1_0_tone.wav", "fold2_0_tone.wav"):
+        (tmp_path / "clips" / name).write_bytes(b"no sound")
+    (tmp_path / "quiet" / "unseen_0.wav").unlink()
+    arguments = ("train", recipe, "--quiet", "--set", "data.folds=[1]", "--set", "data.max_bad_fraction=0.2")
+    code, err = run(*arguments, "--output", tmp_path / "run")
+    assert code == 1
+    assert (tmp_path / "run" / "toy.onnx").exists()
+    lines = err.splitlines()
+    for name in ("fold2_0_tone.wav", "fold1_0_tone.wav", "unseen_0.wav"):
+        assert sum(f"{name}: " in line and line.endswith(" (skipped)") for line in lines) == 1, (name, err)
+    scores = np.load(tmp_path / "run" / "fold1" / "scores.npy")
+    assert np.isnan(scores).all(1).tolist() == [True, *[False] * 7]
+    accuracy = read_info(tmp_path / "run" / "toy.onnx").metrics["accuracy"]
+    assert accuracy * 7 == pytest.approx(round(accuracy * 7), abs=1e-3)
+
+
+def test_a_run_folder_has_one_process(recipe, run, tmp_path):
+    with locked_folder(tmp_path / "run" / "fold1"):
+        code, err = run("train", recipe, "--output", tmp_path / "run", "--quiet", "--fold", 1)
+    assert code == 2
+    assert_one_line(err, f"{tmp_path}/run/fold1: is in use by process {os.getpid()} on ")
 
 
 @pytest.mark.parametrize(

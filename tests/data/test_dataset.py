@@ -10,7 +10,7 @@ import torch
 
 from earmark.data.dataset import ClipDataset, ClipGroup, epoch_batches, sampling_weights
 from earmark.data.manifest import Clip
-from earmark.errors import AudioError, DataError
+from earmark.errors import AudioError, DataError, EarmarkError
 
 RATE = 8000
 SECONDS = {"short": 0.2, "exact": 0.5, "long": 1.3}
@@ -77,7 +77,7 @@ def test_cached_clips(clips, tmp_path, monkeypatch):
     for name in ("read_clip", "read_piece"):
         monkeypatch.setattr(f"earmark.data.dataset.{name}", None)
     assert cached[2, 7][0].shape == (4000,)
-    with pytest.raises(TypeError):
+    with pytest.raises(EarmarkError, match="TypeError"):
         read[2, 7]
 
 

@@ -93,6 +93,21 @@ def test_images_are_evaluated_without_a_front_end(draw):
     np.testing.assert_allclose(scores.sum(1), 1, atol=1e-5)
 
 
+def test_an_image_that_cannot_be_read_can_be_left_out(draw, tmp_path):
+    clips = [Clip(draw(np.zeros((40, 50)), "0.png"), ("n0",)), Clip(tmp_path / "none.png", ("n0",))]
+    data = ImageDataset(clips, ("n0",), front_end=FRONT_END, frames=FRAMES, tolerant=True)
+    features, wanted = data[1, 0]
+    assert features.shape == data[0, 0][0].shape
+    assert features.isnan().all()
+    assert wanted.tolist() == [1]
+    assert "none.png" in data.reason(1)
+    with pytest.raises(DataError):
+        ImageDataset(clips, ("n0",), front_end=FRONT_END, frames=FRAMES)[1, 0]
+    left_out: dict[int, str] = {}
+    assert list(dict(image_features(clips, FRONT_END, FRAMES, left_out.__setitem__))) == [0]
+    assert "none.png" in left_out[1]
+
+
 def test_not_an_image(tmp_path, draw):
     (tmp_path / "text.png").write_text("image")
     for name in ("text.png", "none.png"):

@@ -19,6 +19,7 @@ from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
+from earmark.data.deaths import death_of
 from earmark.data.shards.shard_job import ShardJob, write_shard
 from earmark.errors import DataError, first_line
 
@@ -26,8 +27,6 @@ MAX_WORKERS = 256
 """Limit of the number of processes."""
 
 _NO_CLIP = -1
-_CRASHES = {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL", "SIGSYS", "SIGTRAP"}
-"""Signals by which a process dies of what it does itself."""
 
 
 def write_shards(jobs: Sequence[ShardJob], workers: int) -> Iterator[Path]:
@@ -106,15 +105,13 @@ class _Worker:
             DataError: If it was killed from outside.
         """
         self._process.join()
-        job, row, code = self._job, self._row.value, self._process.exitcode or 0
-        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        if row == _NO_CLIP or (code < 0 and name not in _CRASHES):
+        job, row, death = self._job, self._row.value, death_of(self._process.exitcode or 0)
+        if row == _NO_CLIP or not death.is_crash:
             raise DataError(
-                f"a worker process was killed ({name}; out of memory?): run the same command again to "
+                f"a worker process was killed ({death.cause}; out of memory?): run the same command again to "
                 "continue, with --workers 1 for the least memory"
             )
-        clip = job.clips[row - job.first]
-        reason = f"{clip.path}: left out: the process that read it died ({name})"
+        reason = death.left_out(job.clips[row - job.first].path)
         return replace(job, left_out={**job.left_out, row: reason})
 
     def end(self) -> None:

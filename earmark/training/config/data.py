@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from earmark.data.augment import Stripes
 from earmark.data.corpora import find_corpus
@@ -20,6 +20,12 @@ from earmark.training.config.section import Count, Fraction, Natural, NonNegativ
 
 def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
+
+
+def _distinct(folds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(folds)) < len(folds):
+        raise ValueError("must name each fold once")
+    return folds
 
 
 def _known_label_set(value: Any) -> Any:
@@ -50,7 +56,7 @@ class ClipSource(Section):
     """One or several splits of the corpus, if it has any."""
     fold: Natural | None = None
     """Assign all clips to this fold (default: the fold given by the manifest or corpus)."""
-    num_folds: Annotated[int, Field(ge=2)] | None = None
+    num_folds: Annotated[int, Field(ge=2, le=1000)] | None = None
     """Assign clips to this many stratified folds."""
     train_filter: Mapping[str, tuple[str, ...]] = {}
     """Column -> allowed values of training clips. Evaluation uses every clip of the fold."""
@@ -109,11 +115,11 @@ class Data(Section):
     """Their clips are concatenated."""
     labels: Annotated[str | tuple[str, ...] | None, BeforeValidator(_known_label_set)] = None
     """Classes in the order of the logits, or a label set such as "audioset" (default: all, sorted)."""
-    folds: tuple[Count, ...] = ()
+    folds: Annotated[tuple[Count, ...], AfterValidator(_distinct)] = ()
     """Folds to evaluate, one run each, then a run on all clips. A single fold is a fixed split."""
     cache: bool = False
     """Keep decoded clips in memory."""
-    workers: Natural = 0
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
     """Processes that load clips."""
     max_bad_fraction: Fraction = 0.01
     """Skip unreadable training clips with a warning, up to this fraction of the clips."""

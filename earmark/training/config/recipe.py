@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from earmark.errors import ModelError
 from earmark.features.front_end import FrontEnd
 from earmark.features.learned import LEAF, SINCNET, LearnedFrontEnd, NetworkFrontEnd, front_end_from_dict
 from earmark.model_file.calibration import METHODS
-from earmark.model_file.info import Padding, Task
+from earmark.model_file.info import LONGEST_WINDOW_S, Padding, Task
 from earmark.training.config.data import LOG_MEL_FILTERS, SOUND_AUGMENTATIONS, Augment, Data
 from earmark.training.config.evaluation import Evaluation, Logging, Run
 from earmark.training.config.learning import Loss, Model, Optimizer, Schedule, Teacher
-from earmark.training.config.section import Natural, Positive, Section, fold_name
+from earmark.training.config.section import Name, Section, Seed, fold_name
 from earmark.training.config.toml import load
 
 _LEARNED = {"leaf": LEAF, "sincnet": SINCNET}
@@ -48,8 +48,8 @@ def _as_tables(values: Any) -> Any:
 class Recipe(Section):
     """A training, from clips to a model file."""
 
-    name: str
-    """Name of the model, and of its run folder."""
+    name: Name
+    """Name of the model, of its file, and of its run folder."""
     description: str
     """What the model does."""
     source: str
@@ -62,11 +62,11 @@ class Recipe(Section):
     """The score it reached, and on which clips."""
     license: str = ""
     """Licence of the weights."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Seed of everything random."""
     task: Task = "multi_label"
     """multi_label (sigmoid) or single_label (softmax)."""
-    window_s: Positive
+    window_s: Annotated[float, Field(gt=0, le=LONGEST_WINDOW_S)]
     """Length of the network's input."""
     padding: Padding = "repeat"
     """How shorter clips are filled up: repeat or zero."""

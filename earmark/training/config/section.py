@@ -8,19 +8,33 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+_LONGEST_NAME = 100
+
+
+def _name(value: str) -> str:
+    if not value.isprintable() or not 0 < len(value) <= _LONGEST_NAME:
+        raise ValueError(f"must have 1 to {_LONGEST_NAME} printable characters")
+    if value.startswith((".", "-", "~")) or value != value.strip() or set(value) & set('/\\:*?"<>|'):
+        raise ValueError("names files and a folder: letters, digits, blanks, and ( ) + , . - _ are safe")
+    return value
+
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(gt=0)]
 Natural = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Name = Annotated[str, AfterValidator(_name)]
+"""A name that is the name of a file and a folder too."""
 
 
 class Section(BaseModel):
     """One table of a recipe."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def fold_name(fold: int | None) -> str:

@@ -119,8 +119,10 @@ def _read(path: Path, named_by: str) -> dict[str, Any]:
     except OSError as error:
         message = f"{path}: cannot be read ({error.strerror}){named_by}: give the path of a recipe"
         raise RecipeError(message) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise RecipeError(f"{path}: is not valid TOML ({error})") from None
+    except RecursionError:
+        raise RecipeError(f"{path}: is not a recipe: its values are nested too deeply") from None
 
 
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,8 +156,10 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise RecipeError(f"override {override!r} is not of the form table.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         value = text.strip()
+    except RecursionError:
+        raise RecipeError(f"override {name.strip()}: the value is nested too deeply") from None
     for key in keys[:-1]:
         values = values.setdefault(key, {})
         if not isinstance(values, dict):

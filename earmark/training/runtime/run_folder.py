@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from earmark.errors import RecipeError
+from earmark.errors import RecipeError, first_line
 from earmark.model_file.atomic import remove_partial, write_atomically
+from earmark.model_file.lock import locked_folder
 from earmark.training.config.recipe import Recipe
 from earmark.training.config.renamed_keys import translate
 from earmark.training.runtime.devices import Devices
@@ -39,7 +41,11 @@ def check_run_folder(folder: Path, recipe: Recipe, fold: int | None) -> str:
     resolved = _values(recipe) | own
     stored = folder / "recipe.json"
     if stored.exists():
-        before = translate(json.loads(stored.read_text(encoding="utf-8")))
+        try:
+            before = translate(json.loads(stored.read_text(encoding="utf-8")))
+        except (ValueError, RecursionError, AttributeError) as error:
+            reason = f"{first_line(error)}): delete the run folder to start again"
+            raise RecipeError(f"{stored}: is damaged ({reason}") from None
         _require_same(folder, before, resolved, explicit=_values(recipe, exclude_defaults=True) | own)
     return json.dumps(resolved, indent=1, sort_keys=True)
 
@@ -76,6 +82,15 @@ def _flat(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from _flat(value, path)
         else:
             yield path, json.dumps(value, sort_keys=True)
+
+
+def run_lock(folder: Path, devices: Devices) -> AbstractContextManager[None]:
+    """Holds a run folder for the main process, which writes all of its files.
+
+    Raises:
+        DataError: If another process holds it.
+    """
+    return locked_folder(folder) if devices.is_main else nullcontext()
 
 
 def bind_run_folder(folder: Path, recipe: Recipe, split: Split, resolved: str, devices: Devices) -> None:

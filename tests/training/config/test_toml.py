@@ -139,7 +139,19 @@ def test_a_missing_file_is_one_clear_line(tmp_path):
         load(Tree, tmp_path / "none.toml")
 
 
-@pytest.mark.parametrize("content", [b"name = ", b"name = 'a'\nname = 'b'", b"\xff\xfe"])
+def test_nested_values_are_one_clear_line(tmp_path):
+    path, deep = tmp_path / "tree.toml", "[" * 10_000 + "]" * 10_000
+    path.write_text(f"name = {deep}")
+    with pytest.raises(RecipeError, match=r"tree\.toml: is not a recipe: its values are nested too deeply"):
+        load(Tree, path)
+    path.write_text("name = 'oak'")
+    with pytest.raises(RecipeError, match="override name: the value is nested too deeply"):
+        load(Tree, path, [f"name={deep}"])
+
+
+@pytest.mark.parametrize(
+    "content", [b"name = ", b"name = 'a'\nname = 'b'", b"\xff\xfe", b"name = " + 5000 * b"9"]
+)
 def test_invalid_toml_is_refused(tmp_path, content):
     path = tmp_path / "tree.toml"
     path.write_bytes(content)

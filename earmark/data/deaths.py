@@ -1,0 +1,36 @@
+"""Processes that read clips and died: by what a clip did to a decoder, or killed from outside.
+
+Conventions: exit codes are those of :mod:`multiprocessing`, negative for a signal.
+"""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import NamedTuple
+
+_CRASHES = {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL", "SIGSYS", "SIGTRAP"}
+
+
+class Death(NamedTuple):
+    """How a process died.
+
+    Args:
+        cause: Name of the signal, or the exit code.
+        is_crash: Whether it died of what it did itself, not by a kill or for lack of memory.
+    """
+
+    cause: str
+    is_crash: bool
+
+    def left_out(self, path: Path) -> str:
+        """Why a clip is left out that the process was reading."""
+        return f"{path}: left out: the process that read it died ({self.cause})"
+
+
+def death_of(exit_code: int) -> Death:
+    """How a process with an exit code other than 0 died."""
+    if exit_code >= 0:
+        return Death(f"exit code {exit_code}", is_crash=True)
+    name = signal.Signals(-exit_code).name
+    return Death(name, name in _CRASHES)

@@ -1,0 +1,73 @@
+"""Batches come in order whatever a clip does to the process that reads it."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from earmark.data.manifest import Clip
+from earmark.training.runtime.batch_loader import BatchLoader
+
+BATCHES = [[(3 * batch + row, batch) for row in range(3)] for batch in range(6)]
+
+
+class Clips:
+    """Twenty clips of one number each; some kill the process that reads them."""
+
+    def __init__(self, signals: dict[int, signal.Signals]) -> None:
+        self.clips = [Clip(Path(f"{number}.wav"), ()) for number in range(20)]
+        self.signals = signals
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        if key[0] in self.signals:
+            os.kill(os.getpid(), self.signals[key[0]])
+            time.sleep(60)
+        return torch.tensor([10.0 * key[0] + key[1]]), torch.tensor([key[0]])
+
+    def unreadable(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.tensor([torch.nan]), torch.tensor([index])
+
+    def reason(self, index: int) -> str:
+        return f"{index} has a reason"
+
+
+def expected(deadly: set[int]) -> list[list[float]]:
+    return [
+        [torch.nan if index in deadly else 10.0 * index + seed for index, seed in batch] for batch in BATCHES
+    ]
+
+
+def loaded(loader: BatchLoader) -> list[torch.Tensor]:
+    return [waveforms[:, 0] for waveforms, _ in loader.load(BATCHES)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_in_order(workers: int) -> None:
+    loader = BatchLoader(Clips({}), workers, pin_memory=False)
+    torch.testing.assert_close(torch.stack(loaded(loader)), torch.tensor(expected(set())))
+    assert len(loader) == 20
+    assert loader.reason(3) == "3 has a reason"
+
+
+def test_a_clip_that_kills_its_process_is_left_out_for_good() -> None:
+    data = Clips({4: signal.SIGSEGV, 14: signal.SIGABRT})
+    loader = BatchLoader(data, 2, pin_memory=False)
+    torch.manual_seed(0)
+    found = torch.stack(loaded(loader))
+    drawn = torch.rand(1)
+    torch.testing.assert_close(found, torch.tensor(expected({4, 14})), equal_nan=True)
+    assert loader.reason(4) == "4.wav: left out: the process that read it died (SIGSEGV)"
+    assert loader.reason(14) == "14.wav: left out: the process that read it died (SIGABRT)"
+    data.signals[4] = signal.SIGKILL  # which would end the loading, if it were met again
+    torch.testing.assert_close(torch.stack(loaded(loader)), found, equal_nan=True)
+    torch.manual_seed(0)
+    loaded(BatchLoader(Clips({}), 2, pin_memory=False))
+    assert torch.equal(drawn, torch.rand(1)), "new processes do not change what PyTorch draws"
+
+
+def test_a_process_that_is_killed_from_outside_ends_the_loading() -> None:
+    with pytest.raises(RuntimeError, match=r"^DataLoader worker \(pid \d+\) died \(SIGKILL\)$"):
+        loaded(BatchLoader(Clips({7: signal.SIGKILL}), 2, pin_memory=False))
