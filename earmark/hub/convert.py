@@ -80,6 +80,8 @@ def convert(
         source=f"converted from {Path(weights).name}",
     )
     checkpoint = model_file.with_suffix(".safetensors")
+    if checkpoint == model_file:
+        raise ModelError(f"{model_file}: the checkpoint is written there: name the model file .onnx")
     require_other_files([model_file, checkpoint], [weights, *([labels] if labels else [])])
     build(weights, info, checkpoint=checkpoint, model_file=model_file)
     return model_file, checkpoint

@@ -8,10 +8,10 @@ from __future__ import annotations
 from os import PathLike
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from earmark.errors import ModelError
+from earmark.errors import ModelError, first_line
 from earmark.features.learned import LearnedFrontEnd
 from earmark.model_file.atomic import write_atomically
 from earmark.model_file.checkpoint_file import (
@@ -22,9 +22,11 @@ from earmark.model_file.checkpoint_file import (
     checkpoint_hash,
 )
 from earmark.model_file.info import ModelInfo
+from earmark.model_file.state_dict import summary
 from earmark.models.network import Network
 from earmark.models.registry import create_config, create_model
 from earmark.models.waveform_network import attach_front_end, learned_front_end
+from earmark.models.weights import unfit_tensors
 
 TENSOR_TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Precision of a model -> type of the stored tensors; networks always compute in float32."""
@@ -36,12 +38,25 @@ def save_checkpoint(path: str | PathLike[str], network: Network, info: ModelInfo
 
     Args:
         path: The file, usually "*.safetensors"; missing parent folders are created.
+        network: As for :func:`network_checkpoint`.
+        info: As for :func:`network_checkpoint`.
+
+    Raises:
+        ModelError: As :func:`network_checkpoint`.
+        OSError: If the file cannot be written; an existing one is left unchanged.
+    """
+    write_atomically(path, network_checkpoint(network, info))
+
+
+def network_checkpoint(network: Network, info: ModelInfo) -> bytes:
+    """The content of a checkpoint.
+
+    Args:
         network: On any device, in any memory format.
         info: Model info of the network; the weights are rounded to its precision.
 
     Raises:
         ModelError: If the model info is that of another network, or has a precision that only graphs have.
-        OSError: If the file cannot be written; an existing one is left unchanged.
     """
     if create_config(info.architecture, **_arguments(info)) != network.config:
         raise ModelError(
@@ -68,7 +83,7 @@ def save_checkpoint(path: str | PathLike[str], network: Network, info: ModelInfo
         name: TensorBytes(_KINDS[tensor.dtype], tuple(tensor.shape), tensor_bytes(tensor))
         for name, tensor in tensors.items()
     }
-    write_atomically(path, checkpoint_content(stored, info.to_json()))
+    return checkpoint_content(stored, info.to_json())
 
 
 def load_checkpoint(path: str | PathLike[str]) -> tuple[Network, ModelInfo]:
@@ -99,11 +114,14 @@ def load_checkpoint(path: str | PathLike[str]) -> tuple[Network, ModelInfo]:
             network = attach_front_end(create_model(info.architecture, **_arguments(info)), info.front_end)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        problem = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
-        raise ModelError(f"{path}: the weights do not fit {info.architecture}: {problem}") from None
+    if info.precision not in TENSOR_TYPES:
+        raise ModelError(
+            f"{path}: a checkpoint cannot have the precision {info.precision}: train or export it again"
+        )
+    problems = unfit_tensors(network, tensors, [TENSOR_TYPES[info.precision]])
+    if problems:
+        raise ModelError(f"{path}: the weights do not fit {info.architecture}: {summary(problems)}")
+    network.load_state_dict(tensors)
     return network.eval(), info
 
 
@@ -117,9 +135,9 @@ def _read(path: str | PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise ModelError(f"{path}: the checkpoint cannot be read: {error.strerror or error}") from None
-    except SafetensorError as error:
+    except Exception as error:  # of safetensors and PyTorch; a header may name any type and size
         raise ModelError(
-            f"{path}: is not a valid safetensors file ({error}): download or train it again"
+            f"{path}: is not a valid safetensors file ({first_line(error)}): download or train it again"
         ) from None
 
 

@@ -11,17 +11,16 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from earmark.errors import ModelError
+from earmark.errors import ModelError, first_line
 from earmark.model_file.state_dict import find_state_dict, misfits, summary
 from earmark.models.network import Network
 from earmark.models.registry import create_model, rebuild
@@ -59,9 +58,9 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
 def _read_safetensors(path: str | PathLike[str]) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
+    except Exception as error:  # of safetensors, PyTorch and the system; a header may name any type and size
         raise ModelError(
-            f"{path}: is not a valid checkpoint or safetensors file ({error}): download it again"
+            f"{path}: is not a valid checkpoint or safetensors file ({first_line(error)}): download it again"
         ) from None
 
 
@@ -94,15 +93,11 @@ def build_with_weights(
         The network on the CPU in evaluation mode.
 
     Raises:
-        ModelError: If names or shapes differ, or a value is not finite.
+        ModelError: If names, shapes or kinds of values differ, or a value is not finite.
     """
     with torch.random.fork_rng(devices=[]):  # the random weights are overwritten, the caller's RNG unchanged
         network = create_model(architecture, num_classes=num_classes, **arguments)
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    problems = misfits({name: tuple(own.shape) for name, own in network.state_dict().items()}, shapes)
-    problems = problems or [
-        f"{name} is not finite" for name, tensor in tensors.items() if not tensor.isfinite().all()
-    ]
+    problems = unfit_tensors(network, tensors)
     if problems:
         raise ModelError(
             f"the weights do not fit {architecture} for {num_classes} classes with {dict(arguments)}: "
@@ -110,6 +105,45 @@ def build_with_weights(
         )
     network.load_state_dict(tensors)
     return network.eval()
+
+
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def unfit_tensors(
+    network: Network, tensors: Mapping[str, Tensor], floats: Collection[torch.dtype] = _FLOATS
+) -> list[str]:
+    """Lists what keeps tensors from being loaded into a network as they are.
+
+    Args:
+        network: The network.
+        tensors: State dict.
+        floats: Types of weights that may be converted.
+
+    Returns:
+        A phrase for each tensor that is missing, left over, of another shape or kind, or not finite.
+    """
+    wanted = network.state_dict()
+    problems = misfits(
+        {name: tuple(own.shape) for name, own in wanted.items()},
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+    )
+    return problems or [
+        f"{name} {problem}" for name, own in wanted.items() if (problem := _unfit(own, tensors[name], floats))
+    ]
+
+
+def _unfit(own: Tensor, tensor: Tensor, floats: Collection[torch.dtype]) -> str:
+    """What keeps a tensor from taking the place of a network's own; "" if nothing does."""
+    if tensor.is_meta:
+        return "has a shape, but no values"
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        return "is sparse or quantised: store it dense, in float32"
+    allowed = floats if own.is_floating_point() else (own.dtype,)
+    if tensor.dtype not in allowed:
+        names = " or ".join(str(kind).removeprefix("torch.") for kind in allowed)
+        return f"has type {str(tensor.dtype).removeprefix('torch.')} instead of {names}"
+    return "" if tensor.to(own.dtype).isfinite().all() else "is not finite"
 
 
 def replace_head(network: Network, num_classes: int, *, fresh: bool = False) -> Network:

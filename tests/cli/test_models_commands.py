@@ -69,7 +69,7 @@ def test_pull_then_tag(run, web, own_cache, clip):
         (own_cache / "sounds.onnx").stat().st_size / 1e6, abs=0.05
     )
     assert rows["start"]["path"] is None
-    assert rows["mn04_esc18"]["default"]
+    assert rows[registry.DEFAULT]["default"]
     _, out, _ = run("models")
     assert "* sounds " in out
     assert "  start " in out
@@ -167,6 +167,34 @@ def test_a_wrong_conversion_is_one_line_and_writes_nothing(run, own_weights, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def spoilt(state: dict, values: torch.Tensor, name: str = "classifier.5.bias") -> dict:
+    return {**state, name: values}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda state: spoilt(state, torch.full((10,), torch.inf)),
+        lambda state: spoilt(state, torch.zeros(10, dtype=torch.complex64)),
+        lambda state: spoilt(state, torch.zeros(10).to_sparse()),
+        lambda state: spoilt(state, torch.zeros(10, device="meta")),
+        # finite, but its outputs are not
+        lambda state: spoilt(state, -torch.ones(8), "features.0.1.running_var"),
+    ],
+    ids=["infinite", "complex", "sparse", "meta", "variance"],
+)
+def test_weights_that_cannot_be_used_replace_nothing(run, own_weights, tmp_path, spoil):
+    state = torch.load(own_weights, weights_only=True)["net"]
+    torch.save(spoil(state), tmp_path / "spoilt.pt")
+    files = [tmp_path / "own.onnx", tmp_path / "own.safetensors"]
+    for file in files:
+        file.write_bytes(b"good")
+    code, out, err = run("convert", tmp_path / "spoilt.pt", *ARGUMENTS, *OPTIONS, "--output", files[0])
+    assert (code, out) == (2, "")
+    assert_one_line(err, "spoilt.pt")
+    assert [file.read_bytes() for file in files] == [b"good", b"good"]
+
+
 def test_labels_come_from_a_file(run, own_weights, tmp_path, written):
     labels = tmp_path / "labels.txt"
     labels.write_text("".join(f"söund {number}\n" for number in range(10)), encoding="utf-8")
@@ -233,5 +261,5 @@ def test_info_prints_card_and_model_info(run, toy_model):
 def test_the_default_model(run):
     code, out, _ = run("models", "--json")
     assert code == 0
-    assert [row["name"] for row in json.loads(out) if row["default"]] == ["mn04_esc18"]
-    assert run("info", "--json") == run("info", "mn04_esc18", "--json")
+    assert [row["name"] for row in json.loads(out) if row["default"]] == [registry.DEFAULT]
+    assert run("info", "--json") == run("info", registry.DEFAULT, "--json")

@@ -146,3 +146,18 @@ def test_missing_and_extra_tensors_raise(path, info, change):
     rewrite(path, tensors, {INFO_KEY: info.to_json()})
     with pytest.raises(ModelError, match=r"classifier\.[56]\.bias"):
         load_checkpoint(path)
+
+
+def test_types_that_would_lose_a_part_raise(path, info):
+    tensors = load(path.read_bytes())
+    for kind in (torch.complex64, torch.float64, torch.float16):
+        changed = tensors | {"classifier.5.bias": tensors["classifier.5.bias"].to(kind)}
+        rewrite(path, changed, {INFO_KEY: info.to_json()})
+        with pytest.raises(ModelError, match=r"classifier\.5\.bias has type \w+ instead of float32"):
+            load_checkpoint(path)
+
+
+def test_precision_of_graphs_alone_raises(path, info):
+    rewrite(path, load(path.read_bytes()), {INFO_KEY: info.changed(precision="int8").to_json()})
+    with pytest.raises(ModelError, match="precision int8"):
+        load_checkpoint(path)

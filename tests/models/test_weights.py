@@ -137,6 +137,17 @@ def test_half_precision_becomes_single(tensors):
         ({"more": torch.zeros(1)}, "more is unexpected"),
         ({"classifier.5.bias": torch.zeros(4)}, r"bias has shape \(4,\) instead of \(3,\)"),
         ({"classifier.5.bias": torch.full((3,), torch.nan)}, "bias is not finite"),
+        ({"classifier.5.bias": torch.tensor([0, torch.inf, 0])}, "bias is not finite"),
+        ({"classifier.5.bias": torch.full((3,), 1e300, dtype=torch.float64)}, "bias is not finite"),
+        (
+            {"classifier.5.bias": torch.zeros(3, dtype=torch.complex64)},
+            "has type complex64 instead of float32",
+        ),
+        ({"classifier.5.bias": torch.zeros(3, dtype=torch.float8_e4m3fn)}, "has type float8_e4m3fn"),
+        ({"classifier.5.bias": torch.zeros(3, dtype=torch.int64)}, "has type int64"),
+        ({"classifier.5.bias": torch.zeros(3, device="meta")}, "has a shape, but no values"),
+        ({"classifier.5.bias": torch.zeros(3).to_sparse()}, "is sparse or quantised"),
+        ({"features.0.1.num_batches_tracked": torch.tensor(1.5)}, "has type float32 instead of int64"),
     ],
 )
 def test_weights_that_do_not_fit_raise(tensors, change, problem):
