@@ -16,13 +16,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from judge import agreement, answer, esc_clips, few_shot, held_log_mels, load_predict, zero_shot
 from mixing import Bank
 from prepare import HELD_SOURCES, is_open
+from scipy.special import expit
 from stages import WIDTH
 
 from earmark.errors import EarmarkError
+from earmark.evaluation.calibration.thresholds import AgreementThresholds, agreement_thresholds
 from earmark.export.export import export
 from earmark.export.options import ExportOptions
 from earmark.export.source import ExportSource
@@ -41,16 +44,24 @@ SOURCE = (
 )
 
 
-def measure(snapshot: Path, teacher: Path, bank: Bank) -> dict[str, float]:
-    """Scores on recordings that were not trained on; see judge.py."""
-    predict = load_predict(snapshot)
-    wanted = answer(load_predict(teacher), held_log_mels(bank))
-    scores = agreement(answer(predict, held_log_mels(bank)), wanted)
+def measure(snapshot: Path, teacher: Path, bank: Bank) -> tuple[dict[str, float], AgreementThresholds]:
+    """Scores, and thresholds, on recordings that were not trained on; see judge.py."""
+    student, reference = load_predict(snapshot), load_predict(teacher)
+    own, wanted = answer(student, held_log_mels(bank)), answer(reference, held_log_mels(bank))
+    scores = agreement(own, wanted)
     clips, truth, judged = esc_clips(bank)
-    logits, embeddings = answer(predict, (bank.log_mel(*clip["spans"][0]) for clip in clips))
+    logits, embeddings = answer(student, (bank.log_mel(*clip["spans"][0]) for clip in clips))
     scores["zero-shot accuracy, ESC fold 4"] = float((zero_shot(logits) == truth)[judged].mean())
     scores["4-shot accuracy, ESC fold 4"] = few_shot(embeddings, truth, judged)
-    return {name: round(value, 4) for name, value in scores.items()}
+    unseen = [clip for clip in clips if clip["split"] == "judge"]
+    more = [
+        answer(predict, (bank.log_mel(*clip["spans"][0]) for clip in unseen))
+        for predict in (student, reference)
+    ]
+    pairs = zip((own, wanted), more, strict=True)
+    both = [expit(np.concatenate([first[0], second[0]])) for first, second in pairs]
+    thresholds = agreement_thresholds(*both, reference="mn04_as")
+    return {name: round(value, 4) for name, value in scores.items()}, thresholds
 
 
 def attributions(open_audio: Path, esc18: Path) -> str:
@@ -107,7 +118,7 @@ def make(args: argparse.Namespace) -> None:
     }
     network: Any = build_with_weights("mobilenet", ARGUMENTS, len(labels), tensors).eval()
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    scores = measure(args.snapshot, args.teacher, Bank(args.bank))
+    scores, thresholds = measure(args.snapshot, args.teacher, Bank(args.bank))
     info = ModelInfo(
         name=NAME,
         labels=tuple(labels),
@@ -117,7 +128,9 @@ def make(args: argparse.Namespace) -> None:
         arguments=ARGUMENTS,
         window_s=WINDOW_S,
         padding="zero",
-        embedding_size=network.classifier[0].in_features,
+        embedding_size=network.features[-1][1].num_features,
+        threshold=tuple(float(value) for value in thresholds.values),
+        threshold_rule=thresholds.rule,
         description=DESCRIPTION,
         license="MIT",
         source=SOURCE,
