@@ -85,16 +85,15 @@ def _shipped_row(name: str) -> dict[str, Any]:
 
 
 def _published_row(known: PublishedModel) -> dict[str, Any]:
-    path = known.model_file if known.labels else known.checkpoint
-    here = known.is_cached
+    path = known.cached_file
     return {
         "name": known.name,
         "default": False,
-        "path": str(path) if here else None,
+        "path": str(path) if path else None,
         "labels": known.num_classes if known.labels else 0,
         "sample_rate": known.front_end.sample_rate,
         "window_s": known.window_s,
-        "megabytes": _megabytes(path) if here else None,
+        "megabytes": _megabytes(path) if path else None,
         "download_megabytes": round(known.download_size / 1e6, 1) if known.download_size else None,
         "speed": known.speed or None,
         "license": known.license or None,

@@ -14,7 +14,6 @@ import http.client
 import os
 import socket
 import ssl
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from earmark.errors import ModelError
+from earmark.model_file.lock import try_lock
 from earmark.version import __version__
 
 Progress = Callable[[int, int | None], None]
@@ -244,7 +244,8 @@ def _locked(part: Path, url: str) -> Iterator[BinaryIO]:
     flags, empty = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), False
     try:
         with os.fdopen(os.open(part, flags, 0o666), "r+b") as stream:
-            _lock(stream, url)
+            if not try_lock(stream):
+                raise ModelError(f"{url} is being downloaded by another process: wait for it to end")
             try:
                 yield stream
             finally:
@@ -253,20 +254,6 @@ def _locked(part: Path, url: str) -> Iterator[BinaryIO]:
         if empty:
             part.unlink()
             _mark(part).unlink(missing_ok=True)
-
-
-def _lock(stream: BinaryIO, url: str) -> None:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise ModelError(f"{url} is being downloaded by another process: wait for it to end") from None
 
 
 def _silent(received: int, total: int | None) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import fnmatch
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
@@ -110,7 +111,15 @@ class PublishedModel:
     @property
     def is_cached(self) -> bool:
         """Whether the model is on this machine."""
-        return (self.model_file if self.labels else self.checkpoint).is_file()
+        return self.cached_file is not None
+
+    @property
+    def cached_file(self) -> Path | None:
+        """The file of the model on this machine: a checkpoint if it has no labels; None: there is none."""
+        with suppress(ModelError):  # without a home folder nothing is cached
+            path = self.model_file if self.labels else self.checkpoint
+            return path if path.is_file() else None
+        return None
 
 
 def published() -> Mapping[str, PublishedModel]:
@@ -148,8 +157,21 @@ def published_model(name: str) -> PublishedModel:
 
 
 def cache_folder() -> Path:
-    """Returns the folder of downloaded models: ``EARMARK_CACHE``, or the platform's cache folder."""
-    chosen = os.environ.get(CACHE_VARIABLE)
+    """Returns the folder of downloaded models: ``EARMARK_CACHE``, or the platform's cache folder.
+
+    Raises:
+        ModelError: If that would be in the home folder of a user who has none.
+    """
+    try:
+        return _cache_folder(os.environ.get(CACHE_VARIABLE))
+    except RuntimeError:
+        raise ModelError(
+            f"there is no home folder for downloaded models: set the environment variable {CACHE_VARIABLE} "
+            "to a folder"
+        ) from None
+
+
+def _cache_folder(chosen: str | None) -> Path:
     if chosen:
         return Path(chosen).expanduser()
     if sys.platform == "win32":
@@ -178,9 +200,16 @@ def list_models(pattern: str = "*") -> list[str]:
 def lookup(model: str | os.PathLike[str] | None = None) -> Path | None:
     """Returns the file of a model, or None if it is not on this machine; ``model`` as for :func:`find`."""
     wanted = DEFAULT if model is None else os.fspath(model)
-    is_name = Path(wanted).name == wanted
-    by_name = [folder / f"{wanted}.onnx" for folder in (_SHIPPED, cache_folder()) if is_name]
-    return next((path for path in (*by_name, Path(wanted)) if path.is_file()), None)
+    return next((path for path in _candidates(wanted) if path.is_file()), None)
+
+
+def _candidates(wanted: str) -> Iterator[Path]:
+    """Where the file of a model may be; the cache is asked for only if the model does not ship."""
+    if Path(wanted).name == wanted:
+        yield _SHIPPED / f"{wanted}.onnx"
+        with suppress(ModelError):  # without a home folder nothing is cached
+            yield cache_folder() / f"{wanted}.onnx"
+    yield Path(wanted)
 
 
 def find(model: str | os.PathLike[str] | None = None) -> Path:
