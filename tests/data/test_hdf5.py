@@ -178,6 +178,79 @@ def test_not_an_hdf5_file(tmp_path):
         read_member(tmp_path / "empty.hdf", 0)
 
 
+def small(path: Path) -> h5py.File:
+    """A file of two clips, to be changed."""
+    file = h5py.File(path, "w")
+    file["audio_name"] = np.array([b"a", b"b"])
+    file["target"] = np.zeros((2, 3), np.float32)
+    recordings = file.create_dataset("mp3", (2,), h5py.vlen_dtype(np.uint8))
+    for row in range(2):
+        recordings[row] = np.arange(5, dtype=np.uint8)
+    return file
+
+
+def test_values_in_other_files_are_refused(tmp_path):
+    with small(tmp_path / "other.hdf"):
+        pass
+    for name, put in {
+        "external link": lambda file: h5py.ExternalLink("other.hdf", "/mp3"),
+        "soft link": lambda file: h5py.SoftLink("/target"),
+        "group": lambda file: file.create_group("g"),
+    }.items():
+        with small(tmp_path / f"{name}.hdf") as file:
+            del file["mp3"]
+            file["mp3"] = put(file)
+    with small(tmp_path / "external.hdf") as file:
+        del file["mp3"]
+        file.create_dataset("mp3", (4,), np.uint8, external=[("/etc/passwd", 0, 4)])
+    with small(tmp_path / "virtual.hdf") as file:
+        del file["mp3"]
+        layout = h5py.VirtualLayout((2,), np.uint8)
+        layout[:] = h5py.VirtualSource("other.hdf", "audio_name", (2,))
+        file.create_virtual_dataset("mp3", layout)
+    for name in ("external link", "soft link", "group", "external", "virtual"):
+        with pytest.raises(DataError, match="lacks the dataset 'mp3'"):
+            read_member(tmp_path / f"{name}.hdf", 0)
+
+
+@pytest.mark.parametrize(
+    ("part", "values"),
+    [
+        ("audio_name", np.array([1, 2])),
+        ("audio_name", np.array([b"\xff", b"b"])),
+        ("audio_name", np.float32(1)),
+        ("target", np.full((2, 3), np.nan, np.float32)),
+        ("target", np.zeros((1, 3), np.float32)),
+    ],
+)
+def test_tables_of_another_layout_are_refused(tmp_path, part, values):
+    with small(tmp_path / "a.hdf") as file:
+        del file[part]
+        file[part] = values
+    with pytest.raises(DataError, match=r"a\.hdf: ") as caught:
+        read_table(tmp_path / "a.hdf", 3, "float32")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_dataset_that_cannot_be_in_the_file_is_not_read(tmp_path):
+    with small(tmp_path / "a.hdf") as file:
+        for part in ("audio_name", "mp3", "target"):
+            del file[part]
+        file.create_dataset("audio_name", (10**12,), "S20", chunks=(1000,))
+        file.create_dataset("mp3", (10**12,), h5py.vlen_dtype(np.uint8), chunks=(1000,))
+        file.create_dataset("target", (10**12, 3), np.float32, chunks=(1000, 3))
+    with pytest.raises(DataError, match="more than the file can hold"):
+        read_table(tmp_path / "a.hdf", 3, "float32")
+
+
+def test_rows_that_are_no_bytes_are_refused(tmp_path):
+    with small(tmp_path / "a.hdf") as file:
+        del file["mp3"]
+        file["mp3"] = np.arange(4.0)
+    with pytest.raises(DataError, match="list of bytes"):
+        read_member(tmp_path / "a.hdf", 0)
+
+
 def test_without_h5py_the_extra_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.hdf").touch()
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)

@@ -10,15 +10,16 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from earmark.data.hdf5 import read_names
 from earmark.data.manifest import SEPARATOR, Clip, read_manifest
 from earmark.data.shards.index import VERSION, find_index
 from earmark.errors import DataError
+from earmark.model_file.strict_json import parse_json
 
 Format = Literal["shards", "hdf5", "memmap"]
 PACK_FILE, MANIFEST_FILE, SKIPPED_FILE = "pack.json", "clips.csv", "bad.csv"
@@ -71,11 +72,13 @@ def read_pack_info(folder: Path) -> PackInfo:
     """
     path = folder / PACK_FILE
     try:
-        values: dict[str, Any] = json.loads(path.read_bytes())
+        values: dict[str, Any] = parse_json(path.read_bytes())
         if values.pop("version") != VERSION:
             raise ValueError("of another version of earmark")
         values |= {name: tuple(values[name]) for name in ("labels", "files")}
-        return PackInfo(fingerprint=values.pop("of"), **values)
+        info = PackInfo(fingerprint=values.pop("of"), **values)
+        _check(info)
+        return info
     except FileNotFoundError:
         begun = any(folder.glob("*.index.json")) or (folder / ".parts").is_dir()
         what = (
@@ -84,6 +87,28 @@ def read_pack_info(folder: Path) -> PackInfo:
         raise DataError(f"{folder}: {what} (it has no {PACK_FILE})") from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: is damaged ({error}): make the pack again") from None
+
+
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("fingerprint", "codec", "names"), str),
+    **dict.fromkeys(("clips", "bad", "sample_rate"), int),
+    "labelled": bool,
+    "seconds": (int, float),
+}
+
+
+def _check(info: PackInfo) -> None:
+    """Raises a ValueError if a field is of another type, or a file lies elsewhere."""
+    for name, kind in _KINDS.items():
+        if not isinstance(getattr(info, name), kind):
+            raise ValueError(f"{name} is {getattr(info, name)!r}")
+    if info.format not in get_args(Format) or min(info.clips, info.bad, info.sample_rate) < 0:
+        raise ValueError("its format is unknown, or a number is negative")
+    for text in (*info.labels, *info.files):
+        if not isinstance(text, str) or not text:
+            raise ValueError(f"{text!r} is not a name")
+    if any(Path(name).name != name for name in info.files):
+        raise ValueError("a file lies outside the pack")
 
 
 def manifest_of(path: str | Path) -> Path:

@@ -235,6 +235,24 @@ def test_missing_files_of_a_pack(copied, tmp_path):
         read_pack_info(copied["memmap"])
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"clips": "10"},
+        {"clips": -1},
+        {"format": "zip"},
+        {"labels": ["dog", 3]},
+        {"files": ["../000000.tar"]},
+        {"seconds": None},
+    ],
+)
+def test_a_description_of_no_pack_is_refused(copied, changes):
+    path = copied["shards"] / "pack.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(DataError, match=r"pack\.json: is damaged"):
+        read_pack_info(copied["shards"])
+
+
 def test_damaged_index_and_manifest(copied):
     path = index_path(copied["shards"] / "000000.tar")
     path.write_bytes(path.read_bytes()[:100])
