@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import socket
 import ssl
 import time
@@ -24,7 +25,7 @@ from email.message import Message
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from earmark.errors import ModelError
+from earmark.errors import ModelError, first_line
 from earmark.model_file.lock import try_lock
 from earmark.version import __version__
 
@@ -134,7 +135,7 @@ class _Transfer:
         with self._open(headers) as response:
             have = self._begin(response, have, mark)
             length = response.headers.get("Content-Length", "")
-            total = have + int(length) if length.isdigit() else None
+            total = have + int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
             self._check(total or 0, whole=total is not None)
             for chunk in _chunks(response):
                 self.stream.write(chunk)
@@ -179,6 +180,8 @@ class _Transfer:
             if isinstance(reason, (socket.gaierror, ssl.SSLCertVerificationError)):
                 raise ModelError(f"{self.url} cannot be downloaded: {_reason(reason)}") from None
             raise _TransientError(_reason(reason)) from None
+        except ValueError as error:  # of urllib, for a URL that is none, also one that is redirected to
+            raise ModelError(f"{self.url} leads to an invalid URL ({first_line(error)})") from None
 
     def _check(self, count: int, *, whole: bool = False) -> None:
         """Raises an error as soon as the file has the wrong size."""

@@ -43,6 +43,13 @@ def test_a_file_arrives_and_is_reported(web, target):
     assert [received for received, _ in reported] == sorted(received for received, _ in reported)
 
 
+@pytest.mark.parametrize("length", ["²", "9" * 5000, "-1", "ten", ""])
+def test_a_length_that_is_no_number_does_not_count(web, target, length):
+    web.behaviours = [lie(length)]
+    download(web.url, target)
+    assert target.read_bytes() == web.body
+
+
 def test_without_a_length_it_arrives_too(web, target):
     web.behaviours = [without_length]
     download(web.url, target)
@@ -187,7 +194,9 @@ def test_redirects_are_followed(web, target):
     assert [path for path, _ in web.requests] == ["/here", "/elsewhere", "/there"]
 
 
-@pytest.mark.parametrize("place", ["file:///etc/passwd", "ftp://127.0.0.1/a"])
+@pytest.mark.parametrize(
+    "place", ["file:///etc/passwd", "ftp://127.0.0.1/a", "http://[::1", "http://a b/\x7f"]
+)
 def test_a_redirect_out_of_the_web_is_not_followed(web, target, place):
     web.behaviours = [redirect(place)]
     with pytest.raises(ModelError):
