@@ -109,7 +109,8 @@ def _bar() -> Progress:
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True))
+    # What is written to standard output meanwhile goes there, and not to the bar's console.
+    bar = Progress(*columns, console=Console(stderr=True), redirect_stdout=False, redirect_stderr=False)
     bar.add_task("download", total=None)
     bar.start()
     return bar

@@ -31,7 +31,8 @@ def pull(
     from earmark.hub.pull import pull as pull_model
 
     with download_bar(quiet) as bar:
-        say_raw(f"{pull_model(name, file=file, force=force, progress=bar)}\n")
+        written = pull_model(name, file=file, force=force, progress=bar)
+    say_raw(f"{written}\n")
 
 
 @command(MODELS)

@@ -1,6 +1,7 @@
 """``earmark pull``, ``convert`` and ``models``: published and foreign weights from the command line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,7 +40,13 @@ def own_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def web(published_weights, tmp_path, monkeypatch):
     """A server with weights, and a table that lists them."""
     content = published_weights.read_bytes()
-    known = {"labels": "audioset", "size": len(content), "sha256": sha256(content), "params": 123_783}
+    known = {
+        "labels": "audioset",
+        "size": len(content),
+        "sha256": sha256(content),
+        "macs": 18_147_487,
+        "scores": {"mAP": 0.3},
+    }
     with serving() as server:
         server.body = content
         table = write_table(tmp_path / "published.toml", server.url, sounds=known, start={})
@@ -75,6 +82,68 @@ def test_pull_then_tag(run, web, own_cache, clip):
     assert "  start " in out
     _, out, _ = run("info", "sounds")
     assert f"SHA-256 {sha256(web.body)}" in out
+
+
+def test_the_first_use_fetches_a_model_without_a_question(run, web, own_cache, clip):
+    code, out, err = run("tag", clip, "--model", "sounds", "--format", "csv")
+    assert (code, err) == (0, ""), "nothing is shown where there is no terminal"
+    assert out.count("\n") > 5
+    assert (own_cache / "sounds.onnx").is_file()
+
+
+def test_a_terminal_shows_how_much_has_arrived(run, web, own_cache, clip, monkeypatch):
+    for name, options, shown in (("sounds", [], True), ("start", ["--quiet"], False)):
+        monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+        code, out, err = run("pull", name, *options)
+        assert (code, out) == (0, f"{own_cache / (name + ('.onnx' if shown else '.safetensors'))}\n")
+        assert ("100" in err or "kB" in err) == shown, err
+
+
+def test_models_say_what_is_here_and_what_it_costs(run, web, own_cache):
+    def line(name: str) -> str:
+        return next(line for line in run("models")[1].splitlines() if line[2:].startswith(f"{name} "))
+
+    assert line("sounds").split() == ["sounds", "527", "audioset", "0.6", "MB", "fast", "mAP", "0.3"]
+    assert line("start").split() == ["start", "none"], "nothing is known about it"
+    run("pull", "sounds")
+    assert line("sounds").startswith("* sounds")
+    row = next(row for row in json.loads(run("models", "--json")[1]) if row["name"] == "sounds")
+    assert (row["speed"], row["download_megabytes"]) == ("fast", pytest.approx(len(web.body) / 1e6, abs=0.05))
+
+
+@pytest.mark.parametrize(
+    ("macs", "speed"),
+    [(0.2e9, "fast"), (0.21e9, "medium"), (0.7e9, "medium"), (2.5e9, "slow"), (8e9, "very slow"), (None, "")],
+)
+def test_speed_follows_from_the_multiply_accumulates(macs, speed):
+    assert replace(registry.published_model("mn10_as"), macs=macs).speed == speed
+
+
+def test_the_published_mn04_as(run, shared, own_cache, tmp_path, monkeypatch):
+    """The real file through a server; the scores are those of the reference's code."""
+    file = shared / "teachers" / "mn04_as_mAP_432.pt"
+    if not file.is_file():
+        pytest.skip("the published file is not beside the project")
+    table = registry._TABLE.read_text(encoding="utf-8")
+    with serving() as server:
+        server.body = file.read_bytes()
+        address = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/"
+        (tmp_path / "registry.toml").write_text(table.replace(address, f"{server.url}/"), encoding="utf-8")
+        monkeypatch.setattr(registry, "_TABLE", tmp_path / "registry.toml")
+        assert run("pull", "mn04_as") == (0, f"{own_cache / 'mn04_as.onnx'}\n", "")
+        assert [path for path, _ in server.requests] == ["/mn04_as_mAP_432.pt"]
+    assert json.loads(run("info", "mn04_as", "--json")[1])["provenance"]["sha256"].startswith(
+        "899a8c6217063f69"
+    )
+    clip = shared / "data" / "demo" / "metro_station-paris.wav"
+    _, out, _ = run("tag", clip, "--model", "mn04_as", "--format", "json", "--top", 4)
+    found = {tag["label"]: tag["score"] for tag in json.loads(out)[0]["tags"]}
+    assert found == {
+        "Train": pytest.approx(0.727, abs=1e-3),
+        "Rail transport": pytest.approx(0.578, abs=1e-3),
+        "Railroad car, train wagon": pytest.approx(0.560, abs=1e-3),
+        "Subway, metro, underground": pytest.approx(0.493, abs=1e-3),
+    }
 
 
 def test_pull_from_a_file(run, web, own_cache, published_weights, tmp_path):
