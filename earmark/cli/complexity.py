@@ -6,8 +6,9 @@ Conventions: text for people, ``--json`` for programs.
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -40,6 +41,16 @@ def complexity(
             "params=128kB,macs=30M,seconds=1.",
         ),
     ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change an argument of the architecture or a constant of the front-end, such as n_mels=64; "
+            "repeatable.",
+        ),
+    ] = None,
+    bits: Annotated[int, typer.Option(min=1, max=64, help="Bits of a value, for the memory.")] = 16,
     as_json: AsJson = False,
     output: Annotated[
         Path | None,
@@ -79,7 +90,7 @@ def complexity(
             raise typer.BadParameter("needs --budget and --dataset", param_hint="--output")
         say(_write_recipe(model, limits, precision, (dataset, audio), output))
         return
-    cost = cost_of(model, seconds or (limits and limits.seconds) or 10.0)
+    cost = cost_of(model, seconds or (limits and limits.seconds) or 10.0, _values(change or []), bits)
     used = None if limits is None else budget_use(limits, cost)
     if as_json:
         exceeded = {"exceeded": list(used.exceeded)} if used else {}
@@ -88,6 +99,20 @@ def complexity(
         say("\n".join([cost.summary(), *([used.summary()] if used else [])]))
     if used and used.exceeded:
         raise typer.Exit(1)
+
+
+def _values(changes: list[str]) -> dict[str, Any]:
+    """Names and values of KEY=VALUE, as TOML has them; a word needs no quotation marks."""
+    values = {}
+    for change in changes:
+        name, equals, text = (part.strip() for part in change.partition("="))
+        if not name or not equals or not text:
+            raise typer.BadParameter(f"must be like n_mels=64, got {change!r}", param_hint="--set")
+        try:
+            values[name] = tomllib.loads(f"value = {text}")["value"]
+        except (ValueError, RecursionError):
+            values[name] = text
+    return values
 
 
 def _write_recipe(

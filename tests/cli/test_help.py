@@ -15,6 +15,7 @@ GROUPS = {
     "Train and evaluate": [
         "train",
         "evaluate",
+        "probe",
         "calibrate",
         "teach",
         "pack",

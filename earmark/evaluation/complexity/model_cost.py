@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from math import inf
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from earmark.errors import ModelError
-from earmark.evaluation.complexity.network_cost import Cost, measure
+from earmark.evaluation.complexity.network_cost import BITS_PER_VALUE, Cost, measure
 from earmark.evaluation.complexity.receptive_field import largest_pair
 from earmark.features.learned import AnyFrontEnd
 from earmark.features.presets import EFFICIENTAT
@@ -41,6 +42,7 @@ class Complexity:
         num_frames: Frames of its log-mel.
         cost: Of the network.
         file_bytes: Size of the model's file; None where it is not on this machine.
+        bits: Bits of each value of a feature map, for the memory.
         members: Of an ensemble. Its own numbers are their sums, of memory and receptive field the largest,
             since they run one after the other; its input is that of the first.
     """
@@ -52,6 +54,7 @@ class Complexity:
     num_frames: int
     cost: Cost
     file_bytes: int | None
+    bits: int = BITS_PER_VALUE
     members: tuple[Complexity, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,8 +75,8 @@ class Complexity:
             self._headline(),
             f"Its input is {self.n_mels} mel bands by {self.num_frames} frames; "
             f"its receptive field is {mels} bands by {frames} frames.",
-            f"Its feature maps take up to {cost.peak_memory_kb:g} kB in 16 bits; with the channels of its "
-            "blocks computed in slices, "
+            f"Its feature maps take up to {cost.peak_memory_kb:g} kB in {self.bits} bits; with the channels "
+            "of its blocks computed in slices, "
             + (f"{sliced:g} kB." if sliced is not None else f"unknown: {cost.peak_memory_efficient_note}."),
         ]
         return "\n".join([*lines, *self._file_line()])
@@ -89,7 +92,12 @@ class Complexity:
         return [] if self.file_bytes is None else [f"Its file has {self.file_bytes / 1e6:.1f} MB."]
 
 
-def complexity(model: str | os.PathLike[str] | Sequence[str], seconds: float = 10.0) -> Complexity:
+def complexity(
+    model: str | os.PathLike[str] | Sequence[str],
+    seconds: float = 10.0,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+    bits: int = BITS_PER_VALUE,
+) -> Complexity:
     """Computes the cost of a model; its weights need not be on this machine.
 
     Args:
@@ -97,34 +105,45 @@ def complexity(model: str | os.PathLike[str] | Sequence[str], seconds: float = 1
             architecture, or a list of these, an ensemble. An architecture is built with its default
             arguments, behind the front-end of the first published model of it, or else EfficientAT's.
         seconds: Length of the clip, above 0.
+        changes: Arguments of the architecture and constants of the front-end that differ from the model's,
+            by name, such as ``{"n_mels": 64, "head": "fc"}``.
+        bits: Bits of each value of a feature map, for the memory.
 
     Raises:
-        ModelError: If there is no such model, file or architecture, or its network cannot take such a clip.
+        ModelError: If there is no such model, file, architecture, argument or constant, a value is invalid,
+            or the network cannot take such a clip.
         AudioError: If the clip is shorter than the front-end needs.
     """
     if not 0 < seconds < inf:
         raise ModelError(f"seconds must be above 0 and finite, got {seconds:g}")
     if not isinstance(model, str | os.PathLike):
-        members = [complexity(name, seconds) for name in model]
+        members = [complexity(name, seconds, changes, bits) for name in model]
         if len(members) == 1:
             return members[0]
         sizes = [one.file_bytes for one in members if one.file_bytes is not None]
         return _ensemble("+".join(model), members, sum(sizes) if len(sizes) == len(members) else None)
     name = os.fspath(model)
     architecture, arguments, front_end, file = _described(name)
-    size = file.stat().st_size if file else None
+    size = file.stat().st_size if file and not changes else None
     if architecture != ensemble.ARCHITECTURE:
-        return _measured(name, architecture, arguments, front_end, seconds, size)
-    return _ensemble(name, _joined_members(arguments, front_end, seconds), size)
-
-
-def _joined_members(arguments: Mapping[str, Any], front_end: AnyFrontEnd, seconds: float) -> list[Complexity]:
-    """Of a model file that holds an ensemble."""
+        return _measured(name, *_changed(architecture, arguments, front_end, changes), seconds, bits, size)
     found = []
     for member in arguments["members"]:
         own = member["arguments"] | {"num_classes": arguments["num_classes"]}
-        found.append(_measured(member["name"], member["architecture"], own, front_end, seconds))
-    return found
+        described = _changed(member["architecture"], own, front_end, changes)
+        found.append(_measured(member["name"], *described, seconds, bits))
+    return _ensemble(name, found, size)
+
+
+def _changed(
+    architecture: str, arguments: Mapping[str, Any], front_end: AnyFrontEnd, changes: Mapping[str, Any]
+) -> tuple[str, Mapping[str, Any], AnyFrontEnd]:
+    """Architecture, arguments and front-end after changes, each of which goes where its name is known."""
+    constants = {field.name for field in fields(front_end)}
+    known = {field.name for field in fields(create_config(architecture, **arguments))}
+    own = {name: value for name, value in changes.items() if name in known or name not in constants}
+    changed = {name: value for name, value in changes.items() if name in constants}
+    return architecture, {**arguments, **own}, replace(front_end, **changed) if changed else front_end
 
 
 def _measured(
@@ -133,13 +152,14 @@ def _measured(
     arguments: Mapping[str, Any],
     front_end: AnyFrontEnd,
     seconds: float,
+    bits: int,
     size: int | None = None,
 ) -> Complexity:
     with torch.device("meta"):
         network = create_model(architecture, **arguments)
     num_frames = front_end.num_frames(round(seconds * front_end.sample_rate))
-    cost = measure(network, front_end.n_mels, num_frames)
-    return Complexity(name, architecture, seconds, front_end.n_mels, num_frames, cost, size)
+    cost = measure(network, front_end.n_mels, num_frames, bits)
+    return Complexity(name, architecture, seconds, front_end.n_mels, num_frames, cost, size, bits)
 
 
 def _ensemble(name: str, members: Sequence[Complexity], size: int | None) -> Complexity:

@@ -21,8 +21,8 @@ from earmark.evaluation.complexity.receptive_field import receptive_field
 from earmark.models import Network
 from earmark.models.mobilenet import InvertedResidual
 
-BYTES_PER_VALUE = 2
-"""Of the peak memory: feature maps in 16 bits."""
+BITS_PER_VALUE = 16
+"""Of feature maps, for the peak memory."""
 SLICES = 8
 """Slices in which the memory-efficient rule computes the channels within a block."""
 
@@ -37,7 +37,7 @@ class Cost:
             counted as one per value; norms, activations and poolings count nothing. A linear layer counts
             once, however many frames it is applied to, unless it is applied to each position of a map.
         peak_memory_kb: Peak over convolutions, linear layers and products of the feature maps in memory:
-            input, output, and what later operations need; in 1000 bytes, 16 bits a value.
+            input, output, and what later operations need; in 1000 bytes.
         peak_memory_efficient_kb: The same where inverted residual blocks are computed an eighth of their
             channels at a time; the first convolution counts with the first block, what follows the last
             block is left out. None where the network is not made of such blocks.
@@ -54,13 +54,14 @@ class Cost:
     receptive_field: tuple[int, int]
 
 
-def measure(network: Network, n_mels: int, num_frames: int) -> Cost:
+def measure(network: Network, n_mels: int, num_frames: int, bits: int = BITS_PER_VALUE) -> Cost:
     """Computes the cost of a network by tracing it once.
 
     Args:
         network: Best built on the meta device; its mode (training or evaluation) is restored.
         n_mels: Mel bands of the log-mel.
         num_frames: Frames of the log-mel.
+        bits: Bits of each value of a feature map, for the peak memory.
 
     Raises:
         ModelError: If the network cannot take such a log-mel.
@@ -72,8 +73,8 @@ def measure(network: Network, n_mels: int, num_frames: int) -> Cost:
     return Cost(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         macs=sum(map(_macs, operations)),
-        peak_memory_kb=_kilobytes(_peak(operations, weights)),
-        peak_memory_efficient_kb=None if isinstance(sliced, str) else _kilobytes(sliced),
+        peak_memory_kb=_kilobytes(_peak(operations, weights), bits),
+        peak_memory_efficient_kb=None if isinstance(sliced, str) else _kilobytes(sliced, bits),
         peak_memory_efficient_note=sliced if isinstance(sliced, str) else "",
         receptive_field=receptive_field(operations, log_mel),
     )
@@ -95,8 +96,8 @@ def _macs(operation: Operation) -> int:
     return left.numel() * right.shape[-1]
 
 
-def _kilobytes(values: float) -> float:
-    return values * BYTES_PER_VALUE / 1000
+def _kilobytes(values: float, bits: int) -> float:
+    return values * bits / 8 / 1000
 
 
 def _peak(operations: list[Operation], weights: set[int]) -> int:

@@ -62,6 +62,22 @@ def wanted_in_slices(wanted: dict) -> float | None:
     return 2 * (128 * 1000 + (8 + 2) * 64 * 500) / 1000 if wanted["family"] == "mn" else None
 
 
+def test_changes_go_to_the_network_or_the_front_end():
+    usual, changed = complexity("mn10"), complexity("mn10", changes={"n_mels": 64, "hop_length": 640})
+    assert (changed.n_mels, changed.num_frames) == (64, 500)
+    assert changed.cost.parameters == usual.cost.parameters
+    assert changed.cost.peak_memory_kb == usual.cost.peak_memory_kb / 4
+    assert complexity("mn10", changes={"se_dims": "none"}).cost.parameters < usual.cost.parameters
+    assert complexity("mobilenet", changes={"width": 0.4}).cost == complexity("mn04").cost
+    assert complexity("mn10", bits=8).cost.peak_memory_kb == usual.cost.peak_memory_kb / 2
+
+
+@pytest.mark.parametrize("changes", [{"n_mel": 64}, {"n_mels": 0}, {"width": 2.0}, {"head": "x"}])
+def test_changes_that_are_not_possible(changes):
+    with pytest.raises(ModelError, match=next(iter(changes))):
+        complexity("mn10", changes=changes)
+
+
 def test_every_golden_is_tested(golden: dict) -> None:
     assert {name for name, wanted in golden.items() if "same_as" not in wanted} <= {*PUBLISHED, *OTHERS}
 
@@ -116,7 +132,22 @@ def test_mn10() -> None:
     }
 
 
-@pytest.mark.parametrize("name", architectures())
+ONE_OF_EACH = {
+    "mn01",
+    "dymn04",
+    "cnn6_60k",
+    "resnet18",
+    "resnetish18",
+    "vggish",
+    "efficientnet_b0",
+    "convnext_tiny",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in ONE_OF_EACH)) for name in architectures()],
+)
 def test_every_architecture_has_costs(name: str) -> None:
     found = complexity(name, 2.0)
     cost = found.cost
@@ -271,3 +302,17 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     reported = json.loads(capsys.readouterr().out)
     assert reported["seconds"] == 5
     assert {"parameters", "macs", "peak_memory_kb", "receptive_field", "file_bytes"} <= set(reported)
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"), [("n_mels=64", "64 mel bands"), ("se_dims=c", "595 bands"), ("head", "such as")]
+)
+def test_changes_on_the_command_line(change: str, wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["complexity", "mn10", "--set", change])
+    out, err = capsys.readouterr()
+    if "=" in change:
+        assert wanted in out
+    else:
+        assert stopped.value.code == 2
+        assert "n_mels=64" in err
