@@ -30,6 +30,8 @@ graph; 4 the rule of the thresholds."""
 
 LONGEST_WINDOW_S = 600.0
 """Limit of windows: each is held in memory."""
+MAX_FEATURES = 1 << 26
+"""Limit of the samples of a window, and of the values of its log-mel: 256 MiB."""
 
 Threshold = float | tuple[float, ...]
 Padding = Literal["repeat", "zero"]
@@ -141,6 +143,10 @@ class ModelInfo:
                 return f"{name} must be {' or '.join(choices)}, got {getattr(self, name)!r}"
         if not _is_number(self.window_s) or not 0 < self.window_s <= LONGEST_WINDOW_S:
             return f"window_s must be above 0 and at most {LONGEST_WINDOW_S:g} s, got {self.window_s!r}"
+        if self._num_features() > MAX_FEATURES:
+            return (
+                f"window_s must be shorter: a window of {self.window_s!r} s has {self._num_features()} values"
+            )
         if isinstance(self.embedding_size, bool) or self.embedding_size < 1:
             return f"embedding_size must be at least 1, got {self.embedding_size!r}"
         if self.calibration is not None:
@@ -148,6 +154,11 @@ class ModelInfo:
             if problem:
                 return problem
         return self._threshold_problem()
+
+    def _num_features(self) -> int:
+        """Samples of a window or values of its log-mel, whichever are more."""
+        samples = max(self.num_samples(self.window_s), self.front_end.min_samples)
+        return max(samples, self.front_end.n_mels * self.front_end.num_frames(samples))
 
     def _threshold_problem(self) -> str:
         if self.threshold is None and self.threshold_rule:

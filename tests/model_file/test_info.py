@@ -173,6 +173,8 @@ WRONG = [
     ("window_s", True),
     ("window_s", math.nan),
     ("window_s", math.inf),
+    ("window_s", 600.5),
+    ("labels", ["tone", "\ud800"]),
     ("embedding_size", 0),
     ("embedding_size", 1.5),
     ("embedding_size", True),
@@ -220,3 +222,10 @@ def test_messages_are_one_line(info):
         with pytest.raises(ModelError) as caught:
             ModelInfo.from_json(text)
         assert "\n" not in str(caught.value)
+
+
+def test_a_window_of_gigabytes_is_refused(info):
+    assert info.changed(window_s=600.0).window_s == 600
+    dense = info.front_end.from_dict(info.front_end.to_dict() | {"hop_length": 1, "n_mels": 64})
+    with pytest.raises(ModelError, match="window_s must be shorter"):
+        info.changed(window_s=600.0, front_end=dense)
