@@ -95,11 +95,13 @@ def embed(
 
 def _by_stages(models: list[str] | None, stages: list[str], pool: str, threads: int | None) -> Tagger:
     """A tagger that embeds by inner stages, in PyTorch."""
+    from earmark.inference.engines import check_threads
     from earmark.inference.stages import load_stages
 
     if models is None or len(models) > 1:
         raise typer.BadParameter("--stage needs one checkpoint or published model", param_hint="--model")
     tagger = load_stages(models[0], [] if stages == ["best"] else stages, pool)
+    check_threads(threads)
     if threads is not None:
         import torch
 

@@ -72,9 +72,11 @@ def teach(
 
         from earmark.data.manifest import file_hash, read_manifest
         from earmark.data.shards.pack import manifest_of
+        from earmark.inference.engines import check_threads
         from earmark.training.distill.precompute import precompute
         from earmark.training.distill.teacher_model import open_teacher_model
 
+    check_threads(threads)
     if threads is not None:
         torch.set_num_threads(threads)
     tables = [manifest_of(dataset) for dataset in datasets]

@@ -50,11 +50,13 @@ def train(
     with extra("earmark train", "train"):
         import torch
 
+        from earmark.inference.engines import check_threads
         from earmark.training.config.recipe import load_recipe
         from earmark.training.config.toml import to_toml
         from earmark.training.run import train as run_recipe
         from earmark.training.runtime.dry_run import dry_run as measure
 
+    check_threads(threads)
     if threads is not None:
         torch.set_num_threads(threads)
     chosen = [f"run.device={device}"] if device else []

@@ -6,6 +6,7 @@ inputs. Precision is that of the computation if the file leaves it open; 8-bit w
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import sys
@@ -27,6 +28,8 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 PRECISIONS: Mapping[str, tuple[str, ...]] = {"onnx": ("fp32",), "openvino": get_args(Precision)}
 """Precisions of each engine; the first is the default."""
+MAX_THREADS = 512
+"""Limit of the number of threads."""
 MAX_FIXED_SHAPES = 2
 """Input shapes that OpenVINO compiles a model for, which runs faster than a model of any shape."""
 
@@ -61,10 +64,11 @@ def open_engine(
         device: "cpu", "cuda", "cuda:N", or "auto": a GPU if there is one, else the CPU.
 
     Raises:
-        ModelError: If engine, precision or device is unknown or not available, or the engine cannot run the
-            model.
+        ModelError: If engine, precision or device is unknown or not available, the number of threads is out
+            of range, or the engine cannot run the model.
         MissingExtraError: If the engine or device needs a package that is not installed.
     """
+    check_threads(threads)
     _check_precision(engine, precision)
     if engine == "onnx":
         return _onnx(content, os.fspath(path), threads, device)
@@ -79,6 +83,16 @@ def installed_engines() -> dict[str, tuple[str, ...]]:
     if find_spec("openvino") is not None:
         found["openvino"] = _supported_precisions()
     return found
+
+
+def check_threads(threads: int | None) -> None:
+    """Checks a number of threads.
+
+    Raises:
+        ModelError: If it is not None or between 1 and ``MAX_THREADS``.
+    """
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise ModelError(f"threads must be between 1 and {MAX_THREADS}, got {threads}")
 
 
 def parse_device(device: str) -> tuple[Literal["auto", "cpu", "cuda"], int]:
@@ -194,7 +208,6 @@ class _OpenVinoSession:
             raise _cannot_run(self._path, "OpenVINO", error) from None
 
 
-@cache
 def openvino_core() -> Any:
     """Returns OpenVINO's runtime.
 
@@ -204,7 +217,15 @@ def openvino_core() -> Any:
     with extra("engine openvino", "openvino"), _without_telemetry():
         import openvino
 
-    return openvino.Core()
+    return _core_of(openvino, os.getpid())
+
+
+@cache
+def _core_of(openvino: Any, process: int) -> Any:
+    """The runtime of a process; never freed, since a forked child would wait for threads of its parent."""
+    core = openvino.Core()
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(core))
+    return core
 
 
 @cache

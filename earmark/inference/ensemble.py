@@ -89,13 +89,13 @@ class EnsembleSession:
     """
 
     def __init__(self, sessions: Sequence[Session]) -> None:
-        self._sessions = tuple(sessions)
+        self.sessions = tuple(sessions)
 
     def run(
         self, names: Sequence[str], inputs: Mapping[str, NDArray[np.float32]]
     ) -> list[NDArray[np.float32]]:
         """Computes the mean of the logits (batch, class) and all embeddings (batch, channel), as named."""
-        outputs = [session.run(["logits", "embedding"], inputs) for session in self._sessions]
+        outputs = [session.run(["logits", "embedding"], inputs) for session in self.sessions]
         logits, embeddings = zip(*outputs, strict=True)
         combined = {"logits": np.mean(logits, 0), "embedding": np.concatenate(embeddings, 1)}
         return [combined[name] for name in names]

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from earmark.errors import ModelError, extra
 from earmark.hub import registry
 from earmark.hub.pull import pull
-from earmark.inference.engines import Engine, Precision, Session, open_engine
+from earmark.inference.engines import Engine, Precision, Session, check_threads, open_engine
 from earmark.inference.ensemble import ensemble
+from earmark.inference.processes import OpenedSession
 from earmark.inference.tagger import Tagger
 from earmark.model_file.info import ModelInfo
 from earmark.model_file.onnx_file import read_model_file
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from earmark.hub.download import Progress
 
 ModelName = str | os.PathLike[str]
+
+_MARK_BYTES = 128
+"""The end of a model file holds its hash."""
 
 
 def load(
@@ -49,10 +54,12 @@ def load(
 
     Raises:
         ModelError: If the model is unknown, cannot be downloaded, or its file is damaged or too new; if the
-            models of an ensemble differ; or if engine, precision or device is unknown or not available.
+            models of an ensemble differ; if engine, precision or device is unknown or not available; or if
+            the number of threads is out of range.
         MissingExtraError: If an optional package is needed that is not installed.
     """
     models = [model] if model is None or isinstance(model, (str, os.PathLike)) else list(model)
+    check_threads(threads)
     if not models:
         raise ModelError("model must name at least one model, got an empty list")
     for name in models:
@@ -87,9 +94,25 @@ def open_session(
         ModelError: If the file is missing, damaged or too new, or an option is unknown or not available.
         MissingExtraError: If the engine or device needs an optional package that is not installed.
     """
+    return _open_file(os.path.abspath(path), None, threads, engine, precision, device)
+
+
+def _open_file(
+    model: str, mark: bytes | None, threads: int | None, engine: str, precision: str, device: str
+) -> tuple[Session, ModelInfo]:
+    """Opens a model file by name or absolute path; with a mark, the same file as another process has."""
+    path = registry.find(model)
     content, info = read_model_file(path)
+    found = content[-_MARK_BYTES:]
+    if mark not in (None, found):
+        raise ModelError(f"{path}: has changed since another process opened it: load it anew")
     session = open_engine(content, path, threads=threads, engine=engine, precision=precision, device=device)
-    return session, info
+    reopen = partial(_session_of_file, model, found, threads, engine, precision, device)
+    return OpenedSession(session, reopen), info
+
+
+def _session_of_file(*arguments: Any) -> Session:
+    return _open_file(*arguments)[0]
 
 
 def _open(model: ModelName | None, device: str, engine: str, precision: str, threads: int | None) -> Tagger:
@@ -99,12 +122,24 @@ def _open(model: ModelName | None, device: str, engine: str, precision: str, thr
                 f"{os.fspath(model)}: a checkpoint runs in PyTorch: engine and precision are for model files"
             )
         return _open_checkpoint(model, device)
-    return Tagger(*open_session(registry.find(model), threads, engine, precision, device))
+    name = registry.DEFAULT if model is None else os.fspath(model)
+    if registry.find(name) == Path(name):  # a path, which another process may not find from its folder
+        name = os.path.abspath(name)
+    return Tagger(*_open_file(name, None, threads, engine, precision, device))
 
 
 def _open_checkpoint(path: ModelName, device: str) -> Tagger:
+    return Tagger(*_open_network(os.path.abspath(path), device))
+
+
+def _open_network(path: str, device: str) -> tuple[Session, ModelInfo]:
     with extra("running a checkpoint", "train"):
         from earmark.inference.torch_session import NetworkSession
         from earmark.models.checkpoint import load_checkpoint
     network, info = load_checkpoint(path)
-    return Tagger(NetworkSession(network, device=device), info)
+    reopen = partial(_session_of_network, path, device)
+    return OpenedSession(NetworkSession(network, device=device), reopen, survives_fork=True), info
+
+
+def _session_of_network(path: str, device: str) -> Session:
+    return _open_network(path, device)[0]

@@ -19,6 +19,7 @@ from earmark.inference.embeddings import Embeddings
 from earmark.inference.engines import Session
 from earmark.inference.feature_extractor import FeatureExtractor, FeatureWindow
 from earmark.inference.pooling import Pooling, check_pooling
+from earmark.inference.processes import require_portable
 from earmark.inference.read_ahead import read_ahead
 from earmark.inference.recording import FilePath, Recording, Source, checked_blocks
 from earmark.inference.result import Result, Window
@@ -27,6 +28,8 @@ from earmark.model_file.info import LONGEST_WINDOW_S, ModelInfo
 
 Floats = NDArray[np.float32]
 
+LONGEST_HOP_S = 86400.0
+"""Limit of ``hop_s``: a day."""
 WINDOWS_AHEAD = 4
 """Windows that :meth:`Tagger.tag_many` decodes ahead of the network."""
 
@@ -43,6 +46,11 @@ class Tagger:
     def __init__(self, session: Session, info: ModelInfo) -> None:
         self.session, self.info = session, info
         self._extractor = FeatureExtractor(info.front_end)
+
+    def __reduce__(self) -> tuple[type[Tagger], tuple[Session, ModelInfo]]:
+        """Pickles the names or paths of the models and the options that they were opened with."""
+        require_portable(getattr(self.session, "sessions", (self.session,)), self.info.name)
+        return Tagger, (self.session, self.info)
 
     def with_session(self, session: Session) -> Tagger:
         """Returns a tagger of the same model that runs another session."""
@@ -274,8 +282,8 @@ class Tagger:
             raise ModelError(
                 f"window_s must be between {shortest / rate:.3f} and {LONGEST_WINDOW_S:g}, got {window_s:g}"
             )
-        if not 1 / rate <= hop_s < float("inf"):
-            raise ModelError(f"hop_s must be at least {1 / rate:g}, got {hop_s:g}")
+        if not 1 / rate <= hop_s <= LONGEST_HOP_S:
+            raise ModelError(f"hop_s must be between {1 / rate:g} and {LONGEST_HOP_S:g}, got {hop_s:g}")
         length, hop = round(window_s * rate), round(hop_s * rate)
         self._require_window(length)
         return length, hop

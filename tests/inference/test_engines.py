@@ -243,7 +243,6 @@ def test_a_precision_that_the_processor_lacks_is_refused(
 
 def test_a_missing_engine_names_its_extra(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    engines.openvino_core.cache_clear()
     engines._supported_precisions.cache_clear()
     with pytest.raises(MissingExtraError, match=r"engine openvino needs .*earmark\[openvino\]"):
         earmark.load(model, engine="openvino")
