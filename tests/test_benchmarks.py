@@ -54,7 +54,6 @@ def test_update_replaces_the_text_between_the_marks(tmp_path: Path) -> None:
 
 
 def test_reference_and_earmark_read_the_same_samples(tmp_path: Path) -> None:
-    pytest.importorskip("av", reason="earmark[ffmpeg] is not installed")
     clips = packs.write_clips(tmp_path / "clips", 2)
     pack(clips, tmp_path / "p", packs.SIDES["mp3 in HDF5"])
     for seconds, rate in packs.JOBS.values():

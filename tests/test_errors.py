@@ -16,9 +16,9 @@ def test_every_error_is_an_earmark_error():
 
 
 def test_a_missing_extra_names_the_command():
-    error = MissingExtraError("reading m4a", "ffmpeg")
+    error = MissingExtraError("writing Parquet", "parquet")
     assert isinstance(error, ImportError)
-    assert str(error) == "reading m4a needs an optional part of earmark: pip install 'earmark[ffmpeg]'"
+    assert str(error) == "writing Parquet needs an optional part of earmark: pip install 'earmark[parquet]'"
 
 
 def test_only_packages_of_others_are_extras():

@@ -257,4 +257,4 @@ def test_extras_that_are_named_exist() -> None:
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     named = set(re.findall(r"earmark\[(\w+)\]", text))
     named |= set(re.findall(r"""(?:MissingExtraError|\bextra)\([^()]*, "(\w+)"\)""", text))
-    assert {"train", "ffmpeg"} <= named <= set(project()["optional-dependencies"])
+    assert {"train", "parquet"} <= named <= set(project()["optional-dependencies"])

@@ -4,21 +4,26 @@ Conventions: waveforms are float32 ``(time,)``; ``decode`` opens and mixes, ``re
 ``windows`` cuts; each works on blocks, so that memory does not grow with a recording's length.
 """
 
-from earmark.audio.decode import AudioStream, check_finite, load_audio, load_piece, open_audio
+from earmark.audio.decode import AudioStream, load_audio, load_piece, open_audio
+from earmark.audio.mixing import Levels, check_finite, mix_all
 from earmark.audio.resample import Resampler, cut_piece, resample, resample_blocks
+from earmark.audio.samples import to_channels
 from earmark.audio.windows import WindowCutter, pad, plan_windows
 
 __all__ = [
     "AudioStream",
+    "Levels",
     "Resampler",
     "WindowCutter",
     "check_finite",
     "cut_piece",
     "load_audio",
     "load_piece",
+    "mix_all",
     "open_audio",
     "pad",
     "plan_windows",
     "resample",
     "resample_blocks",
+    "to_channels",
 ]

@@ -1,9 +1,10 @@
 """Decodes recordings of any format to mono float32 samples, block by block.
 
 Conventions: samples are float32 ``(time,)``: in [-1, 1] for integer formats, unscaled for float formats;
-several channels are averaged. A truncated file is read as far as possible and reported in
-``AudioStream.warnings``; one that cannot be read at all raises an AudioError of one line that starts with the
-path. libsndfile reads most formats; PyAV, where installed, those that libsndfile does not support.
+several channels are averaged. A file is read to its last byte: recordings joined in one file follow each
+other, and where bytes are left that are neither sound nor a tag, or the file is damaged or cut off,
+``AudioStream.warnings`` says so. One that cannot be read at all raises an AudioError. Errors and warnings are
+one line and start with the path.
 """
 
 from __future__ import annotations
@@ -11,39 +12,37 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
-from earmark.audio.av_reader import open_av
-from earmark.audio.containers import ffmpeg_format
+from earmark.audio.formats import begins_recording, check_format
+from earmark.audio.mixing import Levels, mixed
+from earmark.audio.pcm_header import read_header
+from earmark.audio.pcm_reader import PcmReader
 from earmark.audio.resample import cut_piece, resample_blocks
-from earmark.audio.soundfile_reader import open_sound_file
-from earmark.audio.sources import Source, open_source, path_and_label, reason
+from earmark.audio.sources import ByteRange, Source, open_source, path_and_label, reason
+from earmark.audio.tags import skip_tags
 from earmark.errors import AudioError
 
 Floats = NDArray[np.float32]
-_LONGEST_BLOCK = 1 << 16
-_UNKNOWN_FORMAT = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 
 
 class Reader(Protocol):
-    """Reads an open file; samples are float32, shape (time, channel)."""
+    """Reads the recording at the start of a file, which others may follow."""
 
     sample_rate: int
     duration_s: float | None
-    frames: int | None
+    end: int
+    """Position of the first byte that is not part of the recording."""
+    faults: list[str]
+    """How it is not whole; complete when everything has been read."""
+    notes: list[str]
+    """What else is worth knowing."""
 
-    def blocks(self, frames: int) -> Iterator[Floats]:
-        """Yields all samples in order, at most ``frames`` per block."""
-
-    def piece(self, first: int, count: int) -> Floats:
-        """Seeks and reads; only where ``frames`` is known."""
-
-    def faults(self, samples_read: int) -> list[str]:
-        """Warnings, once everything has been read."""
+    def blocks(self) -> Iterator[tuple[int, Floats]]:
+        """Yields all samples in order: rate in Hz, and float32 (channel, time)."""
 
 
 class AudioStream:
@@ -51,71 +50,51 @@ class AudioStream:
 
     Attributes:
         path: The path as given, "-" for standard input, or "audio data" for bytes.
-        sample_rate: In Hz.
-        duration_s: Duration stated in the header, in seconds, or None; the file may hold fewer samples.
-        warnings: Warnings, one line each; complete when the last block has been read.
+        sample_rate: In Hz; where the rate changes within a recording, its first one.
+        duration_s: Duration stated in the header (of the first of several joined recordings), in seconds, or
+            None; the file may hold fewer samples.
+        warnings: One line each, starting with the path; complete when the last block has been read.
+        is_whole: Whether all of the recording could be read; known when the last block has been read.
         samples_read: Number of mono samples returned so far.
     """
 
-    def __init__(self, path: str, label: str, reader: Reader, resources: ExitStack) -> None:
+    def __init__(self, path: str, label: str, file: ByteRange, resources: ExitStack) -> None:
         self.path = path
-        self.sample_rate = reader.sample_rate
-        self.duration_s = reader.duration_s
         self.warnings: list[str] = []
+        self.is_whole = True
         self.samples_read = 0
-        self._label = label
-        self._reader = reader
-        self._resources = resources
+        self._label, self._file, self._resources = label, file, resources
+        self._suffix = os.path.splitext(path)[1].lower()
+        self._at = skip_tags(file, 0)
+        self._levels = Levels()
+        try:
+            self._reader = self._open_reader()
+        except AudioError as error:
+            raise AudioError(f"{label}: {error}") from error.__cause__
+        self.sample_rate = self._reader.sample_rate
+        self.duration_s = self._reader.duration_s
 
     def blocks(self, frames: int | None = None) -> Iterator[Floats]:
         """Reads the remaining samples, averaged over the channels.
 
         Args:
-            frames: Maximum samples per block; default: one second, at most 65536.
+            frames: Samples of each block but the last; default: what the decoder returns at once.
 
         Yields:
-            float32, shape (time,), 1 to ``frames`` samples.
+            float32, shape (time,), at least one sample.
 
         Raises:
             AudioError: If a sample is NaN or infinite, or the recording is empty.
         """
-        count = frames or max(1, min(self.sample_rate, _LONGEST_BLOCK))
-        for block in self._reader.blocks(count):
-            mono = _mix(block)
-            check_finite(mono, self.samples_read, self.sample_rate, self._label)
-            self.samples_read += mono.size
-            yield mono
+        mono = mixed(self._parts(), self.sample_rate, self._levels, self._label)
+        for block in _regrouped(mono, frames) if frames else mono:
+            self.samples_read += block.size
+            yield block
         if not self.samples_read:
             raise AudioError(
                 f"{self._label}: no samples could be read: the recording is empty, or cut off before them"
             )
-        self.warnings += self._reader.faults(self.samples_read)
-
-    @property
-    def samples(self) -> int | None:
-        """Number of samples, where the header states it and the format allows seeking; else None."""
-        return self._reader.frames
-
-    def piece(self, first: int, count: int) -> Floats:
-        """Reads a section without decoding what precedes it; only where ``samples`` is known.
-
-        Decoders with memory (MP3, Vorbis, Opus) start a little earlier, so that the result equals that of
-        reading everything: within 1e-6 for these, exactly for others.
-
-        Args:
-            first: First sample.
-            count: Number of samples.
-
-        Returns:
-            float32, shape (time,), fewer than ``count`` samples where the recording is cut off.
-
-        Raises:
-            AudioError: If a sample is NaN or infinite.
-        """
-        block = self._reader.piece(first, count)
-        mono = block[:, 0] if block.shape[1] == 1 else _mix(block)
-        check_finite(mono, first, self.sample_rate, self._label)
-        return mono
+        self._note(self._levels.notes())
 
     def close(self) -> None:
         """Closes the file, unless the caller opened it."""
@@ -126,6 +105,46 @@ class AudioStream:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _parts(self) -> Iterator[tuple[int, Floats]]:
+        """All samples of the file: of one recording after the other."""
+        while True:
+            yield from self._reader.blocks()
+            self._note(self._reader.faults, is_whole=not self._reader.faults)
+            self._note(self._reader.notes)
+            self._at = skip_tags(self._file, self._at + self._reader.end)
+            left = self._file.size - self._at
+            if left <= 0:
+                return
+            try:
+                if not begins_recording(self._file.part(self._at)):
+                    raise AudioError("no recording begins there")
+                self._reader = self._open_reader()
+            except AudioError:
+                self._note(
+                    [f"the last {left} bytes of the file were not read: they are in no known format"], False
+                )
+                return
+
+    def _open_reader(self) -> Reader:
+        """Opens the recording that begins at ``_at``; errors do not name the file."""
+        file = self._file.part(self._at)
+        header = read_header(file)
+        if header and header.format.encoding:
+            check_format(header.format.sample_rate, header.format.channels)
+            return PcmReader(file, header)
+        from earmark.audio.av_reader import (
+            AvReader,
+        )  # FFmpeg takes time to load, and plain WAV does not need it
+
+        reader = AvReader(file, self._suffix, header)
+        self._resources.callback(reader.close)
+        check_format(reader.sample_rate, reader.channels)
+        return reader
+
+    def _note(self, lines: list[str], is_whole: bool = True) -> None:
+        self.is_whole = self.is_whole and is_whole
+        self.warnings += [f"{self._label}: {line}" for line in lines]
 
 
 def open_audio(source: Source) -> AudioStream:
@@ -139,47 +158,53 @@ def open_audio(source: Source) -> AudioStream:
         The stream, for use in a ``with`` statement.
 
     Raises:
-        AudioError: If the file is missing, unreadable, empty, not audio, or of a format that needs PyAV where
-            that is not installed.
+        AudioError: If the file is missing, unreadable, empty or not audio.
     """
     path, label = path_and_label(source)
-    with ExitStack() as resources:
-        try:
-            handle = open_source(source, resources)
-            reader = _open_reader(source, handle, label, resources)
-        except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it, a file that is closed
-            raise AudioError(f"{label}: {reason(error)}") from error
-        return AudioStream(path, label, reader, resources.pop_all())
+    resources = ExitStack()
+    try:
+        return AudioStream(path, label, _open_file(source, label, resources), resources)
+    except BaseException:
+        resources.close()
+        raise
 
 
-def load_audio(source: Source, target_rate: int) -> tuple[Floats, list[str]]:
+def load_audio(source: Source, target_rate: int, whole: bool = False) -> tuple[Floats, list[str]]:
     """Reads a whole recording into memory, resampled.
 
     Args:
         source: As in :func:`open_audio`.
         target_rate: Sample rate of the result, in Hz.
+        whole: Whether to refuse a recording that could not be read to its end.
 
     Returns:
-        float32, shape (time,), at least one sample; and warnings, one line each.
+        float32, shape (time,), at least one sample; and warnings, one line each, starting with the path.
 
     Raises:
-        AudioError: If the recording cannot be read, is empty, or has NaN or infinite samples.
+        AudioError: If the recording cannot be read, is empty, has NaN or infinite samples, or is to be whole
+            and is not.
     """
     with open_audio(source) as stream:
         waveform = np.concatenate(list(resample_blocks(stream.blocks(), stream.sample_rate, target_rate)))
+        if whole and not stream.is_whole:
+            raise AudioError(stream.warnings[0])
         return waveform, stream.warnings
 
 
 def load_piece(
-    source: Source, target_rate: int, length: int, start: Callable[[int], int]
+    source: Source, target_rate: int, length: int, start: Callable[[int], int], whole: bool = False
 ) -> tuple[Floats, list[str]]:
-    """Reads a section of a recording without decoding the rest, where the format allows seeking.
+    """Reads a section of a recording, without decoding the rest where that is safe.
+
+    Safe are uncompressed samples, FLAC and MP3 whose headers agree with the file; what decodes others may
+    crash when it seeks in a damaged file, so they are decoded from their start.
 
     Args:
         source: As in :func:`open_audio`.
         target_rate: Sample rate of the result, in Hz.
         length: Number of samples at that rate.
         start: Maps the number of excess samples, above 0, to the first sample of the section.
+        whole: As in :func:`load_audio`.
 
     Returns:
         float32, shape (time,): ``length`` samples, or the whole recording where it is shorter; and warnings
@@ -188,64 +213,45 @@ def load_piece(
     Raises:
         AudioError: As :func:`load_audio`.
     """
-    with open_audio(source) as stream:
-        if stream.samples is not None:
-            wanted = cut_piece(stream.piece, stream.samples, stream.sample_rate, target_rate, length, start)
+    from earmark.audio.sections import (
+        open_section,
+    )  # only trainings need libsndfile, which takes time to load
+
+    _, label = path_and_label(source)
+    with ExitStack() as resources:
+        section = open_section(_open_file(source, label, resources), label, resources)
+        if section:
+            rate, samples = section.sample_rate, section.samples
+            wanted = cut_piece(section.mono, samples, rate, target_rate, length, start)
             if wanted is not None:
                 return wanted, []
-    waveform, warnings = load_audio(source, target_rate)
+    waveform, warnings = load_audio(source, target_rate, whole)
     excess = len(waveform) - length
     first = start(excess) if excess > 0 else 0
     return waveform[first : first + length] if excess > 0 else waveform, warnings
 
 
-def check_finite(waveform: Floats, first_sample: int, sample_rate: float, label: str) -> None:
-    """Checks samples for NaN and infinity.
-
-    Args:
-        waveform: float32, shape (time,).
-        first_sample: Its position in the recording, in samples.
-        sample_rate: In Hz.
-        label: Name of the recording, for the error.
-
-    Raises:
-        AudioError: If a sample is NaN or infinite; names the first one.
-    """
-    is_finite = np.isfinite(waveform)
-    if is_finite.all():
-        return
-    index = int(is_finite.argmin())
-    what = "not a number (NaN)" if np.isnan(waveform[index]) else "infinite"
-    at = first_sample + index
-    raise AudioError(f"{label}: sample {at}, at {at / sample_rate:.3f} s, is {what}")
-
-
-def _open_reader(source: Source, handle: BinaryIO, label: str, resources: ExitStack) -> Reader:
-    if not handle.seek(0, os.SEEK_END):
-        raise AudioError(f"{label}: the file is empty (0 bytes)")
-    suffix = os.path.splitext(label)[1]
-    by_magic, by_suffix = ffmpeg_format(handle, suffix)
-    if by_magic:
-        return open_av(handle, by_magic, label, resources)
+def _open_file(source: Source, label: str, resources: ExitStack) -> ByteRange:
     try:
-        return open_sound_file(source, handle, suffix, resources)
-    except soundfile.LibsndfileError as error:
-        if by_suffix:
-            return open_av(handle, by_suffix, label, resources)
-        if error.code == _UNKNOWN_FORMAT:
-            raise AudioError(f"{label}: not a format that libsndfile reads") from error
-        reported = error.error_string.strip().rstrip(".")
-        raise AudioError(
-            f"{label}: damaged, or cut off before the first sample (libsndfile: {reported})"
-        ) from error
+        file = open_source(source, resources)
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it, a file that is closed
+        raise AudioError(f"{label}: {reason(error)}") from error
+    if not file.size:
+        raise AudioError(f"{label}: the file is empty (0 bytes)")
+    return file
 
 
-def _mix(block: Floats) -> Floats:
-    """Mean over the channels, one by one: thirty times as fast as NumPy's mean over a short axis."""
-    mono = block[:, 0].copy()
-    if block.shape[1] > 1:
-        with np.errstate(invalid="ignore", over="ignore"):  # reported by check_finite
-            for channel in range(1, block.shape[1]):
-                mono += block[:, channel]
-        mono *= np.float32(1 / block.shape[1])
-    return mono
+def _regrouped(blocks: Iterator[Floats], size: int) -> Iterator[Floats]:
+    """The same samples in blocks of a size."""
+    held: list[Floats] = []
+    count = 0
+    for block in blocks:
+        held.append(block)
+        count += block.size
+        if count >= size:
+            joined = np.concatenate(held)
+            whole = count // size * size
+            yield from joined[:whole].reshape(-1, size)
+            held, count = [joined[whole:]], count - whole
+    if count:
+        yield np.concatenate(held)

@@ -1,24 +1,21 @@
 """Finds recordings in folders.
 
-Conventions: recordings in a folder are recognised by their suffix, and come in order of their names.
+Conventions: recordings in a folder are recognised by their suffix, and come in order of their names. Only
+regular files are listed, and each folder once, whatever links lead to it. What cannot be listed is an item of
+the listing, and does not end it.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
+from earmark.audio.formats import SUFFIXES
+from earmark.audio.sources import printable, reason
 from earmark.errors import AudioError
 
-# fmt: off
-SUFFIXES = frozenset((
-    ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".caf", ".flac", ".m4a", ".m4b",
-    ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".rf64", ".snd", ".w64",
-    ".wav", ".wave", ".weba", ".webm", ".wma", ".wv",
-))
-# fmt: on
-"""Suffixes of files that are taken from folders; a file given by its own path may have any name."""
+__all__ = ["SUFFIXES", "find_recordings"]
 
 
 def find_recordings(
@@ -31,25 +28,51 @@ def find_recordings(
         recursive: Whether to search subfolders; hidden ones are skipped.
 
     Yields:
-        A path, or an AudioError for a folder without recordings.
+        A path, or an AudioError for a folder that cannot be read or has no recordings, and for a pipe, socket
+        or device in a folder that has the name of a recording.
     """
-    for path in paths:
+    seen: set[tuple[int, int]] = set()
+    for path in [os.fspath(path) for path in paths]:
         if not os.path.isdir(path):
-            yield os.fspath(path)
+            yield path
             continue
-        found = list(_in_folder(Path(path), recursive))
-        yield from map(os.fspath, found)
-        if not found:
+        count = 0
+        for count, item in enumerate(_in_folder(path, recursive, seen), start=1):  # noqa: B007
+            yield item
+        if not count:
             advice = "" if recursive else " (--recursive searches subfolders)"
-            yield AudioError(f"{os.fspath(path)}: no recordings in this folder{advice}")
+            yield AudioError(f"{printable(path)}: no recordings in this folder{advice}")
 
 
-def _in_folder(folder: Path, recursive: bool) -> Iterator[Path]:
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
+def _in_folder(folder: str, recursive: bool, seen: set[tuple[int, int]]) -> Iterator[str | AudioError]:
+    try:
+        found = os.stat(folder)
+        if (found.st_dev, found.st_ino) in seen:
+            return
+        seen.add((found.st_dev, found.st_ino))
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        yield AudioError(f"{printable(folder)}: {reason(error)}")
+        return
+    for name in names:
+        if name.startswith("."):
             continue
-        if entry.is_dir():
+        path = os.path.join(folder, name)
+        is_recording = os.path.splitext(name)[1].lower() in SUFFIXES
+        if os.path.isdir(path):
             if recursive:
-                yield from _in_folder(entry, recursive)
-        elif entry.suffix.lower() in SUFFIXES:
-            yield entry
+                yield from _in_folder(path, recursive, seen)
+        elif is_recording and _is_special(path):
+            yield AudioError(
+                f"{printable(path)}: a pipe, socket or device, not a file: name it itself to read it"
+            )
+        elif is_recording:
+            yield path
+
+
+def _is_special(path: str) -> bool:
+    """Whether a path leads to neither a regular file nor nothing; opening it reports the latter."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False

@@ -1,7 +1,7 @@
 """Reads the waveform of a clip, or a piece of it.
 
-Conventions: mono float32 (time,) at the requested sample rate. mp3 in HDF5 files is decoded by libsndfile,
-whose output is FFmpeg's within 2e-6; channels are averaged.
+Conventions: mono float32 (time,) at the requested sample rate; channels are averaged. A damaged file of its
+own is read as far as it goes, a damaged member of an HDF5 file or a shard is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from earmark.data.hdf5 import read_member
 from earmark.data.manifest import Clip
 from earmark.data.shards.index import read_range
 from earmark.data.shards.shard_files import read_array, read_array_piece
-from earmark.errors import AudioError
 
 
 class _Named(io.BytesIO):
@@ -46,7 +45,7 @@ def read_clip(clip: Clip, sample_rate: int) -> NDArray[np.float32]:
     if clip.member is not None and clip.path.suffix == ".npy":
         return read_array(clip.path, clip.member, sample_rate)
     source = encoded_audio(clip)
-    return _require_whole(source, *load_audio(source, sample_rate))
+    return load_audio(source, sample_rate, whole=isinstance(source, _Named))[0]
 
 
 def read_piece(clip: Clip, sample_rate: int, length: int, start: Callable[[int], int]) -> NDArray[np.float32]:
@@ -60,7 +59,7 @@ def read_piece(clip: Clip, sample_rate: int, length: int, start: Callable[[int],
 
     Returns:
         float32, shape (time,): ``length`` samples of :func:`read_clip` (exact for lossless codecs without
-        resampling, else within 1e-6); the whole clip if it is not longer.
+        resampling, else within 5e-6); the whole clip if it is not longer.
 
     Raises:
         AudioError: As :func:`read_clip`.
@@ -69,16 +68,7 @@ def read_piece(clip: Clip, sample_rate: int, length: int, start: Callable[[int],
     if clip.member is not None and clip.path.suffix == ".npy":
         return read_array_piece(clip.path, clip.member, sample_rate, length, start)
     source = encoded_audio(clip)
-    return _require_whole(source, *load_piece(source, sample_rate, length, start))
-
-
-def _require_whole(
-    source: Path | io.BytesIO, waveform: NDArray[np.float32], warnings: list[str]
-) -> NDArray[np.float32]:
-    """Rejects truncated members of a file; a truncated file of its own is read as far as it goes."""
-    if warnings and isinstance(source, _Named):
-        raise AudioError(f"{source.name}: {warnings[0]}")
-    return waveform
+    return load_piece(source, sample_rate, length, start, whole=isinstance(source, _Named))[0]
 
 
 def encoded_audio(clip: Clip) -> Path | io.BytesIO:

@@ -1,6 +1,6 @@
 """What a tagger takes as a recording: a file, or samples in memory.
 
-Conventions: samples are float32 in [-1, 1], shape (time,); integers are scaled, channels averaged.
+Conventions: samples are float32 in [-1, 1], shape (time,); integers are scaled, channels mixed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from earmark.audio import check_finite, open_audio
+from earmark.audio import Levels, check_finite, mix_all, open_audio, to_channels
 from earmark.errors import AudioError
 from earmark.inference.feature_extractor import FeatureExtractor, FeatureWindow
 from earmark.model_file.info import Padding
@@ -53,8 +53,10 @@ class Recording:
         else:
             if sample_rate is None:
                 raise AudioError("samples need their sample rate: tag(samples, sample_rate)")
-            self._waveform = mono(source)
-            check_finite(self._waveform, 0, sample_rate, "samples")
+            channels, levels = to_channels(source), Levels()
+            levels.peak = check_finite(channels, 0, sample_rate, "samples")
+            self._waveform = np.ascontiguousarray(mix_all(channels, sample_rate, levels))
+            self.warnings = tuple(f"samples: {note}" for note in levels.notes())
             self.duration_s = len(self._waveform) / sample_rate if sample_rate else 0.0
 
     def windows(
@@ -85,41 +87,10 @@ def checked_blocks(blocks: Iterable[ArrayLike], sample_rate: int) -> Iterator[Fl
     """
     received = 0
     for block in blocks:
-        waveform = mono(block)
-        if np.may_share_memory(waveform, np.asarray(block)):
-            waveform = waveform.copy()
-        check_finite(waveform, received, sample_rate, "stream")
-        received += len(waveform)
-        yield waveform
-
-
-def mono(samples: ArrayLike) -> Floats:
-    """Converts samples to mono float32.
-
-    Args:
-        samples: Integers, or floats in [-1, 1], shape (time,) or (time, channel).
-
-    Returns:
-        float32, shape (time,); the same array if nothing had to be converted.
-
-    Raises:
-        AudioError: If the samples are of another type or shape.
-    """
-    values = np.asarray(samples)
-    if values.dtype.kind == "i":
-        values = values / np.float32(-float(np.iinfo(values.dtype).min))
-    if values.dtype.kind != "f" or values.ndim not in (1, 2):
-        raise AudioError(
-            "samples must be numbers in [-1, 1] of shape (time,) or (time, channel), "
-            f"got {values.dtype} of shape {values.shape}"
-        )
-    if values.ndim == 2:
-        if values.shape[1] > values.shape[0]:
-            raise AudioError(
-                f"samples must be of shape (time, channel), got {values.shape}: more channels than samples"
-            )
-        values = values.mean(1)
-    return np.ascontiguousarray(values, np.float32)
+        channels = to_channels(block, in_blocks=True)
+        check_finite(channels, received, sample_rate, "stream")
+        received += channels.shape[1]
+        yield np.array(mix_all(channels, sample_rate, Levels()))
 
 
 def _blocks(waveform: Floats, sample_rate: int) -> Iterator[Floats]:

@@ -37,7 +37,7 @@ def test_a_section_equals_that_of_the_whole(codec):
     whole = load_audio(content, RATE)[0]
     for first in [0, 1, 647, 648, *range(1000, 3 * RATE, 9973), 3 * RATE]:
         section = load_piece(content, RATE, RATE, {3 * RATE: first}.__getitem__)[0]
-        np.testing.assert_allclose(section, whole[first:][:RATE], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(section, whole[first:][:RATE], rtol=0, atol=5e-6)
 
 
 @pytest.mark.parametrize(("codec", "rate"), [("mp3", 7000), ("opus", 44100), ("flac", 0), ("flac", 10**6)])
