@@ -152,7 +152,8 @@ def test_masks_match_golden(committed, fused, synthetic):
     assert np.abs(fused(synthetic).logits.log_softmax(1).numpy() - wanted).max() > 0.1
 
 
-@pytest.mark.parametrize("weights", [pytest.param("mixup"), pytest.param("focal", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", WEIGHTS)
 @torch.no_grad()
 def test_model_file_recognises_a_metro_station(shared, golden, numbers, tmp_path, weights):
     network, path = trained(golden, weights), tmp_path / "scenes.onnx"

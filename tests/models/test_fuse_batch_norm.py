@@ -144,7 +144,7 @@ def sp4asc(shared: Path) -> Path:
     return shared / "golden" / "sp4asc"
 
 
-@pytest.mark.parametrize("weights", ["mixup", "focal"])
+@pytest.mark.parametrize("weights", ["mixup", pytest.param("focal", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("eps", "kind"), [(None, "fused_eps"), (0.0, "fused")])
 @torch.no_grad()
 def test_is_fused_as_sp4asc_does_and_as_it_should(sp4asc, weights, eps, kind):

@@ -1,5 +1,7 @@
 """The contract of every registered network; unknown names and arguments."""
 
+import copy
+
 import pytest
 import torch
 from golden_weights import settle
@@ -26,8 +28,9 @@ NAMES = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def network(request) -> Network:
+    """In evaluation mode; shared by the tests of a name, which take a copy to change it."""
     torch.manual_seed(0)
     return settle(create_model(request.param, num_classes=3))
 
@@ -63,7 +66,7 @@ def test_single_class(name):
 
 @pytest.mark.parametrize("network", NAMES, indirect=True)
 def test_gradients_reach_every_parameter(network):
-    network.train()
+    network = copy.deepcopy(network).train()
     network(spectrograms(network, 4)).logits.square().sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name

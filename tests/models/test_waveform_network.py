@@ -34,9 +34,9 @@ SMALL = {"architecture": "cnn6_60k", "arguments": {"n_mels": 32}, "embedding_siz
 """Few layers, which is what an export takes its time for."""
 
 
-@pytest.fixture(scope="module", params=["leaf", pytest.param("sincnet", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["sincnet", pytest.param("leaf", marks=pytest.mark.slow)])
 def built(request, info) -> tuple[Network, ModelInfo]:
-    """A network with a learned front-end, and its model info."""
+    """A network with a learned front-end, and its model info; LEAF takes twice as long to export."""
     info = info.changed(front_end=FRONT_ENDS[request.param], **SMALL)
     torch.manual_seed(0)
     network = settle(create_model(info.architecture, num_classes=2, **info.arguments))
@@ -80,9 +80,8 @@ def test_the_tagger_feeds_it_waveforms(built, model):
     network, _ = built
     clip = waveforms(1, 10_000)[0]
     result = earmark.load(model, threads=1).tag(clip, RATE)
-    assert [(window.start_s, window.end_s) for window in result.windows] == [(0, 0.5), (0.5, 1), (1, 1.25)]
-    last = np.concatenate([clip[8000:], np.zeros(2000, np.float32)])
-    for window, built_clip in zip(result.windows, (clip[:4000], clip[4000:8000], last), strict=True):
+    assert [(window.start_s, window.end_s) for window in result.windows] == [(0, 0.5), (0.5, 1), (0.75, 1.25)]
+    for window, built_clip in zip(result.windows, (clip[:4000], clip[4000:8000], clip[6000:]), strict=True):
         output = network(torch.from_numpy(built_clip)[None])
         np.testing.assert_allclose(window.scores, output.logits.sigmoid()[0], atol=1e-4)
         np.testing.assert_allclose(window.embedding, output.embedding[0], rtol=1e-4, atol=1e-4)

@@ -187,10 +187,10 @@ def test_only_the_head_differs_for_another_number_of_classes(arguments, head):
 
 
 def test_registry_has_the_right_numbers_of_parameters():
+    """Of one model of each architecture; the slow tests of complexity count all."""
     table = published().values()
     assert {known.architecture for known in table} <= set(architectures())
-    kinds = {(known.architecture, str(dict(known.arguments)), known.num_classes): known for known in table}
-    for known in kinds.values():
+    for known in {known.architecture: known for known in table}.values():
         with torch.device("meta"):
             network = create_model(known.architecture, num_classes=known.num_classes, **known.arguments)
         assert sum(parameter.numel() for parameter in network.parameters()) == known.params, known.name

@@ -183,36 +183,48 @@ def test_an_interrupted_run_resumes(clips, undisturbed, tmp_path, moment):
     assert_same_run(undisturbed, tmp_path)
 
 
-@pytest.mark.parametrize("save_every_s", [0, 600])
-@pytest.mark.parametrize(
-    "tables",
-    [
-        pytest.param(tables, id=name, marks=pytest.mark.slow if name == "annealed" else ())
-        for name, tables in VARIANTS.items()
-    ],
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow if name == "annealed" else ()) for name in VARIANTS],
 )
-def test_so_does_one_of_any_kind(clips, tmp_path, tables, save_every_s):
-    recipe = toy.toy_recipe(clips, **tables)
+def variant(request, clips, tmp_path_factory) -> tuple[dict, Path]:
+    """Tables of a recipe, and the folder of an undisturbed run."""
+    tables, folder = VARIANTS[request.param], tmp_path_factory.mktemp("variant")
+    train(toy.toy_recipe(clips, **tables), folder, 2)
+    return tables, folder
+
+
+@pytest.mark.parametrize("save_every_s", [0, 600])
+def test_so_does_one_of_any_kind(clips, tmp_path, variant, save_every_s):
+    tables, whole = variant
     often = toy.toy_recipe(clips, **tables, run={"save_every_s": save_every_s})
-    train(recipe, tmp_path / "undisturbed", 2)
     with pytest.raises(InterruptionError):
         train(often, tmp_path / "cut", 2, interrupt_at(epoch=2, step=2))
     steps = []
     train(often, tmp_path / "cut", 2, lambda facts: steps.append(facts.get("step")))
     assert steps[0] == (1 if save_every_s else 3)
-    assert_same_run(tmp_path / "undisturbed", tmp_path / "cut")
+    assert_same_run(whole, tmp_path / "cut")
+
+
+ACCUMULATING = {"optimizer": {"grad_accum_steps": 2}, "run": {"save_every_s": 0}}
+
+
+@pytest.fixture(scope="module")
+def accumulated(clips, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("accumulated")
+    train(toy.toy_recipe(clips, **ACCUMULATING), folder, 1)
+    return folder
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
-def test_one_goes_on_within_an_epoch_where_its_gradients_are_all_used(clips, undisturbed, tmp_path, step):
-    tables = {"optimizer": {"grad_accum_steps": 2}, "run": {"save_every_s": 0}}
-    train(toy.toy_recipe(clips, **tables), tmp_path / "undisturbed", 1)
+def test_one_goes_on_within_an_epoch_where_its_gradients_are_all_used(clips, accumulated, tmp_path, step):
+    recipe = toy.toy_recipe(clips, **ACCUMULATING)
     with pytest.raises(InterruptionError):
-        train(toy.toy_recipe(clips, **tables), tmp_path / "cut", 1, interrupt_at(epoch=2, step=step))
+        train(recipe, tmp_path / "cut", 1, interrupt_at(epoch=2, step=step))
     steps = []
-    train(toy.toy_recipe(clips, **tables), tmp_path / "cut", 1, lambda facts: steps.append(facts.get("step")))
+    train(recipe, tmp_path / "cut", 1, lambda facts: steps.append(facts.get("step")))
     assert steps[0] == {1: 1, 2: 3, 3: None}[step]  # None: all steps of the epoch are done
-    assert_same_run(tmp_path / "undisturbed", tmp_path / "cut")
+    assert_same_run(accumulated, tmp_path / "cut")
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])

@@ -24,15 +24,10 @@ def clips(seed: int, count: int = 40):
 
 def choices(truth, scores):
     """Every threshold that makes a difference, with precision, recall and F1 there."""
-    for limit in np.unique(scores):
-        reached = scores >= limit
-        options = {"zero_division": 0}
-        yield (
-            limit,
-            oracle.precision_score(truth, reached, **options),
-            oracle.recall_score(truth, reached, **options),
-            oracle.f1_score(truth, reached, **options),
-        )
+    precision, recall, limits = oracle.precision_recall_curve(truth, scores)
+    precision, recall = precision[:-1], recall[:-1]  # the last are those of no threshold
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    return list(zip(limits, precision, recall, f1, strict=True))
 
 
 @pytest.mark.parametrize("text", ["precision=0.8", "precision=1", "recall=0.7", "recall=1", "f1"])
@@ -43,7 +38,7 @@ def test_thresholds_are_the_best_of_all(seed, text):
     found = choose_thresholds(target, truth, scores)
     for c in range(3):
         known = ~np.isnan(truth[:, c])
-        table = list(choices(truth[known, c], scores[known, c]))
+        table = choices(truth[known, c], scores[known, c])
         reached = [limit for limit, *_ in table if limit >= found.values[c]]
         precision, recall, f1 = next(rest for limit, *rest in table if limit == min(reached))
         assert found.values[c] < min(reached), "between two scores"
