@@ -16,7 +16,6 @@ from earmark.features.learned import LEAF
 from earmark.models.registry import create_model
 from earmark.training.config.recipe import load_recipe
 
-
 WIDTHS = (0.05, 0.1, 0.15, 0.2, 0.4, 1.0, 2.0)
 """Fewer than the proposal chooses from, which is what it takes its time for."""
 
