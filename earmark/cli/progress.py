@@ -59,7 +59,7 @@ def each_file(
         use(item, done)
         done += 1
         show(f"{done} files  {item.path}")
-        warn(item.warnings, quiet, item.path)
+        warn(item.warnings, quiet)
     return done, failed
 
 

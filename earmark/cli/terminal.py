@@ -47,17 +47,10 @@ def complain(message: str) -> None:
     note("earmark: " + _LINE_BREAK.sub(" ", message.strip("\n")))
 
 
-def warn(messages: Iterable[str], quiet: bool, item: str | None = None) -> None:
-    """Prints warnings, one line each, unless quiet.
-
-    Args:
-        messages: The warnings.
-        quiet: Print nothing.
-        item: The file that they are about, if they do not name it.
-    """
+def warn(messages: Iterable[str], quiet: bool) -> None:
+    """Prints warnings, one line each, unless quiet; they name their files."""
     for message in () if quiet else messages:
-        named = item is None or message.startswith(item)
-        complain(f"warning: {message}" if named else f"warning: {item}: {message}")
+        complain(f"warning: {message}")
 
 
 def abandon(stream: Any) -> None:

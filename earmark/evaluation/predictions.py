@@ -128,9 +128,14 @@ def predict_clips(
         clips=tuple(clip for clip, _ in done),
         scores=scores.reshape(len(done), len(tagger.labels)),
         failed=tuple(failed),
-        warnings=tuple(f"{clip.path}: {warning}" for clip, result in done for warning in result.warnings),
+        warnings=tuple(_named(warning, clip) for clip, result in done for warning in result.warnings),
         windows=tuple(np.stack([window.scores for window in result.windows]) for _, result in done),
     )
+
+
+def _named(warning: str, clip: Clip) -> str:
+    """A warning of a result that names the clip, also where its samples were passed to the tagger."""
+    return f"{clip.path}: {warning.removeprefix('samples: ')}" if warning.startswith("samples: ") else warning
 
 
 def _tag(tagger: Tagger, clip: Clip, windows: WindowMode, pooling: Pooling | None) -> Result:

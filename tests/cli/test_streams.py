@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import soundfile
 from toy_model import INFO, toy_content
 
+from earmark import cli
 from earmark.cli.terminal import printable
 
 EARMARK = f"{sys.executable} -m earmark"
@@ -132,6 +134,12 @@ def test_data_keep_their_bytes_in_a_pipe_and_json_stays_json(tag: str, clip: Pat
     command[command.index("csv")] = "json"
     done = subprocess.run([*command, odd], capture_output=True, timeout=60, check=True)
     assert os.fsencode(json.loads(done.stdout)[0]["path"]) == odd
+
+
+def test_commands_print_through_one_module() -> None:
+    folder = Path(cli.__file__).parent
+    found = [path.name for path in folder.glob("*.py") if re.search(r"(?<!\w)print\(", path.read_text())]
+    assert set(found) <= {"terminal.py", "progress.py"}  # the latter moves the cursor
 
 
 def test_printable() -> None:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from earmark.errors import DataError
+from earmark.errors import DataError, first_line
 from earmark.model_file.atomic import PARTIAL, write_atomically
 
 STATE = "state.safetensors"
@@ -146,8 +146,8 @@ class RunState:
                 self.average.load_state_dict(_part(tensors, "average."))
             self._load_optimizer(_part(tensors, "optimizer."), json.loads(metadata["groups"]))
             facts: dict[str, Any] = json.loads(metadata["facts"])
-        except (SafetensorError, RuntimeError, LookupError, ValueError, OSError) as error:
-            reason = str(error).splitlines()[0]
+        except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError, OSError) as error:
+            reason = first_line(error)
             raise DataError(
                 f"{path}: the run's state cannot be read ({reason}): delete the run folder to start again"
             ) from None
