@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -171,31 +171,3 @@ def keys_of(clips: Sequence[Clip]) -> list[str]:
         taken.add(key)
         keys.append(key)
     return keys
-
-
-def stream_shard(stream: BinaryIO) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Reads a tar file from start to end, without an index, also from a pipe or network.
-
-    Yields:
-        Metadata of a clip (its ``.json``), and its encoded audio.
-
-    Raises:
-        DataError: If the file is damaged, truncated, or of another layout.
-    """
-    audio: tuple[str, bytes] | None = None
-    try:
-        with tarfile.open(fileobj=stream, mode="r|") as tar:
-            for entry in tar:
-                member = tar.extractfile(entry)
-                key, _, suffix = entry.name.partition(".")
-                content = b"" if member is None else member.read()
-                if suffix != "json":
-                    audio = key, content
-                elif audio is None or audio[0] != key:
-                    raise ValueError(f"{entry.name} has no audio before it")
-                else:
-                    yield json.loads(content), audio[1]
-    except (tarfile.TarError, OSError, ValueError) as error:
-        raise DataError(
-            f"{getattr(stream, 'name', 'the shard')}: damaged, or not a shard ({error})"
-        ) from None

@@ -1,14 +1,13 @@
-"""The order of reading follows from its seed, stays near in the files, and can be entered at any step."""
+"""The order of reading follows from its seed and stays near in the files."""
 
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from earmark.data.dataset import ClipGroup, epoch_batches
 from earmark.data.manifest import Clip
-from earmark.data.shards.sampler import ShardSampler, shard_codes, shuffled_by_shard
+from earmark.data.shards.sampler import shard_codes, shuffled_by_shard
 
 SHARDS = np.repeat(np.arange(20), 50)
 
@@ -58,28 +57,3 @@ def test_epoch_batches_mix_packs_and_files():
     assert len(set(order)) == 300
     assert sum(index >= 1000 for index in order) == 200
     assert sum((a >= 1000) != (b >= 1000) for a, b in pairwise(order)) > 10
-
-
-@pytest.mark.parametrize("ranks", [1, 3])
-def test_ranks_share_an_epoch(ranks):
-    samplers = [ShardSampler(SHARDS, 8, distance=40, rank=rank, ranks=ranks) for rank in range(ranks)]
-    seen = [flat(sampler) for sampler in samplers]
-    assert {len(list(sampler)) for sampler in samplers} == {1000 // (8 * ranks)}
-    assert len(set().union(*seen)) == sum(map(len, seen)) == ranks * 8 * (1000 // (8 * ranks))
-    shards = [set(SHARDS[own].tolist()) for own in seen]
-    assert all(len(one & other) <= 1 for one, other in pairwise(shards))
-    assert all(flat(sampler) == own for sampler, own in zip(samplers, seen, strict=True))
-
-
-def test_a_sampler_resumes_at_a_step():
-    sampler = ShardSampler(SHARDS, 8, rank=1, ranks=2)
-    sampler.go_to(3)
-    whole = list(sampler)
-    sampler.go_to(3, 17)
-    assert len(sampler) == len(whole) - 17
-    assert list(sampler) == whole[17:]
-    sampler.go_to(4)
-    assert list(sampler) != whole
-    other = ShardSampler(SHARDS, 8, seed=1, rank=1, ranks=2)
-    other.go_to(3)
-    assert list(other) != whole

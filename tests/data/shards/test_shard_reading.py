@@ -18,7 +18,7 @@ from earmark.data.manifest import clips_hash, read_manifest
 from earmark.data.read_clip import read_clip, read_piece
 from earmark.data.shards.index import find_index, index_path
 from earmark.data.shards.pack import check, load_pack, manifest_of, read_pack_info
-from earmark.data.shards.shard_files import read_array, stream_shard
+from earmark.data.shards.shard_files import read_array
 from earmark.data.shards.writer import PackOptions, pack
 from earmark.errors import AudioError, DataError
 
@@ -121,15 +121,6 @@ def test_webdataset_reads_them(made):
     urls = [str(shard) for shard in sorted(made["shards"].glob("*.tar"))]
     samples = list(webdataset.WebDataset(urls, shardshuffle=False))
     assert [sample["__key__"] for sample in samples] == [f"a_clip_{number}" for number in range(10)]
-
-
-def test_stream_shard(made):
-    with (made["shards"] / "000001.tar").open("rb") as stream:
-        found = list(stream_shard(stream))
-    assert [facts["id"] for facts, _ in found] == [f"a clip.{number}" for number in range(4, 8)]
-    assert all(recording[:4] == b"fLaC" for _, recording in found)
-    with (made["memmap"] / "000001.npy").open("rb") as stream, pytest.raises(DataError):
-        list(stream_shard(stream))
 
 
 def test_arrays_can_be_mapped_into_memory(made):
