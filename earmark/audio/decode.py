@@ -196,8 +196,8 @@ def load_piece(
 ) -> tuple[Floats, list[str]]:
     """Reads a section of a recording, without decoding the rest where that is safe.
 
-    Safe are uncompressed samples, FLAC and MP3 whose headers agree with the file; what decodes others may
-    crash when it seeks in a damaged file, so they are decoded from their start.
+    Safe are uncompressed samples, FLAC and MP3 whose headers agree with the file; others are decoded from
+    their start, because a decoder may crash when it seeks in a damaged file.
 
     Args:
         source: As in :func:`open_audio`.

@@ -109,14 +109,15 @@ def mix(block: Floats) -> tuple[Floats, bool]:
 
 def mix_all(block: Floats, rate: int, levels: Levels) -> Floats:
     """Mixes segment by segment; ``block`` begins where a segment does."""
+    first_channel: Floats = block[0]
     if len(block) == 1:
-        return block[0]
+        return first_channel
     parts: list[Floats] = []
     for first in range(0, max(1, block.shape[1]), SEGMENT):
         part, cancels = mix(block[:, first : first + SEGMENT])
         levels.cancelled_s += cancels * len(part) / rate
         parts.append(part)
-    return np.concatenate(parts) if len(parts) != 1 else parts[0]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def check_finite(samples: Floats, first_sample: float, sample_rate: float, label: str) -> float:
