@@ -1,4 +1,4 @@
-"""Mutated files of every format end in tags or in one typed line; ``fuzz.py`` tries more of them."""
+"""Mutated files of every format end in tags or in one typed line; ``mutated_files.py`` tries more of them."""
 
 import sys
 
@@ -11,7 +11,7 @@ pytestmark = [
 
 
 def test_mutated_files_are_tagged_or_refused_in_one_line():
-    from fuzz import fuzz
+    from mutated_files import fuzz
 
     counts, remarks = fuzz(300)
     assert not remarks, "\n".join(remarks)

@@ -1,6 +1,6 @@
-"""Tags mutated files of every format, in child processes with limits: ``python tests/audio/fuzz.py 3000``.
+"""Tags mutated files of every format, in child processes with limits: ``python tests/audio/mutated_files.py 3000``.
 
-Each file has a number, from which it is made again: ``python tests/audio/fuzz.py --show 1234 > file``.
+Each file has a number, from which it is made again: ``python tests/audio/mutated_files.py --show 1234 > file``.
 """
 
 from __future__ import annotations
