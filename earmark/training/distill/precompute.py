@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from earmark.data.read_clip import read_clip
 from earmark.errors import DataError, ModelError, contained
 from earmark.inference.torch_session import torch_device
 from earmark.model_file.atomic import remove_partial, write_atomically
+from earmark.model_file.lock import locked_folder
 from earmark.training.distill.losses import Kind, as_scores
 from earmark.training.distill.stored_predictions import SHARDS, PredictionsHeader, read_file, serialize
 from earmark.training.distill.teacher_model import TeacherModel
@@ -54,7 +56,8 @@ def precompute(
         The number of clips that were skipped.
 
     Raises:
-        DataError: If ids repeat, the folder holds other predictions, or no clip could be processed.
+        DataError: If ids repeat, the folder holds other predictions or is in use, or no clip could be
+            processed.
         ModelError: If the teacher cannot provide this kind of output.
     """
     repeated = [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]
@@ -63,6 +66,8 @@ def precompute(
             f"{len(repeated)} ids belong to several clips, first {repeated[0]!r}: add a column id"
         )
     in_shards = output.suffix != ".npz"
+    if in_shards and output.is_file():
+        raise DataError(f"{output}: is a file: give a folder, or a file that ends in .npz")
     header = PredictionsHeader(
         labels=teacher.labels,
         kind=_stored_kind(teacher, kind),
@@ -76,16 +81,17 @@ def precompute(
         _shard(output, first // size) if in_shards else output: clips[first : first + size]
         for first in range(0, len(clips), size)
     }
-    done = _complete_shards(output, header, files) if in_shards else {}
-    stored = sum(done.values())
     job = _Job(teacher, header.kind, torch_device(device), on_error, progress)
-    for number, (file, part) in enumerate(files.items()):
-        if file in done:
-            continue
-        ids, outputs = job.run(part, number * size)
-        if ids or in_shards:
-            write_atomically(file, serialize(header, ids, outputs))
-        stored += len(ids)
+    with locked_folder(output) if in_shards else nullcontext():
+        done = _complete_shards(output, header, files) if in_shards else {}
+        stored = sum(done.values())
+        for number, (file, part) in enumerate(files.items()):
+            if file in done:
+                continue
+            ids, outputs = job.run(part, number * size)
+            if ids or in_shards:
+                write_atomically(file, serialize(header, ids, outputs))
+            stored += len(ids)
     if not stored:
         raise DataError(f"{output}: none of {len(clips)} clips could be processed")
     return len(clips) - stored
@@ -113,8 +119,6 @@ def _complete_shards(
     folder: Path, header: PredictionsHeader, files: Mapping[Path, Sequence[Clip]]
 ) -> dict[Path, int]:
     """The shards that an earlier run has written, and how many predictions each holds."""
-    if folder.is_file():
-        raise DataError(f"{folder}: is a file: give a folder, or a file that ends in .npz")
     done = {}
     for file in sorted(folder.glob(SHARDS)):
         own, ids, _ = read_file(file)
