@@ -143,10 +143,8 @@ class ModelInfo:
                 return f"{name} must be {' or '.join(choices)}, got {getattr(self, name)!r}"
         if not _is_number(self.window_s) or not 0 < self.window_s <= LONGEST_WINDOW_S:
             return f"window_s must be above 0 and at most {LONGEST_WINDOW_S:g} s, got {self.window_s!r}"
-        if self._num_features() > MAX_FEATURES:
-            return (
-                f"window_s must be shorter: a window of {self.window_s!r} s has {self._num_features()} values"
-            )
+        if problem := window_problem(self.front_end, self.window_s):
+            return problem
         if isinstance(self.embedding_size, bool) or self.embedding_size < 1:
             return f"embedding_size must be at least 1, got {self.embedding_size!r}"
         if self.calibration is not None:
@@ -154,11 +152,6 @@ class ModelInfo:
             if problem:
                 return problem
         return self._threshold_problem()
-
-    def _num_features(self) -> int:
-        """Samples of a window or values of its log-mel, whichever are more."""
-        samples = max(self.num_samples(self.window_s), self.front_end.min_samples)
-        return max(samples, self.front_end.n_mels * self.front_end.num_frames(samples))
 
     def _threshold_problem(self) -> str:
         if self.threshold is None and self.threshold_rule:
@@ -248,6 +241,20 @@ _KINDS: tuple[tuple[type | UnionType, str, tuple[str, ...]], ...] = (
     (bool, "true or false", ("fixed_window",)),
     (int, "an integer", ("embedding_size",)),
 )
+
+
+def window_problem(front_end: AnyFrontEnd, window_s: float) -> str:
+    """Why a window takes too much memory; "" if it does not.
+
+    Args:
+        front_end: Of the model.
+        window_s: Length of the window, in seconds.
+    """
+    samples = max(round(window_s * front_end.sample_rate), front_end.min_samples)
+    values = max(samples, front_end.n_mels * front_end.num_frames(samples))
+    if values <= MAX_FEATURES:
+        return ""
+    return f"window_s must be shorter: {window_s:g} s have {values} values, {MAX_FEATURES} are allowed"
 
 
 def _is_number(value: object) -> bool:

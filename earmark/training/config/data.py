@@ -15,7 +15,16 @@ from earmark.data.augment import Stripes
 from earmark.data.corpora import find_corpus
 from earmark.errors import DataError, ModelError
 from earmark.model_file.labels import label_set
-from earmark.training.config.section import Count, Fraction, Natural, NonNegative, Positive, Section
+from earmark.training.config.section import (
+    Count,
+    Decibels,
+    Fraction,
+    Natural,
+    NonNegative,
+    Positive,
+    Section,
+    WindowSeconds,
+)
 
 
 def _as_tuple(value: Any) -> Any:
@@ -35,6 +44,9 @@ def _known_label_set(value: Any) -> Any:
         except ModelError as error:
             raise ValueError(str(error)) from None
     return value
+
+
+_Speed = Annotated[float, Field(ge=0.1, le=10)]
 
 
 class ClipSource(Section):
@@ -141,15 +153,15 @@ class Data(Section):
 class Augment(Section):
     """Augmentation of training clips, in this order; zero switches a step off."""
 
-    crop_s: NonNegative = 0.0
+    crop_s: WindowSeconds = 0.0
     """Train on crops of this length first: shorter steps, so more of them."""
     crop_epoch_fraction: Fraction = 1.0
     """Fraction of the epochs, from the first on, that train on crops; the others use whole windows."""
-    roll_s: NonNegative = 0.0
+    roll_s: WindowSeconds = 0.0
     """Largest circular shift of the waveform, to either side."""
-    speed: tuple[Positive, Positive] = (1.0, 1.0)
+    speed: tuple[_Speed, _Speed] = (1.0, 1.0)
     """Range of the random playback speed (pitch changes too)."""
-    gain_db: tuple[float, float] = (0.0, 0.0)
+    gain_db: tuple[Decibels, Decibels] = (0.0, 0.0)
     """Range of the random gain."""
     impulse_responses: Path | None = None
     """Folder of impulse responses (devices, rooms) to convolve waveforms with."""
@@ -163,7 +175,7 @@ class Augment(Section):
     """Jitter of the lower edge of the mel filter bank, in Hz."""
     f_max_range: Natural = 0
     """Jitter of the upper edge of the mel filter bank, in Hz."""
-    equalize_db: NonNegative = 0.0
+    equalize_db: Annotated[float, Field(ge=0, le=200)] = 0.0
     """Largest gain of the random equaliser over mel bands."""
     low_pass_probability: Fraction = 0.0
     """Probability of removing the bands above a random cut-off."""
@@ -179,9 +191,9 @@ class Augment(Section):
     """Beta distribution of its mixing weight."""
     mask_mels: Natural = 0
     """SpecAugment: upper bound (exclusive) of a frequency mask, in mel bands."""
-    mask_s: NonNegative = 0.0
+    mask_s: WindowSeconds = 0.0
     """SpecAugment: upper bound (exclusive) of a time mask."""
-    mask_count: Count = 1
+    mask_count: Annotated[int, Field(ge=1, le=1000)] = 1
     """SpecAugment: masks of either kind."""
     mask_stripes: Stripes = "independent"
     """How masks are drawn: as in EfficientAT and torchaudio ("independent") or as in audax ("linked")."""

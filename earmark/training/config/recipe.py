@@ -16,7 +16,7 @@ from earmark.errors import ModelError
 from earmark.features.front_end import FrontEnd
 from earmark.features.learned import LEAF, SINCNET, LearnedFrontEnd, NetworkFrontEnd, front_end_from_dict
 from earmark.model_file.calibration import METHODS
-from earmark.model_file.info import LONGEST_WINDOW_S, Padding, Task
+from earmark.model_file.info import LONGEST_WINDOW_S, Padding, Task, window_problem
 from earmark.training.config.data import LOG_MEL_FILTERS, SOUND_AUGMENTATIONS, Augment, Data
 from earmark.training.config.evaluation import Evaluation, Logging, Run
 from earmark.training.config.learning import Loss, Model, Optimizer, Schedule, Teacher
@@ -135,6 +135,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check_lengths(self) -> Recipe:
+        if problem := window_problem(self.front_end, self.window_s):
+            raise ValueError(problem)
         if self.augment.crop_s > self.window_s:
             raise ValueError(f"augment.crop_s must be at most window_s ({self.window_s:g})")
         for name, length_s in (("window_s", self.window_s), ("augment.crop_s", self.augment.crop_s)):

@@ -10,6 +10,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from earmark.model_file.info import LONGEST_WINDOW_S
+
 _LONGEST_NAME = 100
 
 
@@ -21,11 +23,15 @@ def _name(value: str) -> str:
     return value
 
 
+_MOST = 10**9
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(gt=0)]
-Natural = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, le=_MOST)]
+NonNegative = Annotated[float, Field(ge=0, le=_MOST)]
+Count = Annotated[int, Field(gt=0, le=_MOST)]
+Natural = Annotated[int, Field(ge=0, le=_MOST)]
+WindowSeconds = Annotated[float, Field(ge=0, le=LONGEST_WINDOW_S)]
+Decibels = Annotated[float, Field(ge=-200, le=200)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Name = Annotated[str, AfterValidator(_name)]
 """A name that is the name of a file and a folder too."""

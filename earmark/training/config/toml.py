@@ -24,6 +24,9 @@ EXTENDS = "extends"
 WITHOUT = "without"
 """Key that lists what such a file does not inherit."""
 
+_DEEPEST_KEY, _DEEPEST = 10, 50
+"""Limits of the parts of a dotted key and of the levels of values: recipes have four."""
+
 SectionT = TypeVar("SectionT", bound=Section)
 
 
@@ -115,7 +118,7 @@ def _remove(values: dict[str, Any], keys: Sequence[str]) -> bool:
 
 def _read(path: Path, named_by: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return _shallow(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         message = f"{path}: cannot be read ({error.strerror}){named_by}: give the path of a recipe"
         raise RecipeError(message) from None
@@ -123,6 +126,21 @@ def _read(path: Path, named_by: str) -> dict[str, Any]:
         raise RecipeError(f"{path}: is not valid TOML ({error})") from None
     except RecursionError:
         raise RecipeError(f"{path}: is not a recipe: its values are nested too deeply") from None
+
+
+def _shallow(values: dict[str, Any]) -> dict[str, Any]:
+    """The values, of which all that follows is recursive.
+
+    Raises:
+        RecursionError: If they are nested too deeply.
+    """
+    level: list[Any] = [values]
+    for _ in range(_DEEPEST):
+        inside = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [value for some in inside for value in some if isinstance(value, dict | list)]
+    if level:
+        raise RecursionError
+    return values
 
 
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,10 +170,10 @@ def _file_of(layers: Sequence[_Layer], location: Sequence[int | str]) -> Path:
 def _apply(values: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
     keys = name.strip().split(".")
-    if not equals or not all(keys):
+    if not equals or not all(keys) or len(keys) > _DEEPEST_KEY:
         raise RecipeError(f"override {override!r} is not of the form table.key=value")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = _shallow(tomllib.loads(f"value = {text}"))["value"]
     except ValueError:
         value = text.strip()
     except RecursionError:

@@ -168,6 +168,12 @@ def test_a_front_end_that_is_no_table_is_refused(least):
         "augment.speed=[0, 1]",
         "augment.waveform_mix_probability=1.1",
         "augment.mask_mels=1.5",
+        "augment.mask_count=100000",
+        "augment.gain_db=[0, 1e300]",
+        "augment.speed=[1e-9, 1]",
+        "augment.roll_s=1e300",
+        "optimizer.epochs=1e15",
+        "optimizer.batch_size=1000000000000",
         "evaluation.every_epochs=0",
         "evaluation.keep=first",
         "evaluation.max_false_positive_rate=2",
@@ -206,6 +212,10 @@ def test_a_piece_longer_than_the_window_or_shorter_than_a_frame_is_refused(least
 def test_bands_cannot_be_emptied_without_a_floor(least):
     with pytest.raises(RecipeError, match=r"augment\.low_pass_probability needs a front-end with a floor"):
         load_recipe(least, ["augment.low_pass_probability=0.5", "front_end.floor=0.0"])
+
+
+def test_a_window_of_gigabytes_is_refused(least):
+    assert "window_s must be shorter" in refusal(least, "window_s=600", "front_end.hop_length=1")
 
 
 def test_a_window_shorter_than_a_frame_is_refused(least):

@@ -144,7 +144,12 @@ def test_nested_values_are_one_clear_line(tmp_path):
     path.write_text(f"name = {deep}")
     with pytest.raises(RecipeError, match=r"tree\.toml: is not a recipe: its values are nested too deeply"):
         load(Tree, path)
+    path.write_text("a." * 10_000 + "name = 1")
+    with pytest.raises(RecipeError, match="nested too deeply"):
+        load(Tree, path)
     path.write_text("name = 'oak'")
+    with pytest.raises(RecipeError, match="override"):
+        load(Tree, path, ["a." * 10_000 + "name=1"])
     with pytest.raises(RecipeError, match="override name: the value is nested too deeply"):
         load(Tree, path, [f"name={deep}"])
 
