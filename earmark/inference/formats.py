@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from earmark.inference.table import table
-
 if TYPE_CHECKING:
     from earmark.inference.result import Result
 
@@ -54,6 +52,8 @@ def layout(form: Format, width: int = 80, blocks: bool = True) -> Layout:
     if form is Format.CSV:
         head = _csv_rows([("path", "label", "score", "start_s", "end_s", "calibrated")])
         return Layout(head, "", "", _csv)
+    from earmark.inference.table import table  # loads NumPy, whose threads a command sets before
+
     return Layout("", "\n", "", lambda result: table(result, width, blocks))
 
 

@@ -141,7 +141,7 @@ def agreement_thresholds(
     precision = (right + prior_clips * together[:, None]) / (reaching + prior_clips)
 
     def lowest(good: NDArray[np.bool_]) -> Floats:
-        return np.where(good.any(0), steps[good.argmax(0)], steps[-1])
+        return np.asarray(np.where(good.any(0), steps[good.argmax(0)], steps[-1]), np.float64)
 
     common = float(lowest(together >= min_precision - 1e-9))
     rule = (
