@@ -210,8 +210,10 @@ class Tagger:
                 if isinstance(item, EarmarkError):
                     yield item
                 elif isinstance(item, Recording):
-                    failed = failure and contained(failure, str(item.path))
-                    yield failed or self._result(tuple(windows), item, pooling)
+                    if failure is not None:
+                        yield contained(failure, str(item.path))
+                    else:
+                        yield self._result(tuple(windows), item, pooling)
                 elif failure is None:
                     try:
                         windows.append(self._window(item))

@@ -93,7 +93,7 @@ class FoldEvaluation:
 
 def has_scores(scores: Scores) -> NDArray[np.bool_]:
     """Which clips of scores (clip, class) could be read, shape (clip,)."""
-    return ~np.isnan(scores).all(1)
+    return np.asarray(~np.isnan(scores).all(1))
 
 
 def score_clips(

@@ -57,7 +57,8 @@ class BatchLoader:
     def __init__(self, data: ClipData, workers: int, pin_memory: bool) -> None:
         self.data, self._workers, self._pin_memory = data, workers, pin_memory
         self._deadly: dict[int, str] = {}
-        self._reading = torch.full((max(1, workers),), _NO_CLIP).share_memory_()
+        self._reading = torch.full((max(1, workers),), _NO_CLIP)
+        self._reading.share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self.data.clips)
