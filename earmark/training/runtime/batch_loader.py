@@ -99,15 +99,15 @@ class BatchLoader:
     def _start(self, batches: Sequence[Keys], generator: torch.Generator | None) -> Any:
         """A loader at work; with a generator, PyTorch's own is not drawn from."""
         self._reading.fill_(_NO_CLIP)
-        return iter(
-            DataLoader(
-                _Watched(self.data, self._reading, frozenset(self._deadly)),
-                batch_sampler=batches,
-                num_workers=self._workers,
-                pin_memory=self._pin_memory,
-                generator=generator,
-            )
+        loader = DataLoader(
+            _Watched(self.data, self._reading, frozenset(self._deadly)),
+            batch_sampler=batches,
+            num_workers=self._workers,
+            pin_memory=self._pin_memory,
+            generator=generator,
         )
+        with _own_handler(signal.SIG_DFL):  # PyTorch's would raise wherever the main thread is, within a step
+            return iter(loader)
 
     def _leave_out(self, loading: Any, error: Exception) -> None:
         """Notes the clips that killed a process; raises the error if there are none."""
@@ -154,22 +154,25 @@ def _dead(loading: Any) -> list[tuple[int, Any]]:
 
 @contextmanager
 def _deaths_noticed(loading: Any) -> Iterator[None]:
-    """Raises where a process of the loader has died or dies; elsewhere such a signal disturbs nothing.
-
-    PyTorch's own handler raises wherever the main thread is, and would be in the midst of a step.
-    """
+    """Raises where a process of the loader has died or dies within the block."""
 
     def check(*_: object) -> None:
         if _dead(loading):
             raise _DeathError
 
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+    with _own_handler(check):
         check()
+        yield
+
+
+@contextmanager
+def _own_handler(handler: Any) -> Iterator[None]:
+    """Handles the deaths of child processes within the block; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
         yield
         return
-    signal.signal(signal.SIGCHLD, check)
+    before = signal.signal(signal.SIGCHLD, handler)
     try:
-        check()
         yield
     finally:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)

@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import toy
 
+from earmark.data import dataset
 from earmark.data.manifest import Clip
 from earmark.training.runtime.batch_loader import BatchLoader
+from earmark.training.trainer import train_network
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
 
 BATCHES = [[(3 * batch + row, batch) for row in range(3)] for batch in range(6)]
 
@@ -71,3 +76,38 @@ def test_a_clip_that_kills_its_process_is_left_out_for_good() -> None:
 def test_a_process_that_is_killed_from_outside_ends_the_loading() -> None:
     with pytest.raises(RuntimeError, match=r"^DataLoader worker \(pid \d+\) died \(SIGKILL\)$"):
         loaded(BatchLoader(Clips({7: signal.SIGKILL}), 2, pin_memory=False))
+
+
+def test_the_programs_own_handler_of_such_signals_stays() -> None:
+    def handler(*_: object) -> None:
+        pass
+
+    before = signal.signal(signal.SIGCHLD, handler)
+    try:
+        loaded(BatchLoader(Clips({4: signal.SIGSEGV}), 2, pin_memory=False))
+        assert signal.getsignal(signal.SIGCHLD) is handler
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_without_such_a_clip(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = dataset.read_piece
+
+    def deadly(clip: Clip, *arguments: object) -> object:
+        if clip.id == "fold2_3_noise":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return read(clip, *arguments)
+
+    monkeypatch.setattr(dataset, "read_piece", deadly)  # the processes are forked
+    data = {"workers": 1, "cache": False, "max_bad_fraction": 0.2}
+    reported: list = []
+    recipe = toy.toy_recipe(clips, data=data, optimizer={"epochs": 2})
+    train_network(recipe, tmp_path / "run", 1, reported.append)
+    [skipped] = [facts["skipped"] for facts in reported if "skipped" in facts]
+    assert skipped.endswith("fold2_3_noise.wav: left out: the process that read it died (SIGSEGV)")
+    again = tmp_path / "again"
+    train_network(recipe, again, 1)
+    assert (again / "last.safetensors").read_bytes() == (tmp_path / "run" / "last.safetensors").read_bytes()
