@@ -12,6 +12,7 @@ import io
 import json
 import math
 import struct
+import sys
 import tokenize
 import zipfile
 import zlib
@@ -172,9 +173,14 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> _Member:
 
 def _read(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     """A small array, read whole and checked by the archive's checksum."""
-    _member(path, archive, name)
+    dtype = _member(path, archive, name).dtype
     with archive.open(name) as stream:
-        return np.asarray(npy.read_array(stream, allow_pickle=False))
+        values = np.asarray(npy.read_array(stream, allow_pickle=False))
+    if dtype.kind == "U" and values.size:  # NumPy does not check that these are characters
+        codes = np.ravel(values).view(dtype.byteorder + "u4")
+        if codes.max() > sys.maxunicode or ((codes >= 0xD800) & (codes < 0xE000)).any():
+            raise ValueError(f"{name} is not valid Unicode")
+    return values
 
 
 def _mapped(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:

@@ -120,6 +120,14 @@ def test_headers_that_do_not_fit_are_refused(name):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("code", [0x110000, 0xD800])
+def test_ids_that_are_no_text_are_refused(tmp_path, code):
+    ids = np.array([code, ord("y"), ord("z")], "<u4").view("<U1")
+    np.savez(tmp_path / "a.npz", ids=ids, answers=VALUES, heading=np.array(HEADING.to_json()))
+    with pytest.raises(DataError, match="not valid Unicode"):
+        StoredPredictions(tmp_path / "a.npz")
+
+
 def test_columns_first_are_read_as_they_are_meant():
     outputs = StoredPredictions(ATTACK / "fortran.npz")
     assert read(outputs, "x", "y") == [[1, 3], [2, 4]]
