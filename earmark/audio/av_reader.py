@@ -7,6 +7,7 @@ is not their mean. FFmpeg itself prints nothing: what it would say becomes ``fau
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import av
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earmark.audio.formats import ALLOWED, FORMATS, Extent, extent, format_of, is_framed, mp3_info
+from earmark.audio.mp3_frames import parse_head
 from earmark.audio.pcm_header import PcmHeader
 from earmark.audio.sources import ByteRange, first_line
 from earmark.audio.stream_ends import bytes_after_flac, exact_vorbis
@@ -25,6 +27,8 @@ _BLOCK = 1 << 14
 """Samples that are handed on together at least; a codec's frames have some hundreds."""
 _TOLERANCE_S = 0.1
 """How far the stated duration may exceed the sound: codec frames do not end at the stated time."""
+_FLAC_OPTIONS = {"err_detect": "crccheck+explode"}
+"""Else a damaged frame is decoded to noise."""
 _READ_ERRORS = (av.FFmpegError, ValueError, OverflowError, MemoryError)
 
 
@@ -110,12 +114,10 @@ class AvReader:
     def _decoded(self) -> Iterator[tuple[int, Floats]]:
         """Sample rate and samples of each frame; a packet that cannot be decoded is skipped and counted."""
         codec = self._track.codec_context
-        if (
-            codec.name == "alac" or self._is_ogg_vorbis()
-        ):  # ALAC's last frame is short, and would be cut twice
+        if codec.name == "alac" or self._is_ogg_vorbis():  # FFmpeg would cut the last frame twice
             codec.flags2 |= av.codec.context.Flags2.skip_manual
         if codec.name == "flac":
-            codec.options = {"err_detect": "crccheck+explode"}  # else a damaged frame is decoded to noise
+            codec.options = _FLAC_OPTIONS
         for packet in self._counted(self._packets()):
             try:
                 frames = codec.decode(packet)
@@ -142,8 +144,20 @@ class AvReader:
             yield packet
         if after is not None:
             self._lost_bytes += self._file.size - skip_tags(self._file, after)
+        if last is not None and self._container.format.name == "mp3":
+            with suppress(ValueError):  # FFmpeg decodes a part of a frame without a word
+                self._is_cut = self._is_cut or parse_head(bytes(last)[:4])[0] > last.size
         if last is not None and self._container.format.name == "flac":
-            self.end -= bytes_after_flac(bytes(last))
+            self.end -= bytes_after_flac(bytes(last), self._is_flac_frame)
+
+    def _is_flac_frame(self, content: bytes) -> bool:
+        decoder: Any = av.CodecContext.create("flac", "r")
+        decoder.extradata = self._track.codec_context.extradata
+        decoder.options = _FLAC_OPTIONS
+        try:
+            return bool(decoder.decode(av.Packet(content)))
+        except _READ_ERRORS:
+            return False
 
     def _is_ogg_vorbis(self) -> bool:
         return bool(self._container.format.name == "ogg" and self._track.codec_context.name == "vorbis")

@@ -78,20 +78,30 @@ def _frames(content: bytes) -> tuple[list[int], set[tuple[int, int, int]]]:
     """
     starts, kinds, at = [0], set(), 0
     while at < len(content):
-        head = content[at : at + 4]
-        if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
-            raise ValueError(f"no frame of layer III at byte {at}")
-        version, kbits, rate, padding = head[1] >> 3 & 3, head[2] >> 4, head[2] >> 2 & 3, head[2] >> 1 & 1
-        if version == 1 or kbits in (0, 15) or rate == 3:
-            raise ValueError(f"a damaged frame at byte {at}")
-        is_mpeg_1 = version == 3
-        sample_rate = _RATES[rate] >> _HALVINGS[version]
-        kinds.add((sample_rate, 1 if head[3] & 0xC0 == 0xC0 else 2, 1152 if is_mpeg_1 else 576))
-        at += (144 if is_mpeg_1 else 72) * 1000 * _KBITS[is_mpeg_1][kbits] // sample_rate + padding
+        length, kind = parse_head(content[at : at + 4])
+        kinds.add(kind)
+        at += length
         starts.append(at)
     if at != len(content):
         raise ValueError("the last frame is cut off")
     return starts, kinds
+
+
+def parse_head(head: bytes) -> tuple[int, tuple[int, int, int]]:
+    """The bytes of a frame by its first 4, and its sample rate, channels and samples.
+
+    Raises:
+        ValueError: If this is no frame of layer III.
+    """
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
+        raise ValueError("no frame of layer III")
+    version, kbits, rate, padding = head[1] >> 3 & 3, head[2] >> 4, head[2] >> 2 & 3, head[2] >> 1 & 1
+    if version == 1 or kbits in (0, 15) or rate == 3:
+        raise ValueError("a damaged frame")
+    is_mpeg_1 = version == 3
+    sample_rate = _RATES[rate] >> _HALVINGS[version]
+    length = (144 if is_mpeg_1 else 72) * 1000 * _KBITS[is_mpeg_1][kbits] // sample_rate + padding
+    return length, (sample_rate, 1 if head[3] & 0xC0 == 0xC0 else 2, 1152 if is_mpeg_1 else 576)
 
 
 def _info(frame: bytes) -> tuple[int, int, int]:

@@ -5,7 +5,7 @@ Conventions: frames of samples are a rate in Hz and float32, shape (channel, tim
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import numpy as np
@@ -15,24 +15,28 @@ Frame = tuple[int, NDArray[np.float32]]
 _LONGEST_VORBIS_BLOCK = 8192
 
 
-def bytes_after_flac(packet: bytes) -> int:
+def bytes_after_flac(packet: bytes, is_frame: Callable[[bytes], bool]) -> int:
     """Counts the bytes that follow the frame in the last packet of a FLAC file.
 
     Source: RFC 9639, section 9.3: the checksum of a frame that includes its own is 0.
 
     Args:
         packet: The packet: FFmpeg takes everything up to the end of the file for the last frame.
+        is_frame: Whether bytes are a whole frame; asked where the checksum, of 16 bits, is 0.
 
     Returns:
         The number; 0 if the packet holds no whole frame.
     """
     table = _checksums()
-    checksum = end = 0
+    checksum = 0
+    ends = []
     for at, byte in enumerate(packet, start=1):
         checksum = (checksum << 8 & 0xFF00) ^ table[checksum >> 8 ^ byte]
         if not checksum:
-            end = at
-    return len(packet) - end if end else 0
+            ends.append(at)
+    if ends == [len(packet)]:
+        return 0
+    return next((len(packet) - end for end in ends if is_frame(packet[:end])), 0)
 
 
 @cache

@@ -1,6 +1,7 @@
-"""Tags mutated files of every format, in child processes with limits: ``python tests/audio/mutated_files.py 3000``.
+"""Tags mutated files of every format, in child processes with limits.
 
-Each file has a number, from which it is made again: ``python tests/audio/mutated_files.py --show 1234 > file``.
+``python tests/audio/mutated_files.py 3000`` tries as many. Each file has a number, from which it is made
+again: ``python tests/audio/mutated_files.py --show 1234 > file``.
 """
 
 from __future__ import annotations

@@ -175,12 +175,25 @@ def test_bytes_between_frames_are_named(name):
     assert "bytes could not be decoded" in warnings[0]
 
 
+def test_an_mp3_without_a_count_of_frames_that_ends_within_a_frame_is_cut_off():
+    content = (ODD / "vbr_two_id3.mp3").read_bytes()
+    assert "cut off" in read(content[:60_000])[1][0]
+
+
 def test_recordings_of_different_formats_and_rates_in_one_file():
     seconds, warnings, waveform = read(
         WHOLE["wav"] + encoded("FLAC", rate=44100, channels=2) + WHOLE["vorbis"]
     )
     assert (round(seconds, 2), warnings) == (6 + round(48000 / 44100, 2), [])
     np.testing.assert_array_equal(waveform[: len(SWEEP)], read(WHOLE["wav"])[2])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_end_of_a_flac_is_found_in_what_follows(seed):
+    rest = np.random.default_rng(seed).bytes(20_000)
+    seconds, warnings, _ = read(WHOLE["flac"] + b"\x01" + rest)
+    assert seconds == 3
+    assert "the last 20001 bytes" in warnings[0]
 
 
 def test_a_damaged_flac_frame_is_left_out_and_named():
