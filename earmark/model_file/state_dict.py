@@ -12,7 +12,7 @@ from earmark.errors import ModelError
 
 CONTAINERS = ("state_dict", "net", "model")
 """Keys of checkpoints for their state dict, in order of preference."""
-_MAX_SHOWN = 3
+_MAX_SHOWN, _MAX_LENGTH = 3, 200
 Shapes = Mapping[str, tuple[int, ...]]
 T = TypeVar("T")
 
@@ -54,7 +54,12 @@ def misfits(wanted: Shapes, given: Shapes) -> list[str]:
 
 
 def summary(problems: Iterable[str]) -> str:
-    """Joins the first problems to one line, with the number of the others."""
+    """Joins the first problems to one line, with the number of the others; names in them may be anything."""
     found = list(problems)
     more = f" and {len(found) - _MAX_SHOWN} more" if len(found) > _MAX_SHOWN else ""
-    return "; ".join(found[:_MAX_SHOWN]) + more
+    return "; ".join(map(_shown, found[:_MAX_SHOWN])) + more
+
+
+def _shown(problem: str) -> str:
+    short = problem if len(problem) <= _MAX_LENGTH else f"{problem[:_MAX_LENGTH]}..."
+    return short if short.isprintable() else ascii(short)[1:-1]

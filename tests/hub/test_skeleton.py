@@ -192,6 +192,8 @@ def test_the_graph_stays_a_valid_model(scenes):
         (lambda t: t.update({"bn0.num_batches_tracked": np.zeros((), np.float32)}), "instead of int64"),
         (lambda t: t.update({"fc2.bias": np.full(10, np.inf, np.float32)}), r"fc2\.bias is not finite"),
         (lambda t: t.clear(), "and 38 more"),
+        (lambda t: t.update({"a\nb\x1b[31m": np.zeros(1)}), r"a\\nb\\x1b\[31m is unexpected"),
+        (lambda t: t.update({"a" * 1000: np.zeros(1)}), r"a{200}\.\.\.$"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(scenes, change, problem):
