@@ -24,8 +24,8 @@ CANCELLED = 0.01
 unrelated noise in two channels have -3 dB, in eight -9 dB."""
 FAR_BEYOND = 16.0
 """Times full scale from which samples are far beyond it: float files have peaks above 1, but not by 24 dB."""
-LARGEST = 1e12
-"""Times full scale from which samples are refused: their power would not be a finite float32."""
+LARGEST = 5e5
+"""Times full scale from which samples are refused; front-ends, after resampling, refuse them from 1e6 on."""
 
 
 class Levels:
@@ -144,7 +144,7 @@ def check_finite(samples: Floats, first_sample: float, sample_rate: float, label
     is_bad = ~(np.abs(channels) < LARGEST)
     at = int(is_bad.any(0).argmax())
     value = float(channels[int(is_bad[:, at].argmax()), at])
-    what = "infinite" if np.isinf(value) else f"{value:.3g} times full scale: no recording has such samples"
+    what = "infinite" if np.isinf(value) else f"{value:.3g} times full scale: scale the samples to [-1, 1]"
     what = "not a number (NaN)" if np.isnan(value) else what
     index = round(first_sample) + at
     raise AudioError(f"{label}: sample {index}, at {index / sample_rate:.3f} s, is {what}")

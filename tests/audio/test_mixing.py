@@ -70,7 +70,7 @@ def test_of_channels_that_cancel_the_louder_one_is_used_in_blocks_of_any_size():
         np.testing.assert_array_equal(piece, whole[first : first + 20_000])
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e38, -2e15])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e38, -2e6])
 def test_what_is_no_sample_is_refused_for_what_it_is(value):
     samples = NOISE.copy()
     samples[100] = value
