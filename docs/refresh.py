@@ -29,8 +29,10 @@ from pydantic.fields import FieldInfo
 from earmark.data.corpora import CORPORA
 from earmark.features.front_end import FrontEnd
 from earmark.features.presets import FRONT_ENDS
+from earmark.hub import registry
 from earmark.hub.registry import PublishedModel, published
 from earmark.model_file.info import ModelInfo
+from earmark.model_file.onnx_file import read_info
 from earmark.training.config.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -298,8 +300,15 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
+def default_model_table() -> str:
+    """The scores of the default model, from its model info."""
+    metrics = read_info(registry.find()).metrics
+    return _table(("measured", "value"), ((name, f"{value:.3f}") for name, value in metrics.items()))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "model info": model_info_table,
+    "default model": default_model_table,
     "front ends": front_end_table,
     "front end fields": field_table,
     "recipe": recipe_table,

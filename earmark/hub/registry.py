@@ -22,7 +22,7 @@ from earmark.features.front_end import FrontEnd
 from earmark.features.presets import FRONT_ENDS
 from earmark.model_file.info import Padding, Task
 
-DEFAULT = "mn04_esc18"
+DEFAULT = "mn05_open"
 """Name of the default model, which ships with the package."""
 CACHE_VARIABLE = "EARMARK_CACHE"
 """Environment variable that overrides the platform's cache folder."""
