@@ -86,7 +86,7 @@ def _train(values: dict[str, Any], folder: str, progress: Connection, most_bytes
     """Runs in the process of a trainer: sends each step and the memory in use."""
     import torch
 
-    from earmark.cli.program import complain
+    from earmark.cli.terminal import complain
     from earmark.errors import EarmarkError
     from earmark.training.config.recipe import Recipe
     from earmark.training.trainer import train_network

@@ -17,7 +17,7 @@ class Death(NamedTuple):
 
     Args:
         cause: Name of the signal, or the exit code.
-        is_crash: Whether it died of what it did itself, not by a kill or for lack of memory.
+        is_crash: Whether it died of a fault of its own code, not by a kill, an exit or for lack of memory.
     """
 
     cause: str
@@ -31,6 +31,6 @@ class Death(NamedTuple):
 def death_of(exit_code: int) -> Death:
     """How a process with an exit code other than 0 died."""
     if exit_code >= 0:
-        return Death(f"exit code {exit_code}", is_crash=True)
+        return Death(f"exit code {exit_code}", is_crash=False)
     name = signal.Signals(-exit_code).name
     return Death(name, name in _CRASHES)
