@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -127,13 +127,14 @@ def _clip(place: _Place, values: dict[str, str], root: Path, labelled: bool, pat
 _LABELLED = {"": True, "yes": True, "no": False}
 
 
+@lru_cache(maxsize=1 << 12)
 def _names(text: str) -> tuple[str, ...]:
     """Names without the blanks around them, each once."""
     return tuple(dict.fromkeys(name for name in map(str.strip, text.split(SEPARATOR)) if name))
 
 
 def _natural(place: _Place, column: str, text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,15}", text):
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
         raise place.error(f"{column} {text!r} is not an integer of 0 or more")
     return int(text)
 
