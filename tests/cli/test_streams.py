@@ -126,7 +126,7 @@ def in_terminal(command: list[str]) -> str:
 
 
 def test_data_keep_their_bytes_in_a_pipe_and_json_stays_json(tag: str, clip: Path, tmp_path: Path) -> None:
-    odd = os.fsencode(tmp_path) + b"/x\x1b.wav"
+    odd = os.fsencode(tmp_path) + b"/x\xff\x1b.wav"
     os.link(clip, odd)
     command = tag.replace("'", "").split()
     done = subprocess.run([*command, odd], capture_output=True, timeout=60, check=True)
