@@ -292,10 +292,12 @@ def test_legacy_storages_that_lie_are_refused(tmp_path):
         assert_refused(tmp_path, content[:at] + struct.pack("<q", count) + content[at + 8 :])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), legacy=st.booleans())
-def test_a_damaged_file_is_refused_or_read_as_pytorch_reads_it(tmp_path, data, legacy):
-    content = bytearray(saved(views(), legacy=legacy))
+def test_a_damaged_file_is_refused_or_read_right(tmp_path, data, legacy):
+    """Of an archive, which has checksums, as it was; else as PyTorch reads it."""
+    whole = views()
+    content = bytearray(saved(whole, legacy=legacy))
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path / "a.pt"
@@ -304,4 +306,4 @@ def test_a_damaged_file_is_refused_or_read_as_pytorch_reads_it(tmp_path, data, l
         read = read_checkpoint(path)
     except ModelError:
         return
-    assert_equal(read, by_torch(path))
+    assert_equal(read, by_torch(path) if legacy else whole)
