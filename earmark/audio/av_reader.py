@@ -89,6 +89,7 @@ class AvReader:
         if held:
             yield kind[0], np.concatenate(held, 1)
         self._check_end(samples)
+        self.close()  # a file may consist of thousands of streams
 
     def close(self) -> None:
         """Closes FFmpeg's part; the file stays open."""
