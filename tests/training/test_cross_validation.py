@@ -56,7 +56,9 @@ def test_the_network_to_ship_is_trained_on_all(cv_folder, cross_validated):
     listed = read_manifest(cross_validated.clips[0].path.parent / "clips.csv")
     assert info.provenance["clips"] == sum(clip.extra["license"] != "CC-BY-NC" for clip in listed)
     assert cross_validated.info == info.changed(
-        threshold=cross_validated.info.threshold, metrics=cross_validated.info.metrics
+        threshold=cross_validated.info.threshold,
+        threshold_rule=cross_validated.info.threshold_rule,
+        metrics=cross_validated.info.metrics,
     )
 
 
@@ -149,7 +151,7 @@ def test_a_mistake_is_found_before_anything_is_trained(clips, tmp_path, problem)
         "missing": (
             {"evaluation": {"negative_manifests": ["none.csv"]}},
             DataError,
-            "none.csv: the manifest cannot be read",
+            "none.csv: cannot be read",
         ),
         "fold": ({"data": {"folds": [1, 2, 3]}}, DataError, "no clip is in fold 3"),
     }[problem]
@@ -162,7 +164,7 @@ def test_a_summary_of_nothing_is_empty(cross_validated):
     empty = np.zeros((0, 2), np.float32)
     assert summary(cross_validated.info, (), empty, empty) == {}
     assert "recall_at_threshold_macro" not in summary(
-        cross_validated.info.changed(threshold=None),
+        cross_validated.info.changed(threshold=None, threshold_rule=""),
         cross_validated.clips,
         cross_validated.targets,
         cross_validated.scores,

@@ -137,9 +137,8 @@ def test_the_card_has_the_threshold_and_its_false_positives(card, cross_validate
 
 
 def test_what_was_not_measured_is_left_out(cv_recipe, cross_validated):
-    bare = replace(
-        cross_validated, info=cross_validated.info.changed(threshold=None, metrics={}), clips=(), negatives={}
-    )
+    info = cross_validated.info.changed(threshold=None, threshold_rule="", metrics={})
+    bare = replace(cross_validated, info=info, clips=(), negatives={})
     card = model_card(cv_recipe, bare)
     assert "## Scores" not in card
     assert "## Threshold" not in card
@@ -147,7 +146,8 @@ def test_what_was_not_measured_is_left_out(cv_recipe, cross_validated):
 
 
 def test_without_a_threshold_there_are_still_scores(cv_recipe, cross_validated):
-    bare = replace(cross_validated, info=cross_validated.info.changed(threshold=None), negatives={})
+    info = cross_validated.info.changed(threshold=None, threshold_rule="")
+    bare = replace(cross_validated, info=info, negatives={})
     card = model_card(cv_recipe, bare)
     assert "## Scores" in card
     assert "None" not in card
