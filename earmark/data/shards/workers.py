@@ -19,8 +19,8 @@ from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
-from earmark.data.deaths import death_of
 from earmark.data.shards.shard_job import ShardJob, write_shard
+from earmark.data.worker_exits import worker_exit
 from earmark.errors import DataError, first_line
 
 MAX_WORKERS = 256
@@ -105,13 +105,13 @@ class _Worker:
             DataError: If it was killed from outside.
         """
         self._process.join()
-        job, row, death = self._job, self._row.value, death_of(self._process.exitcode or 0)
-        if row == _NO_CLIP or not death.is_crash:
+        job, row, ended = self._job, self._row.value, worker_exit(self._process.exitcode or 0)
+        if row == _NO_CLIP or not ended.is_crash:
             raise DataError(
-                f"a worker process was killed ({death.cause}; out of memory?): run the same command again to "
+                f"a worker process was killed ({ended.cause}; out of memory?): run the same command again to "
                 "continue, with --workers 1 for the least memory"
             )
-        reason = death.left_out(job.clips[row - job.first].path)
+        reason = ended.left_out(job.clips[row - job.first].path)
         return replace(job, left_out={**job.left_out, row: reason})
 
     def end(self) -> None:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from earmark.data.deaths import death_of
 from earmark.data.manifest import Clip
+from earmark.data.worker_exits import worker_exit
 from earmark.training.runtime.devices import Keys
 
 Clips = tuple[Tensor, Tensor]
@@ -86,7 +86,7 @@ class BatchLoader:
         done = 0
         while done < len(batches):
             try:
-                with _deaths_noticed(loading):
+                with _exits_noticed(loading):
                     batch = next(loading)
             except Exception as error:  # of many kinds where a process dies while it hands over a batch
                 self._leave_out(loading, error)
@@ -116,10 +116,10 @@ class BatchLoader:
             time.sleep(_NOTICE_S)
             died = _dead(loading)
         for number, process in died:
-            death, index = death_of(process.exitcode), int(self._reading[number])
-            if not death.is_crash or index == _NO_CLIP:
-                raise RuntimeError(f"DataLoader worker (pid {process.pid}) died ({death.cause})") from None
-            self._deadly[index] = death.left_out(self.data.clips[index].path)
+            ended, index = worker_exit(process.exitcode), int(self._reading[number])
+            if not ended.is_crash or index == _NO_CLIP:
+                raise RuntimeError(f"DataLoader worker (pid {process.pid}) died ({ended.cause})") from None
+            self._deadly[index] = ended.left_out(self.data.clips[index].path)
         if not died:
             raise error
 
@@ -153,7 +153,7 @@ def _dead(loading: Any) -> list[tuple[int, Any]]:
 
 
 @contextmanager
-def _deaths_noticed(loading: Any) -> Iterator[None]:
+def _exits_noticed(loading: Any) -> Iterator[None]:
     """Raises where a process of the loader has died or dies within the block."""
 
     def check(*_: object) -> None:
@@ -167,7 +167,7 @@ def _deaths_noticed(loading: Any) -> Iterator[None]:
 
 @contextmanager
 def _own_handler(handler: Any) -> Iterator[None]:
-    """Handles the deaths of child processes within the block; only the main thread can."""
+    """Handles the ends of child processes within the block; only the main thread can."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
         yield
         return

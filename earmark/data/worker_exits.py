@@ -1,4 +1,4 @@
-"""Processes that read clips and died: by what a clip did to a decoder, or killed from outside.
+"""How worker processes ended that read clips: by a crash of a decoder, or killed from outside.
 
 Conventions: exit codes are those of :mod:`multiprocessing`, negative for a signal.
 """
@@ -12,8 +12,8 @@ from typing import NamedTuple
 _CRASHES = {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL", "SIGSYS", "SIGTRAP"}
 
 
-class Death(NamedTuple):
-    """How a process died.
+class WorkerExit(NamedTuple):
+    """How a worker process ended.
 
     Args:
         cause: Name of the signal, or the exit code.
@@ -28,9 +28,9 @@ class Death(NamedTuple):
         return f"{path}: left out: the process that read it died ({self.cause})"
 
 
-def death_of(exit_code: int) -> Death:
-    """How a process with an exit code other than 0 died."""
+def worker_exit(exit_code: int) -> WorkerExit:
+    """Describes the exit code of a worker process, which is not 0."""
     if exit_code >= 0:
-        return Death(f"exit code {exit_code}", is_crash=False)
+        return WorkerExit(f"exit code {exit_code}", is_crash=False)
     name = signal.Signals(-exit_code).name
-    return Death(name, name in _CRASHES)
+    return WorkerExit(name, name in _CRASHES)
