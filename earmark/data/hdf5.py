@@ -45,8 +45,8 @@ def read_table(path: Path, columns: int, dtype: str) -> tuple[list[str], NDArray
         MissingExtraError: If h5py is not installed.
     """
     with _damage(path):
-        file = _open(path)
-        sizes = {part: len(file[part]) for part in _PARTS}
+        file = {part: _dataset(path, part) for part in _PARTS}
+        sizes = {part: len(dataset) for part, dataset in file.items()}
         if len(set(sizes.values())) != 1:
             listed = ", ".join(f"{size} of {part}" for part, size in sizes.items())
             raise DataError(f"{path}: the datasets must have the same length, got {listed}")
@@ -71,7 +71,7 @@ def read_names(path: Path) -> list[str]:
         MissingExtraError: If h5py is not installed.
     """
     with _damage(path):
-        names = _whole(path, _open(path)["audio_name"]).tolist()
+        names = _whole(path, _dataset(path, "audio_name")).tolist()
         return [name.decode("utf-8") for name in names]
 
 
@@ -109,7 +109,7 @@ def read_member(path: Path, member: int) -> bytes:
         MissingExtraError: If h5py is not installed.
     """
     try:
-        recordings = _open(path)["mp3"]
+        recordings = _dataset(path, "mp3")
         if not 0 <= member < len(recordings):
             raise DataError(f"{path}: member must be 0 to {len(recordings) - 1}, got {member}")
         row = recordings[member]
@@ -143,14 +143,20 @@ def _whole(path: Path, dataset: Any) -> NDArray[Any]:
     return np.asarray(dataset[:])
 
 
-def _open(path: Path) -> Mapping[str, Any]:
-    """The datasets of a file by name, which h5py takes longer to open than to read a row of."""
+def _dataset(path: Path, name: str) -> Any:
+    """A dataset of a file, which h5py takes longer to open than to read a row of."""
     try:
         changed = path.stat().st_mtime_ns
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     # A handle must not be shared with the process that this one was forked from.
-    return _opened(path, changed, os.getpid())
+    parts = _opened(path, changed, os.getpid())
+    if name not in parts:
+        raise DataError(
+            f"{path}: lacks the dataset {name!r}: of {', '.join(_PARTS)}, with values in the file itself, "
+            f"it has {', '.join(parts) or 'none'}"
+        )
+    return parts[name]
 
 
 @lru_cache(maxsize=16)
@@ -162,14 +168,7 @@ def _opened(path: Path, changed: int, process: int) -> Mapping[str, Any]:
     except Exception as error:  # h5py raises errors of many kinds for damaged files
         raise DataError(f"{path}: is not an HDF5 file, or damaged ({first_line(error)})") from None
     with _damage(path):
-        parts = {part: file[part] for part in _PARTS if _is_inside(file, part)}
-    missing = [part for part in _PARTS if part not in parts]
-    if missing:
-        raise DataError(
-            f"{path}: lacks the dataset {missing[0]!r}: required are {', '.join(_PARTS)}, "
-            f"it has {', '.join(file) or 'none'}"
-        )
-    return parts
+        return {part: file[part] for part in _PARTS if _is_inside(file, part)}
 
 
 def _is_inside(file: Any, name: str) -> bool:

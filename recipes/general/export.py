@@ -18,7 +18,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from judge import agreement, answer, esc_clips, few_shot, held_log_mels, load_predict, zero_shot
+from judge import (
+    Predict,
+    agreement,
+    answer,
+    esc_clips,
+    few_shot,
+    held_log_mels,
+    load_predict,
+    zero_shot,
+)
 from mixing import Bank
 from prepare import HELD_SOURCES, is_open
 from scipy.special import expit
@@ -32,6 +41,7 @@ from earmark.export.source import ExportSource
 from earmark.features.presets import EFFICIENTAT
 from earmark.model_file.info import ModelInfo
 from earmark.model_file.labels import label_set
+from earmark.models.log_mel import TorchLogMel
 from earmark.models.weights import build_with_weights
 
 NAME = "mn05_open"
@@ -42,6 +52,18 @@ SOURCE = (
     "MobileNetV3 as in EfficientAT (Schmid et al., arXiv:2211.04772), from random weights, "
     "distilled from its mn04_as on openly licensed recordings"
 )
+
+
+def above_silence(thresholds: AgreementThresholds, predict: Predict) -> AgreementThresholds:
+    """Raises thresholds above what the model answers to digital silence, except that of Silence."""
+    transform = TorchLogMel(EFFICIENTAT)
+    lengths = (0.5, 1.0, 2.0, WINDOW_S, 10.0)
+    silences = (transform(torch.zeros(1, round(seconds * EFFICIENTAT.sample_rate))) for seconds in lengths)
+    heard = expit(np.max([predict(silence)[0][0] for silence in silences], axis=0))
+    heard[label_set("audioset").index("Silence")] = 0.0
+    values = np.maximum(thresholds.values, np.ceil(100 * heard + 1) / 100)
+    rule = f"{thresholds.rule}; and above the score on digital silence, except for Silence itself"
+    return thresholds._replace(values=values, rule=rule)
 
 
 def measure(snapshot: Path, teacher: Path, bank: Bank) -> tuple[dict[str, float], AgreementThresholds]:
@@ -60,7 +82,7 @@ def measure(snapshot: Path, teacher: Path, bank: Bank) -> tuple[dict[str, float]
     ]
     pairs = zip((own, wanted), more, strict=True)
     both = [expit(np.concatenate([first[0], second[0]])) for first, second in pairs]
-    thresholds = agreement_thresholds(*both, reference="mn04_as")
+    thresholds = above_silence(agreement_thresholds(*both, reference="mn04_as"), student)
     return {name: round(value, 4) for name, value in scores.items()}, thresholds
 
 

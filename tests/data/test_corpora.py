@@ -381,7 +381,7 @@ def test_the_hdf5_file_of_another_corpus_is_refused(own):
 @pytest.mark.parametrize(
     ("part", "rows", "message"),
     [
-        ("mp3", None, "lacks the dataset 'mp3': required are audio_name, mp3, target"),
+        ("mp3", None, "lacks the dataset 'mp3': of audio_name, mp3, target"),
         ("target", 3, "must have the same length, got 4 of audio_name, 4 of mp3, 3 of target"),
     ],
 )

@@ -85,14 +85,17 @@ class BatchLoader:
     def _load(self, batches: Sequence[Keys], loading: Any) -> Iterator[Clips]:
         done = 0
         while done < len(batches):
-            try:
-                with _exits_noticed(loading):
-                    batch = next(loading)
-            except Exception as error:  # of many kinds where a process dies while it hands over a batch
-                self._leave_out(loading, error)
-                loading = None  # ends its processes
-                loading = self._start(batches[done:], torch.Generator())
-                continue
+            with _own_handler(
+                signal.SIG_DFL
+            ):  # PyTorch's would raise at any place until the clip is left out
+                try:
+                    with _exits_noticed(loading):
+                        batch = next(loading)
+                except Exception as error:  # of many kinds where a process dies while it hands over a batch
+                    self._leave_out(loading, error)
+                    loading = None  # ends its processes
+                    loading = self._start(batches[done:], torch.Generator())
+                    continue
             done += 1
             yield batch
 
@@ -142,7 +145,7 @@ class _Watched(Dataset[Clips]):
         return item
 
 
-class _DeathError(Exception):
+class _WorkerDiedError(Exception):
     """A process of a loader has died."""
 
 
@@ -158,7 +161,7 @@ def _exits_noticed(loading: Any) -> Iterator[None]:
 
     def check(*_: object) -> None:
         if _dead(loading):
-            raise _DeathError
+            raise _WorkerDiedError
 
     with _own_handler(check):
         check()
