@@ -85,12 +85,11 @@ class BatchLoader:
     def _load(self, batches: Sequence[Keys], loading: Any) -> Iterator[Clips]:
         done = 0
         while done < len(batches):
-            with _own_handler(
-                signal.SIG_DFL
-            ):  # PyTorch's would raise at any place until the clip is left out
+            # PyTorch's handler would raise anywhere, also in a destructor. Without it, the loader looks every
+            # five seconds whether its processes are alive.
+            with _own_handler(signal.SIG_DFL):
                 try:
-                    with _exits_noticed(loading):
-                        batch = next(loading)
+                    batch = next(loading)
                 except Exception as error:  # of many kinds where a process dies while it hands over a batch
                     self._leave_out(loading, error)
                     loading = None  # ends its processes
@@ -145,27 +144,10 @@ class _Watched(Dataset[Clips]):
         return item
 
 
-class _WorkerDiedError(Exception):
-    """A process of a loader has died."""
-
-
 def _dead(loading: Any) -> list[tuple[int, Any]]:
     """Number and process of the workers of a loader that have died."""
     workers = enumerate(getattr(loading, "_workers", ()))
     return [(number, process) for number, process in workers if process.exitcode]
-
-
-@contextmanager
-def _exits_noticed(loading: Any) -> Iterator[None]:
-    """Raises where a process of the loader has died or dies within the block."""
-
-    def check(*_: object) -> None:
-        if _dead(loading):
-            raise _WorkerDiedError
-
-    with _own_handler(check):
-        check()
-        yield
 
 
 @contextmanager
