@@ -122,7 +122,9 @@ def test_openvino_runs_other_networks(info: ModelInfo, architecture: str, tmp_pa
     own = info.changed(architecture=architecture, arguments=arguments)
     network = toy.lively_network(own)
     with torch.no_grad():
-        channels = network(torch.from_numpy(given(5, 1, 26, toy.FRONT_END.n_mels))).embedding.shape[1]
+        channels = network(
+            torch.from_numpy(given(5, 1, 26, toy.FRONT_END.n_mels)["log_mel"])
+        ).embedding.shape[1]
     export_model(network, own.changed(embedding_size=channels), tmp_path / "other.onnx")
     reference, session = (
         open_session(tmp_path / "other.onnx", 1, engine)[0] for engine in engines.PRECISIONS
