@@ -34,7 +34,6 @@ from earmark.errors import ModelError
 from earmark.export.export import export_model
 from earmark.features.front_end import FrontEnd
 from earmark.hub import registry
-from earmark.hub.registry import PublishedModel
 from earmark.model_file.atomic import write_atomically
 from earmark.model_file.info import ModelInfo
 from earmark.model_file.onnx_file import attach_info, read_info, read_model_file
@@ -67,7 +66,8 @@ def prepare_networks(folder: Path, *names: str) -> None:
         if not path.is_file() and (not names or network.name in names):
             known = network.entries[0]
             built = _random_network(known.architecture, known.num_classes, known.arguments)
-            export_model(built, _published_info(known, built), path)
+            size = _embedding_size(built, known.front_end.n_mels)
+            export_model(built, known.model_info(size), path)
 
 
 def prepare_engines(folder: Path) -> None:
@@ -108,21 +108,6 @@ def _random_info(architecture: str, num_classes: int, front_end: FrontEnd, windo
         window_s=window_s,
         padding="zero",
         embedding_size=_embedding_size(create_model(architecture).eval(), front_end.n_mels),
-    )
-
-
-def _published_info(known: PublishedModel, network: Network) -> ModelInfo:
-    """The model info of a published network, with placeholder labels."""
-    return ModelInfo(
-        name=known.name,
-        labels=tuple(f"label {index}" for index in range(known.num_classes)),
-        front_end=known.front_end,
-        task=known.task,
-        architecture=known.architecture,
-        arguments=known.arguments,
-        window_s=known.window_s,
-        padding=known.padding,
-        embedding_size=_embedding_size(network, known.front_end.n_mels),
     )
 
 

@@ -133,9 +133,8 @@ class AudioStream:
         if header and header.format.encoding:
             check_format(header.format.sample_rate, header.format.channels)
             return PcmReader(file, header)
-        from earmark.audio.av_reader import (
-            AvReader,
-        )  # FFmpeg takes time to load, and plain WAV does not need it
+        # FFmpeg takes time to load, and plain WAV does not need it.
+        from earmark.audio.av_reader import AvReader
 
         reader = AvReader(file, self._suffix, header)
         self._resources.callback(reader.close)
@@ -213,9 +212,8 @@ def load_piece(
     Raises:
         AudioError: As :func:`load_audio`.
     """
-    from earmark.audio.sections import (
-        open_section,
-    )  # only trainings need libsndfile, which takes time to load
+    # Only trainings need libsndfile, which takes time to load.
+    from earmark.audio.sections import open_section
 
     _, label = path_and_label(source)
     with ExitStack() as resources:

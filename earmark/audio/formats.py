@@ -120,9 +120,8 @@ def extent(file: ByteRange, kind: str | None) -> Extent:
         kind: FFmpeg's name of its format; None if only FFmpeg can tell.
     """
     if kind == "flac":
-        return Extent(
-            file.find(_FLAC, 8, 8) or file.size
-        )  # up to another one: any other end is in its frames
+        # Up to another one: any other end is in its frames.
+        return Extent(file.find(_FLAC, 8, 8) or file.size)
     if kind == "ogg":
         return _ogg_extent(file)
     if kind == "mov":

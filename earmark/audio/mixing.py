@@ -75,18 +75,18 @@ def mixed(
     Raises:
         AudioError: If a sample is NaN, infinite or beyond ``LARGEST``.
     """
-    lane: _Lane | None = None
+    mixer: _Mixer | None = None
     position_s = 0.0
     for rate, block in blocks:
         levels.peak = max(levels.peak, check_finite(block, position_s * rate, rate, label))
         position_s += block.shape[1] / rate
-        if lane is None or lane.kind != (rate, len(block)):
-            if lane:
-                yield from lane.finish()
-            lane = _Lane(rate, len(block), sample_rate, levels)
-        yield from lane.push(block)
-    if lane:
-        yield from lane.finish()
+        if mixer is None or mixer.kind != (rate, len(block)):
+            if mixer:
+                yield from mixer.finish()
+            mixer = _Mixer(rate, len(block), sample_rate, levels)
+        yield from mixer.push(block)
+    if mixer:
+        yield from mixer.finish()
 
 
 def mix(block: Floats) -> tuple[Floats, bool]:
@@ -150,7 +150,7 @@ def check_finite(samples: Floats, first_sample: float, sample_rate: float, label
     raise AudioError(f"{label}: sample {index}, at {index / sample_rate:.3f} s, is {what}")
 
 
-class _Lane:
+class _Mixer:
     """Blocks of one rate and one number of channels -> mono at the rate of the recording."""
 
     def __init__(self, rate: int, channels: int, sample_rate: int, levels: Levels) -> None:

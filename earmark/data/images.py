@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from earmark.data.dataset import Batch
 from earmark.data.manifest import Clip, targets
+from earmark.data.read_clip import read_each
 from earmark.errors import DataError, ModelError, contained, extra
 from earmark.features.front_end import FrontEnd
 
@@ -101,16 +102,7 @@ def image_features(
     Yields:
         Index of the clip, and its features (mel, frame).
     """
-    for index, clip in enumerate(clips):
-        try:
-            features = read_image(clip.path, front_end, frames)
-        except Exception as error:
-            failure = contained(error, str(clip.path))
-            if on_error is None:
-                raise failure from None
-            on_error(index, str(failure))
-            continue
-        yield index, features
+    return read_each(clips, lambda clip: read_image(clip.path, front_end, frames), on_error)
 
 
 def read_image(path: Path, front_end: FrontEnd, frames: int, seed: int | None = None) -> Floats:

@@ -7,7 +7,7 @@ own is read as far as it goes, a damaged member of an HDF5 file or a shard is re
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,38 @@ from earmark.data.hdf5 import read_member
 from earmark.data.manifest import Clip
 from earmark.data.shards.index import read_range
 from earmark.data.shards.shard_files import read_array, read_array_piece
+from earmark.errors import contained
+
+
+def read_each(
+    clips: Iterable[Clip],
+    read: Callable[[Clip], NDArray[np.float32]],
+    on_error: Callable[[int, str], object] | None = None,
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Reads clips one after the other; one that cannot be read does not end it.
+
+    Args:
+        clips: Clips to read.
+        read: Reads one.
+        on_error: Called with the position of a clip that cannot be read, and the reason. None: the error is
+            raised.
+
+    Yields:
+        Position of the clip, and what was read.
+
+    Raises:
+        EarmarkError: If a clip cannot be read, unless there is ``on_error``.
+    """
+    for index, clip in enumerate(clips):
+        try:
+            found = read(clip)
+        except Exception as error:
+            failure = contained(error, str(clip.path))
+            if on_error is None:
+                raise failure from None
+            on_error(index, str(failure))
+            continue
+        yield index, found
 
 
 class _Named(io.BytesIO):

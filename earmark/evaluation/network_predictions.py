@@ -15,8 +15,8 @@ from torch import nn
 
 from earmark.audio import pad, plan_windows
 from earmark.data.manifest import Clip
-from earmark.data.read_clip import read_clip
-from earmark.errors import DataError, contained
+from earmark.data.read_clip import read_clip, read_each
+from earmark.errors import DataError
 from earmark.evaluation.predictions import Scores, WindowMode
 from earmark.inference.pooling import default_pooling, pool_windows
 from earmark.model_file.info import Padding, Task
@@ -53,15 +53,7 @@ def clip_windows(
     Raises:
         EarmarkError: If a clip cannot be read, unless there is ``on_error``.
     """
-    for index, clip in enumerate(clips):
-        try:
-            waveform = read_clip(clip, sample_rate)
-        except Exception as error:
-            failure = contained(error, str(clip.path))
-            if on_error is None:
-                raise failure from None
-            on_error(index, str(failure))
-            continue
+    for index, waveform in read_each(clips, lambda clip: read_clip(clip, sample_rate), on_error):
         for window in cut_windows(waveform, length, padding, windows, min_samples):
             yield index, window
 

@@ -167,22 +167,7 @@ def _first_sha256(known: PublishedModel) -> str:
 
 
 def _model_info(known: PublishedModel, origin: Mapping[str, Any], embedding_size: int) -> ModelInfo:
-    from earmark.model_file.labels import label_set
-
-    numbered = tuple(f"output {number}" for number in range(known.num_classes))
-    return ModelInfo(
-        name=known.name,
-        labels=label_set(known.labels) if known.labels else numbered,
-        front_end=known.front_end,
-        task=known.task,
-        architecture=known.architecture,
-        arguments=known.arguments,
-        window_s=known.window_s,
-        padding=known.padding,
-        embedding_size=embedding_size,
-        description=known.description,
-        license=known.license,
-        source=known.source,
+    return known.model_info(embedding_size).changed(
         metrics={"published": dict(known.scores), "scored_on": known.scored_on} if known.scores else {},
         provenance=dict(origin),
         card=_card(known, origin),

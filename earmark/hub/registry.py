@@ -20,7 +20,8 @@ from typing import Any
 from earmark.errors import ModelError
 from earmark.features.front_end import FrontEnd
 from earmark.features.presets import FRONT_ENDS
-from earmark.model_file.info import Padding, Task
+from earmark.model_file.info import ModelInfo, Padding, Task
+from earmark.model_file.labels import label_set
 
 DEFAULT = "mn05_open"
 """Name of the default model, which ships with the package."""
@@ -85,6 +86,31 @@ class PublishedModel:
     license: str = ""
     license_note: str = ""
     source: str = ""
+
+    def model_info(self, embedding_size: int) -> ModelInfo:
+        """The model info of the published network, without card and provenance.
+
+        Args:
+            embedding_size: Number of channels of its embedding.
+
+        Returns:
+            The model info; the labels of weights without any are "output 0", "output 1", ...
+        """
+        numbered = tuple(f"output {number}" for number in range(self.num_classes))
+        return ModelInfo(
+            name=self.name,
+            labels=label_set(self.labels) if self.labels else numbered,
+            front_end=self.front_end,
+            task=self.task,
+            architecture=self.architecture,
+            arguments=self.arguments,
+            window_s=self.window_s,
+            padding=self.padding,
+            embedding_size=embedding_size,
+            description=self.description,
+            license=self.license,
+            source=self.source,
+        )
 
     @property
     def model_file(self) -> Path:

@@ -100,7 +100,7 @@ def make(known: PublishedModel, labelled: bool) -> Skeleton:
     """Makes the skeleton of a published model and checks it; without a graph if it has no labels."""
     network = random_network(known, seed=1)
     tensors = {name: (str(v.numpy().dtype), tuple(v.shape)) for name, v in network.state_dict().items()}
-    info = model_info(known)
+    info = known.model_info(embedding_size=1)  # which the graph does not depend on
     log_mel = torch.zeros(1, known.front_end.n_mels, 100)
     embedding_size = network(log_mel).embedding.shape[1]
     graph, initializers = strip(network, info) if labelled else (b"", {})
@@ -134,21 +134,6 @@ def random_network(known: PublishedModel, seed: int) -> Network:
             buffer.add_(0.1 * torch.rand_like(buffer))
     network.train()(torch.randn(4, known.front_end.n_mels, 100))  # statistics that fit the weights
     return network.eval()
-
-
-def model_info(known: PublishedModel) -> ModelInfo:
-    """The model info of an export."""
-    return ModelInfo(
-        name=known.name,
-        labels=tuple(f"output {number}" for number in range(known.num_classes)),
-        front_end=known.front_end,
-        task=known.task,
-        architecture=known.architecture,
-        arguments=known.arguments,
-        window_s=known.window_s,
-        padding=known.padding,
-        embedding_size=1,
-    )
 
 
 def strip(network: Network, info: ModelInfo) -> tuple[bytes, dict[str, Initializer]]:

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 
 from earmark.hub.registry import published
-from earmark.model_file.info import ModelInfo
-from earmark.model_file.labels import label_set
 from earmark.models import create_model
 from earmark.training import initialization
 from earmark.training.config.data import ClipSource
@@ -75,18 +73,7 @@ def random_weights(name: str):
     """In the place of published weights: those of a fresh network, so that nothing is fetched."""
     known = published()[name]
     network = create_model(known.architecture, num_classes=known.num_classes, **known.arguments)
-    info = ModelInfo(
-        name=name,
-        labels=label_set(known.labels) if known.labels else tuple(map(str, range(known.num_classes))),
-        front_end=known.front_end,
-        task=known.task,
-        architecture=known.architecture,
-        arguments=known.arguments,
-        window_s=known.window_s,
-        padding=known.padding,
-        embedding_size=960,
-    )
-    return network.eval(), info
+    return network.eval(), known.model_info(embedding_size=960)
 
 
 def write_esc18(source: ClipSource) -> None:
