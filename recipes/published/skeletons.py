@@ -48,9 +48,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=FILE)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for known, labelled in networks():
+    wanted = [entry for entry in networks() if options.only in skeleton_name(entry[0])]
+    if not wanted:
+        names = ", ".join(skeleton_name(known) for known, _ in networks())
+        parser.error(f"no network's name contains {options.only!r}: there are {names}")
+    for known, labelled in wanted:
         name = skeleton_name(known)
-        if options.only not in name or name in present(options.output):
+        if name in present(options.output):
             continue
         skeleton = make(known, labelled)
         add(options.output, skeleton)
