@@ -6,6 +6,7 @@ nothing is ignored. TOML is written by ``tomli-w``.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,7 +41,8 @@ def load(model: type[SectionT], path: str | Path, overrides: Sequence[str] = ())
     Args:
         model: The model to validate.
         path: The TOML file.
-        overrides: ``"table.key=value"``, the value in TOML (a bare word is a string).
+        overrides: ``"table.key=value"``, the value in TOML (a bare word is a string). Tables of a list are
+            counted from 0: ``"data.sources.0.folder=/data/esc50"``.
 
     Raises:
         RecipeError: If the file, or one it extends, is missing, is not TOML, or does not validate; the
@@ -178,11 +180,31 @@ def _apply(values: dict[str, Any], override: str) -> None:
         value = text.strip()
     except RecursionError:
         raise RecipeError(f"override {name.strip()}: the value is nested too deeply") from None
-    for key in keys[:-1]:
-        values = values.setdefault(key, {})
-        if not isinstance(values, dict):
-            raise RecipeError(f"override {override!r}: {key!r} is a value, not a table")
-    values[keys[-1]] = value
+    holder: Any = values
+    for number, key in enumerate(keys[:-1]):
+        holder = _entered(holder, key, ".".join(keys[:number]), override)
+    if isinstance(holder, list):
+        holder[_position(holder, keys[-1], ".".join(keys[:-1]), override)] = value
+    elif isinstance(holder, dict):
+        holder[keys[-1]] = value
+    else:
+        raise RecipeError(f"override {override!r}: {keys[-2]!r} is a value, not a table")
+
+
+def _entered(holder: Any, key: str, name: str, override: str) -> Any:
+    """The table or list of a key, created if it is missing; a key of a list is a position from 0."""
+    if isinstance(holder, list):
+        return holder[_position(holder, key, name, override)]
+    if isinstance(holder, dict):
+        return holder.setdefault(key, {})
+    raise RecipeError(f"override {override!r}: {name.rpartition('.')[2]!r} is a value, not a table")
+
+
+def _position(holder: Sequence[Any], key: str, name: str, override: str) -> int:
+    if re.fullmatch("[0-9]{1,9}", key) and int(key) < len(holder):
+        return int(key)
+    allowed = f"from 0 to {len(holder) - 1}" if holder else "none, as it is empty"
+    raise RecipeError(f"override {override!r}: {name} is a list: its positions are {allowed}, got {key!r}")
 
 
 def _explain(model: type[Section], error: ValidationError) -> str:

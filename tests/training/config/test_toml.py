@@ -126,6 +126,35 @@ def test_an_override_does_not_go_through_a_value(write):
         load(Tree, write('name = "fir"\nheight_m = 3'), ["height_m.width=1"])
 
 
+@pytest.mark.parametrize(
+    ("override", "first", "second"),
+    [
+        ("branch.leaves.0.width=9", Leaf(width=9), Leaf(colour="red")),
+        ("branch.leaves.1.width = 9", Leaf(width=2), Leaf(width=9, colour="red")),
+        ("branch.leaves.1={width = 4}", Leaf(width=2), Leaf(width=4)),
+    ],
+)
+def test_overrides_reach_into_lists(write, override, first, second):
+    text = 'name = "fir"\n[[branch.leaves]]\nwidth = 2\n[[branch.leaves]]\ncolour = "red"'
+    assert load(Tree, write(text), [override]).branch.leaves == (first, second)
+
+
+@pytest.mark.parametrize(
+    ("override", "allowed"),
+    [
+        ("branch.leaves.1.width=9", "from 0 to 0, got '1'"),
+        ("branch.leaves.-1.width=9", "from 0 to 0, got '-1'"),
+        ("branch.leaves.²=9", "from 0 to 0, got '²'"),
+        ("branch.leaves.width=9", "from 0 to 0, got 'width'"),
+    ],
+)
+def test_a_position_that_a_list_does_not_have_is_refused(write, override, allowed):
+    with pytest.raises(RecipeError, match=rf"branch\.leaves is a list: its positions are {allowed}"):
+        load(Tree, write('name = "fir"\n[[branch.leaves]]\nwidth = 2'), [override])
+    with pytest.raises(RecipeError, match="positions are none"):
+        load(Tree, write('name = "fir"\n[branch]\nleaves = []'), [override])
+
+
 def test_an_override_is_checked_like_the_file(write):
     path = write('name = "fir"')
     with pytest.raises(RecipeError, match=r"unknown key 'branch.first.witdh'; allowed here: colour, width"):
