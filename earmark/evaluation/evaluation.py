@@ -122,6 +122,31 @@ def is_single_label(truth: Floats) -> bool:
     return bool(len(known)) and bool(((known > 0).sum(1) == 1).all() and not np.isnan(known).any())
 
 
+def main_metrics(truth: Floats, scores: Floats, task: Task) -> dict[str, float]:
+    """The metrics that training logs and model cards state.
+
+    Source: EfficientAT logs mAP, AUROC and binary cross-entropy of networks whose labels may co-occur.
+
+    Args:
+        truth: Targets, (clip, class); NaN where unknown.
+        scores: (clip, class).
+        task: Of the model.
+
+    Returns:
+        ``accuracy`` and ``log_loss`` of clips with one label each, ``map_macro``, and ``auroc_macro`` and
+        ``binary_log_loss`` of models whose labels may co-occur.
+    """
+    found = {}
+    if is_single_label(truth):
+        found["accuracy"] = metrics.accuracy(truth, scores)
+        found["log_loss"] = metrics.log_loss(truth, scores)
+    found["map_macro"] = metrics.macro(metrics.average_precision(truth, scores))
+    if task == "multi_label":
+        found["auroc_macro"] = metrics.macro(metrics.auroc(truth, scores))
+        found["binary_log_loss"] = metrics.binary_log_loss(truth, scores)
+    return _finite(found)
+
+
 def _overall(truth: Floats, scores: Floats, task: Task, single: bool, threshold: Threshold | None) -> Values:
     if not len(truth):
         return {"clips": 0}
@@ -147,7 +172,7 @@ def _overall(truth: Floats, scores: Floats, task: Task, single: bool, threshold:
         found["binary_expected_calibration_error"] = error
     if threshold is not None:
         found["recall_at_threshold_macro"] = metrics.macro(metrics.recall(truth, scores, threshold))
-    return _finite(found)
+    return {**_finite(found), "clips": len(truth)}
 
 
 def _by_class(
@@ -165,13 +190,15 @@ def _by_class(
     if threshold is not None:
         columns["recall_at_threshold"] = metrics.recall(truth, scores, threshold)
     return {
-        label: _finite({name: float(values[index]) for name, values in columns.items()})
+        label: {
+            **_finite({name: float(values[index]) for name, values in columns.items()}),
+            "clips": int(columns["clips"][index]),
+        }
         for index, label in enumerate(labels)
         if columns["clips"][index]
     }
 
 
 def _finite(values: Values) -> dict[str, float]:
-    """The metrics that have a value; the number of clips as an integer."""
-    kept = {name: value for name, value in values.items() if math.isfinite(value)}
-    return kept | {"clips": int(kept["clips"])}
+    """The metrics that have a value."""
+    return {name: value for name, value in values.items() if math.isfinite(value)}

@@ -26,6 +26,7 @@ from earmark.evaluation.calibration.calibrate import (
 from earmark.evaluation.calibration.data import CalibrationData
 from earmark.evaluation.calibration.fit import fit
 from earmark.evaluation.calibration.thresholds import ThresholdTarget
+from earmark.evaluation.evaluation import main_metrics
 from earmark.model_file.calibration import Calibration
 from earmark.model_file.info import ModelInfo
 from earmark.models.checkpoint import load_checkpoint
@@ -204,10 +205,7 @@ def summary(info: ModelInfo, clips: Sequence[Clip], truth: Scores, scores: Score
     values: dict[str, Any] = {
         "clips": len(clips),
         "folds": sorted({clip.fold for clip in clips}),
-        "accuracy": metrics.accuracy(truth, scores),
-        "map_macro": metrics.macro(metrics.average_precision(truth, scores)),
-        "log_loss": metrics.log_loss(truth, scores),
-        "binary_log_loss": metrics.binary_log_loss(truth, scores),
+        **main_metrics(truth, scores, info.task),
     }
     if isinstance(info.threshold, int | float):  # thresholds per label are evaluated by the calibration
         values["recall_at_threshold_macro"] = metrics.macro(metrics.recall(truth, scores, info.threshold))

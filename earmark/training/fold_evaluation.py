@@ -7,6 +7,7 @@ Conventions: scores are (clip, class); several processes share the clips, and th
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earmark.data.manifest import Clip, targets
-from earmark.evaluation import metrics
+from earmark.evaluation.evaluation import main_metrics
 from earmark.evaluation.network_predictions import predict_windows
 from earmark.model_file.atomic import write_atomically
 from earmark.models.network import Network
@@ -55,7 +56,7 @@ class FoldEvaluation:
             best: Highest macro mAP of the epochs before.
 
         Returns:
-            ``accuracy``, ``map_macro`` and ``log_loss``.
+            Those of :func:`earmark.evaluation.evaluation.main_metrics`.
 
         Raises:
             AudioError: If more clips cannot be read than the recipe allows.
@@ -63,17 +64,13 @@ class FoldEvaluation:
         stored_scores = self._scores(network)
         scored = has_scores(stored_scores)
         truth, scores = targets(self.split.evaluated, self.split.labels)[scored], stored_scores[scored]
-        mean_ap = metrics.macro(metrics.average_precision(truth, scores))
-        kept = self.recipe.evaluation.keep == "last" or mean_ap > best
+        found = main_metrics(truth, scores, self.recipe.task)
+        kept = self.recipe.evaluation.keep == "last" or found.get("map_macro", -math.inf) > best
         if kept and self.devices.is_main:
             stored = io.BytesIO()
             np.save(stored, stored_scores)
             write_atomically(self.folder / "scores.npy", stored.getvalue())
-        return {
-            "accuracy": metrics.accuracy(truth, scores),
-            "map_macro": mean_ap,
-            "log_loss": metrics.log_loss(truth, scores),
-        }
+        return found
 
     def _scores(self, network: Network) -> Scores:
         clips = self.devices.own_items(self.split.evaluated)

@@ -6,6 +6,7 @@ written by hand.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from earmark.data.manifest import Clip
 from earmark.evaluation import metrics
 from earmark.evaluation.calibration.report import markdown_section
+from earmark.evaluation.evaluation import is_single_label
 from earmark.training.config.evaluation import Evaluation
 from earmark.training.config.recipe import Recipe
 from earmark.training.cross_validation import CrossValidation
@@ -22,6 +24,14 @@ MOST_CONFUSED = 64
 """Classes of the largest confusion table of a card."""
 MOST_CREDITED = 10_000
 """Clips that a card lists one by one; longer lists are left to the manifests."""
+MEASURED = {
+    "accuracy": "accuracy {:.4f}",
+    "map_macro": "macro mAP {:.4f}",
+    "auroc_macro": "macro AUROC {:.4f}",
+    "log_loss": "log loss {:.4f} nats (normalised scores)",
+    "binary_log_loss": "log loss {:.4f} nats (binary, mean over classes)",
+}
+"""Metrics of a card, and how it states them."""
 RECORDING = "recording"
 """Kind of an unlabelled clip whose author is credited."""
 
@@ -62,14 +72,13 @@ def _facts(recipe: Recipe, result: CrossValidation, used: Sequence[Clip]) -> str
 def _scores(result: CrossValidation, settings: Evaluation) -> str:
     info, truth, scores = result.info, result.targets, result.scores
     found = info.metrics
-    precision = metrics.average_precision(truth, scores)
-    table = metrics.confusion(truth, scores)
-    columns = {
+    columns: dict[str, Sequence[str]] = {
         "label": info.labels,
-        "clips": [str(int(count)) for count in truth.sum(0)],
-        "accuracy": _decimals(table.diagonal() / np.maximum(table.sum(1), 1)),
-        "average precision": _decimals(precision),
+        "clips": [str(count) for count in (truth > 0).sum(0)],
     }
+    if is_single_label(truth):
+        columns["accuracy"] = _decimals(metrics.class_accuracy(truth, scores))
+    columns["average precision"] = _decimals(metrics.average_precision(truth, scores))
     if isinstance(info.threshold, int | float):  # thresholds per label are in the calibration section
         recalled = metrics.recall(truth, scores, info.threshold)
         columns[f"recall at threshold {info.threshold}"] = _decimals(recalled)
@@ -84,9 +93,8 @@ def _scores(result: CrossValidation, settings: Evaluation) -> str:
         method += " The epoch was chosen on the same clips, so the scores are optimistic."
     return (
         f"## Scores\n\n{method}\n\n"
-        f"accuracy {found['accuracy']:.4f}, macro mAP {found['map_macro']:.4f}, "
-        f"log loss {found['log_loss']:.4f} nats (normalised scores), "
-        f"{found['binary_log_loss']:.4f} nats (binary, mean over classes)\n\n"
+        + ", ".join(text.format(found[name]) for name, text in MEASURED.items() if name in found)
+        + "\n\n"
         + _table(list(columns), zip(*columns.values(), strict=True))
     )
 
@@ -94,7 +102,7 @@ def _scores(result: CrossValidation, settings: Evaluation) -> str:
 def _confusion(result: CrossValidation) -> str:
     """The confusion table of clips with one class each, unless it is too large."""
     truth, labels = result.targets, result.info.labels
-    if len(labels) > MOST_CONFUSED or not (truth.sum(1) == 1).all():
+    if len(labels) > MOST_CONFUSED or not is_single_label(truth):
         return ""
     table = metrics.confusion(truth, result.scores)
     return "Confusion (rows: truth, columns: highest score, in the order of the labels):\n\n" + _table(
@@ -165,7 +173,8 @@ def _recordings(clips: Iterable[Clip]) -> list[tuple[str, ...]]:
 
 
 def _decimals(values: Iterable[float]) -> list[str]:
-    return [f"{value:.3f}" for value in values]
+    """Numbers of a column; an empty cell where a class has no value."""
+    return ["" if math.isnan(value) else f"{value:.3f}" for value in values]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -10,7 +10,7 @@ from toy import FRONT_END
 from earmark.data.manifest import Clip
 from earmark.errors import DataError
 from earmark.evaluation import metrics
-from earmark.evaluation.evaluation import evaluate_predictions, groups_of
+from earmark.evaluation.evaluation import evaluate_predictions, groups_of, main_metrics
 from earmark.evaluation.predictions import Predictions, predict_clips, require_labels, select_clips
 from earmark.evaluation.run import EvaluationOptions, evaluate
 from earmark.inference.tagger import Tagger
@@ -244,3 +244,19 @@ def test_evaluate_a_tagger(tagger, clips):
     assert found.overall["clips"] == 4
     assert {name: own["clips"] for name, own in found.by_group.items()} == {"a": 3, "b": 1}
     np.testing.assert_array_equal(found.targets, [[1, 0], [0, 1], [1, 0], [0, 1]])
+
+
+def test_main_metrics_are_those_of_the_task():
+    scores = np.array([[0.9, 0.2], [0.6, 0.7], [0.1, 0.8], [0.3, 0.4]], np.float32)
+    one_each = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
+    both = {"map_macro", "auroc_macro", "binary_log_loss"}
+    assert main_metrics(one_each, scores, "single_label").keys() == {"accuracy", "log_loss", "map_macro"}
+    assert main_metrics(one_each, scores, "multi_label").keys() == {"accuracy", "log_loss"} | both
+    some = one_each.copy()
+    some[1], some[3] = 1, np.nan
+    found = main_metrics(some, scores, "multi_label")
+    assert found.keys() == both
+    right = np.log([0.9, 0.8, 0.6, 0.7, 0.9, 0.8])
+    assert found["binary_log_loss"] == pytest.approx(-right.mean(), abs=1e-6)
+    assert found["auroc_macro"] == 1.0
+    assert main_metrics(np.zeros((4, 2)), scores, "multi_label").keys() == {"binary_log_loss"}

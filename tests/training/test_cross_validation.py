@@ -68,6 +68,7 @@ def test_the_model_info_holds_the_scores(cross_validated):
     wanted = {
         "accuracy": metrics.accuracy(truth, scores),
         "map_macro": metrics.macro(metrics.average_precision(truth, scores)),
+        "auroc_macro": metrics.macro(metrics.auroc(truth, scores)),
         "log_loss": metrics.log_loss(truth, scores),
         "binary_log_loss": metrics.binary_log_loss(truth, scores),
         "recall_at_threshold_macro": metrics.macro(

@@ -46,7 +46,8 @@ def logged_training(clips, folder, loggers, folds=(1,), stop_at=None):
 
 
 STEP = ["step/clips_per_s", "step/loss"]
-EVALUATED = ["epoch/accuracy", "epoch/log_loss", "epoch/loss", "epoch/map_macro", "epoch/seconds"]
+METRICS = ["epoch/accuracy", "epoch/auroc_macro", "epoch/binary_log_loss", "epoch/log_loss"]
+EVALUATED = [*METRICS, "epoch/loss", "epoch/map_macro", "epoch/seconds"]
 
 
 def test_each_fold_is_a_run_of_steps_and_epochs(clips, tmp_path):

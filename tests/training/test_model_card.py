@@ -102,7 +102,8 @@ def test_scores_are_those_that_were_measured(card, cross_validated):
         f"accuracy {found['accuracy']:.4f}",
         f"macro mAP {found['map_macro']:.4f}",
         f"log loss {found['log_loss']:.4f} nats",
-        f"{found['binary_log_loss']:.4f} nats (binary",
+        f"log loss {found['binary_log_loss']:.4f} nats (binary",
+        f"macro AUROC {found['auroc_macro']:.4f}",
     ):
         assert words in card
     head, *rows = rows_after(card, "## Scores")
@@ -153,3 +154,15 @@ def test_without_a_threshold_there_are_still_scores(cv_recipe, cross_validated):
     assert "None" not in card
     assert "nan" not in card
     assert rows_after(card, "## Scores")[0] == ["label", "clips", "accuracy", "average precision"]
+
+
+def test_labels_that_co_occur_or_are_unknown(cv_recipe, cross_validated):
+    truth = cross_validated.targets.copy()
+    truth[0] = (1, np.nan)
+    truth[1] = 1
+    card = model_card(cv_recipe, replace(cross_validated, targets=truth))
+    head, *rows = rows_after(card, "## Scores")
+    assert head[:3] == ["label", "clips", "average precision"]
+    assert [int(row[1]) for row in rows] == (truth > 0).sum(0).tolist()
+    assert "nan" not in card
+    assert "Confusion" not in card
