@@ -5,7 +5,7 @@ Conventions: waveforms are float32 ``(time,)``; ``decode`` opens and mixes, ``re
 """
 
 from earmark.audio.decode import AudioStream, load_audio, load_piece, open_audio
-from earmark.audio.mixing import Levels, check_finite, mix_all
+from earmark.audio.mixing import Levels, Mixer, check_finite, mix_all, mixed
 from earmark.audio.resample import Resampler, cut_piece, resample, resample_blocks
 from earmark.audio.samples import to_channels
 from earmark.audio.windows import WindowCutter, pad, plan_windows
@@ -13,6 +13,7 @@ from earmark.audio.windows import WindowCutter, pad, plan_windows
 __all__ = [
     "AudioStream",
     "Levels",
+    "Mixer",
     "Resampler",
     "WindowCutter",
     "check_finite",
@@ -20,6 +21,7 @@ __all__ = [
     "load_audio",
     "load_piece",
     "mix_all",
+    "mixed",
     "open_audio",
     "pad",
     "plan_windows",

@@ -75,7 +75,7 @@ def mixed(
     Raises:
         AudioError: If a sample is NaN, infinite or beyond ``LARGEST``.
     """
-    mixer: _Mixer | None = None
+    mixer: Mixer | None = None
     position_s = 0.0
     for rate, block in blocks:
         levels.peak = max(levels.peak, check_finite(block, position_s * rate, rate, label))
@@ -83,7 +83,7 @@ def mixed(
         if mixer is None or mixer.kind != (rate, len(block)):
             if mixer:
                 yield from mixer.finish()
-            mixer = _Mixer(rate, len(block), sample_rate, levels)
+            mixer = Mixer(rate, len(block), sample_rate, levels)
         yield from mixer.push(block)
     if mixer:
         yield from mixer.finish()
@@ -150,8 +150,18 @@ def check_finite(samples: Floats, first_sample: float, sample_rate: float, label
     raise AudioError(f"{label}: sample {index}, at {index / sample_rate:.3f} s, is {what}")
 
 
-class _Mixer:
-    """Blocks of one rate and one number of channels -> mono at the rate of the recording."""
+class Mixer:
+    """Mixes blocks of one rate and one number of channels to mono at another rate.
+
+    Mono passes at once; several channels wait until a segment is full, so that the result does not depend on
+    the sizes of the blocks.
+
+    Args:
+        rate: Of the blocks, in Hz.
+        channels: Of the blocks.
+        sample_rate: Of the result, in Hz.
+        levels: Completed as samples pass.
+    """
 
     def __init__(self, rate: int, channels: int, sample_rate: int, levels: Levels) -> None:
         self.kind = rate, channels
@@ -161,6 +171,7 @@ class _Mixer:
         self._resampler = Resampler(rate, sample_rate)
 
     def push(self, block: Floats) -> Iterator[Floats]:
+        """Adds a block, float32 (channel, time); yields what is ready, float32 (time,), not empty."""
         if self.kind[1] == 1:
             yield from self._resampled(block[0])
             return
@@ -174,6 +185,7 @@ class _Mixer:
             yield from self._resampled(mix_all(joined[:, :ready], self.kind[0], self._levels))
 
     def finish(self) -> Iterator[Floats]:
+        """Yields the rest."""
         rest = np.zeros(0, np.float32)
         if self._size:
             rest = mix_all(np.concatenate(self._held, 1), self.kind[0], self._levels)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from earmark.audio.formats import MAX_CHANNELS
 from earmark.errors import AudioError
 
 _SCALES = {"int8": 2.0**-7, "uint8": 2.0**-7, "int16": 2.0**-15, "int32": 2.0**-31}
@@ -20,7 +21,7 @@ def to_channels(samples: ArrayLike, in_blocks: bool = False) -> NDArray[np.float
     Args:
         samples: Floats in [-1, 1], or int8, uint8, int16 or int32 over their whole range, shape (time,) or
             (time, channel).
-        in_blocks: Whether these are a block of a stream, which may be quieter than any recording.
+        in_blocks: Whether these are a block of a stream, which may be quieter and shorter than any recording.
 
     Returns:
         float32, shape (channel, time); a view where nothing had to be converted.
@@ -39,7 +40,8 @@ def to_channels(samples: ArrayLike, in_blocks: bool = False) -> NDArray[np.float
             "samples must be numbers in [-1, 1] of shape (time,) or (time, channel), "
             f"got {name} of shape {values.shape}"
         )
-    if values.ndim == 2 and values.shape[1] > values.shape[0]:
+    most_channels = MAX_CHANNELS if in_blocks else len(values)
+    if values.ndim == 2 and values.shape[1] > most_channels:
         raise AudioError(
             f"samples must be of shape (time, channel), got {values.shape}: more channels than samples"
         )

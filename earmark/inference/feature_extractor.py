@@ -30,11 +30,12 @@ _NO_SAMPLES = np.zeros(0, np.float32)
 
 
 class FeatureWindow(NamedTuple):
-    """The span of a window in seconds, and its features."""
+    """The span of a window in seconds, its features, and the mean square of its samples."""
 
     start_s: float
     end_s: float
     features: Floats
+    power: float
 
 
 class FeatureExtractor:
@@ -68,21 +69,19 @@ class FeatureExtractor:
         Raises:
             AudioError: If the blocks hold no samples or cannot be resampled.
         """
-        cutter, resampler = WindowCutter(length, hop, padding), Resampler(sample_rate, self.sample_rate)
-        compute = self._consecutive(length, hop)
-        received = 0
-
-        def features(windows: Sequence[tuple[int, Floats]]) -> Generator[FeatureWindow, None, None]:
-            duration_s = received / sample_rate
-            for start, waveform in windows:
-                start_s, end_s = start / self.sample_rate, (start + length) / self.sample_rate
-                yield FeatureWindow(start_s, min(end_s, duration_s), compute(start, waveform))
-
+        stream = self.open(sample_rate, length, hop, padding)
         for block in blocks:
-            received += block.size
-            yield features(cutter.push(resampler.process(block)))
-        last = cutter.push(resampler.process(_NO_SAMPLES, last=True))
-        yield features([*last, *cutter.finish()])
+            yield stream.push(block)
+        yield stream.finish()
+
+    def open(self, sample_rate: int, length: int, hop: int, padding: Padding) -> FeatureStream:
+        """Opens a stream that blocks are pushed into; arguments as for :meth:`stream`.
+
+        Raises:
+            AudioError: If the blocks cannot be resampled.
+        """
+        cutter, resampler = WindowCutter(length, hop, padding), Resampler(sample_rate, self.sample_rate)
+        return FeatureStream(cutter, resampler, self._consecutive(length, hop), sample_rate, self.sample_rate)
 
     def _consecutive(self, length: int, hop: int) -> Callable[[int, Floats], Floats]:
         """Computes the features of windows that follow each other at a hop, from their start and samples."""
@@ -101,3 +100,52 @@ class FeatureExtractor:
             return earlier[-1]
 
         return compute
+
+
+class FeatureStream:
+    """A stream of blocks -> the features of its windows; :meth:`FeatureExtractor.open` opens one.
+
+    Args:
+        cutter: Cuts the resampled stream.
+        resampler: From the rate of the blocks to that of the model.
+        compute: Computes the features of consecutive windows, from their first sample and their samples.
+        sample_rate: Sample rate of the blocks in Hz.
+        model_rate: Sample rate of the windows in Hz.
+    """
+
+    def __init__(
+        self,
+        cutter: WindowCutter,
+        resampler: Resampler,
+        compute: Callable[[int, Floats], Floats],
+        sample_rate: int,
+        model_rate: int,
+    ) -> None:
+        self._cutter, self._resampler, self._compute = cutter, resampler, compute
+        self._sample_rate, self._model_rate = sample_rate, model_rate
+        self._received = 0
+
+    def push(self, block: Floats) -> Generator[FeatureWindow, None, None]:
+        """Adds a block of any size.
+
+        Returns:
+            The windows that it completes, to be used up before the next block is pushed.
+        """
+        self._received += block.size
+        return self._features(self._cutter.push(self._resampler.process(block)))
+
+    def finish(self) -> Generator[FeatureWindow, None, None]:
+        """Ends the stream; returns the last windows.
+
+        Raises:
+            AudioError: If the stream has no samples.
+        """
+        last = self._cutter.push(self._resampler.process(_NO_SAMPLES, last=True))
+        return self._features([*last, *self._cutter.finish()])
+
+    def _features(self, windows: Sequence[tuple[int, Floats]]) -> Generator[FeatureWindow, None, None]:
+        duration_s = self._received / self._sample_rate
+        for start, waveform in windows:
+            start_s, end_s = start / self._model_rate, (start + waveform.size) / self._model_rate
+            power = float(np.dot(waveform, waveform)) / waveform.size
+            yield FeatureWindow(start_s, min(end_s, duration_s), self._compute(start, waveform), power)

@@ -12,7 +12,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from earmark.audio import Levels, check_finite, mix_all, open_audio, to_channels
+from earmark.audio import Levels, check_finite, mix_all, mixed, open_audio, to_channels
 from earmark.errors import AudioError
 from earmark.inference.feature_extractor import FeatureExtractor, FeatureWindow
 from earmark.model_file.info import Padding
@@ -85,12 +85,8 @@ def checked_blocks(blocks: Iterable[ArrayLike], sample_rate: int) -> Iterator[Fl
     Raises:
         AudioError: If a block is not of numbers, or has NaN or infinite samples.
     """
-    received = 0
-    for block in blocks:
-        channels = to_channels(block, in_blocks=True)
-        check_finite(channels, received, sample_rate, "stream")
-        received += channels.shape[1]
-        yield np.array(mix_all(channels, sample_rate, Levels()))
+    copies = ((sample_rate, np.array(to_channels(block, in_blocks=True))) for block in blocks)
+    return mixed(copies, sample_rate, Levels(), "stream")
 
 
 def _blocks(waveform: Floats, sample_rate: int) -> Iterator[Floats]:

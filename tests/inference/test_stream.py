@@ -105,3 +105,16 @@ def test_unusable_streams(tagger: earmark.Tagger) -> None:
     assert next(stream).end_s == 0.5
     with pytest.raises(AudioError, match=f"sample {round(0.6 * RATE) + 1}"):
         next(stream)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.lists(st.integers(0, 40_000), max_size=8))
+def test_channels_that_cancel_have_the_same_windows_in_any_blocks(
+    tagger: earmark.Tagger, cuts: list[int]
+) -> None:
+    waveform = noise(5)
+    opposite = np.where(np.arange(len(waveform)) < 20_000, -waveform, waveform)
+    stereo = np.stack([waveform, opposite * np.float32(0.9)], 1)
+    wanted = tagger.tag(stereo, RATE, window_s=0.1).windows
+    blocks = np.split(stereo, sorted(cuts))
+    assert_same(list(tagger.stream(blocks, RATE, window_s=0.1)), list(wanted))
