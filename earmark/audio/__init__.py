@@ -8,13 +8,14 @@ from earmark.audio.decode import AudioStream, load_audio, load_piece, open_audio
 from earmark.audio.mixing import Levels, Mixer, check_finite, mix_all, mixed
 from earmark.audio.resample import Resampler, cut_piece, resample, resample_blocks
 from earmark.audio.samples import to_channels
-from earmark.audio.windows import WindowCutter, pad, plan_windows
+from earmark.audio.windows import WholeCutter, WindowCutter, pad, plan_windows
 
 __all__ = [
     "AudioStream",
     "Levels",
     "Mixer",
     "Resampler",
+    "WholeCutter",
     "WindowCutter",
     "check_finite",
     "cut_piece",

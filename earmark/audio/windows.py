@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from earmark.errors import AudioError
+from earmark.errors import AudioError, ModelError
 
 Padding = Literal["repeat", "zero"]
 
@@ -138,6 +138,52 @@ class WindowCutter:
             return []
         samples = _join(self._held)[-self._length :]
         return [(self._received - samples.size, pad(samples, self._length, self._padding))]
+
+
+class WholeCutter:
+    """Takes a stream as one window of its own length; as :class:`WindowCutter`, but for the limits.
+
+    Args:
+        shortest: Samples that a shorter stream is padded to.
+        longest: Samples that a stream may have.
+        padding: How a stream shorter than ``shortest`` is padded.
+        sample_rate: In Hz.
+
+    Raises:
+        ValueError: If there is no such padding.
+    """
+
+    def __init__(self, shortest: int, longest: int, padding: Padding, sample_rate: int) -> None:
+        _check_padding(padding)
+        self._shortest, self._longest = shortest, longest
+        self._padding, self._rate = padding, sample_rate
+        self._held: list[NDArray[np.float32]] = []
+        self._received = 0
+
+    def push(self, block: NDArray[np.float32]) -> list[tuple[int, NDArray[np.float32]]]:
+        """Adds the next block; returns no window.
+
+        Raises:
+            ModelError: If the stream is too long.
+        """
+        self._received += block.size
+        if self._received > self._longest:
+            raise ModelError(
+                f"longer than {self._longest / self._rate:g} s, which is the longest window: give window_s a "
+                "number of seconds instead of 'whole'"
+            )
+        self._held.append(block)
+        return []
+
+    def finish(self) -> list[tuple[int, NDArray[np.float32]]]:
+        """Ends the stream and returns its window.
+
+        Raises:
+            AudioError: If the stream has no samples.
+        """
+        if not self._received:
+            raise AudioError("the recording has no samples")
+        return [(0, pad(_join(self._held), self._shortest, self._padding))]
 
 
 def _join(pieces: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

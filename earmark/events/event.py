@@ -96,7 +96,7 @@ class ScoreSeries:
     @cached_property
     def edges_s(self) -> NDArray[np.float64]:
         """Limits of the steps in seconds, shape (step + 1,)."""
-        edges = self.start_s + np.arange(len(self.scores) + 1) * self.step_s
+        edges = self.start_s + np.arange(len(self.scores) + 1, dtype=np.float64) * self.step_s
         if self.end_s is not None:
             edges[-1] = self.end_s
-        return edges
+        return np.asarray(edges, np.float64)

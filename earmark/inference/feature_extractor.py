@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earmark.audio.resample import Resampler
-from earmark.audio.windows import Padding, WindowCutter
+from earmark.audio.windows import Padding, WholeCutter, WindowCutter
 from earmark.features.front_end import FrontEnd
 from earmark.features.learned import AnyFrontEnd, WaveformWindows
 from earmark.features.log_mel import LogMel
@@ -46,20 +46,20 @@ class FeatureExtractor:
     """
 
     def __init__(self, front_end: AnyFrontEnd) -> None:
-        self.sample_rate = front_end.sample_rate
+        self.sample_rate, self._shortest = front_end.sample_rate, front_end.min_samples
         self._features = LogMel(front_end) if isinstance(front_end, FrontEnd) else WaveformWindows()
         self.windows: Callable[[Floats, Sequence[int], int], Floats] = self._features.windows
 
     def stream(
-        self, blocks: Iterable[Floats], sample_rate: int, length: int, hop: int, padding: Padding
+        self, blocks: Iterable[Floats], sample_rate: int, length: int | None, hop: int, padding: Padding
     ) -> Iterator[Generator[FeatureWindow, None, None]]:
         """Cuts blocks into windows and computes their features; frames that windows share only once.
 
         Args:
             blocks: Any sizes.
             sample_rate: Sample rate of the blocks in Hz.
-            length: Samples of a window, at the sample rate of the front-end.
-            hop: Samples from one window to the next.
+            length: Samples of a window, at the sample rate of the front-end; None: all of the stream.
+            hop: Samples from one window to the next; the longest stream, if that is one window.
             padding: How a clip shorter than one window is padded.
 
         Yields:
@@ -74,19 +74,24 @@ class FeatureExtractor:
             yield stream.push(block)
         yield stream.finish()
 
-    def open(self, sample_rate: int, length: int, hop: int, padding: Padding) -> FeatureStream:
+    def open(self, sample_rate: int, length: int | None, hop: int, padding: Padding) -> FeatureStream:
         """Opens a stream that blocks are pushed into; arguments as for :meth:`stream`.
 
         Raises:
             AudioError: If the blocks cannot be resampled.
         """
-        cutter, resampler = WindowCutter(length, hop, padding), Resampler(sample_rate, self.sample_rate)
+        resampler = Resampler(sample_rate, self.sample_rate)
+        cutter: WindowCutter | WholeCutter
+        if length is None:
+            cutter = WholeCutter(self._shortest, hop, padding, self.sample_rate)
+        else:
+            cutter = WindowCutter(length, hop, padding)
         return FeatureStream(cutter, resampler, self._consecutive(length, hop), sample_rate, self.sample_rate)
 
-    def _consecutive(self, length: int, hop: int) -> Callable[[int, Floats], Floats]:
+    def _consecutive(self, length: int | None, hop: int) -> Callable[[int, Floats], Floats]:
         """Computes the features of windows that follow each other at a hop, from their start and samples."""
-        if not isinstance(self._features, LogMel):
-            return lambda start, waveform: self.windows(waveform, [0], length)[0]
+        if length is None or not isinstance(self._features, LogMel):
+            return lambda start, waveform: self.windows(waveform, [0], waveform.size)[0]
         log_mel, frame_hop = self._features, self._features.front_end.hop_length
         period = frame_hop // gcd(hop, frame_hop)  # windows until frames lie on the same samples again
         if period * hop >= length or period > LONGEST_PERIOD:
@@ -115,7 +120,7 @@ class FeatureStream:
 
     def __init__(
         self,
-        cutter: WindowCutter,
+        cutter: WindowCutter | WholeCutter,
         resampler: Resampler,
         compute: Callable[[int, Floats], Floats],
         sample_rate: int,

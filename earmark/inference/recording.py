@@ -60,7 +60,7 @@ class Recording:
             self.duration_s = len(self._waveform) / sample_rate if sample_rate else 0.0
 
     def windows(
-        self, extractor: FeatureExtractor, length: int, hop: int, padding: Padding
+        self, extractor: FeatureExtractor, length: int | None, hop: int, padding: Padding
     ) -> Generator[FeatureWindow, None, None]:
         """Reads the recording and computes the features of its windows; as :meth:`FeatureExtractor.stream`.
 

@@ -15,6 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earmark.errors import ModelError
+from earmark.events.detect import detect
+from earmark.events.event import Event, ScoreSeries
+from earmark.events.options import EventOptions
+from earmark.events.windows import average_windows
 from earmark.inference.pooling import Pooling, pool_windows
 from earmark.model_file.label_selection import select_labels
 from earmark.model_file.ontology import rollup_labels, rollup_scores
@@ -61,6 +65,7 @@ class Result:
         thresholds: The model's own threshold of each label; None if the model has none.
         min_scores: Lowest score of a tag for each label, set by :meth:`filter`; None: any score.
         top: Maximum number of tags, set by :meth:`filter`; None: all.
+        hop_s: Hop between the windows in seconds; None: the length of the first window.
     """
 
     labels: tuple[str, ...]
@@ -75,6 +80,7 @@ class Result:
     thresholds: tuple[float, ...] | None = None
     min_scores: tuple[float, ...] | None = None
     top: int | None = None
+    hop_s: float | None = None
 
     @cached_property
     def scores(self) -> Floats:
@@ -95,6 +101,38 @@ class Result:
     def detected(self) -> tuple[Tag, ...]:
         """Tags that reach the model's own thresholds, highest score first; none if it has no thresholds."""
         return () if self.thresholds is None else self._tags(self.thresholds)
+
+    @cached_property
+    def score_series(self) -> ScoreSeries:
+        """Scores over time: the mean of the windows that overlap each step of one hop."""
+        first, spans = self.windows[0], [(window.start_s, window.end_s) for window in self.windows]
+        scores = np.stack([window.scores for window in self.windows])
+        return average_windows(self.labels, spans, scores, self.hop_s or first.end_s - first.start_s)
+
+    def events(
+        self, threshold: Threshold | None = None, options: EventOptions | None = None
+    ) -> tuple[Event, ...]:
+        """Detects when sounds start and end.
+
+        Times are as precise as the windows are short and close: tag with a window of about 2 s and a hop of
+        about 0.5 s.
+
+        Args:
+            threshold: A score of at least this starts an event: a number, one number per label, or "auto" for
+                the model's own. None: as the options say.
+            options: How events are detected; None: the defaults of :class:`earmark.EventOptions`.
+
+        Returns:
+            Events in order of start.
+
+        Raises:
+            ModelError: If the model has no thresholds of its own, or the number of thresholds is not the
+                number of labels.
+        """
+        options = options or EventOptions()
+        if threshold is not None:
+            options = replace(options, threshold=self._limits(threshold))
+        return tuple(detect(self.score_series, options.resolved(self.thresholds)))
 
     def filter(
         self,
