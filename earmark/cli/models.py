@@ -33,6 +33,7 @@ def models(
 ) -> None:
     """List the models that have a name."""
     from earmark.hub import registry
+    from earmark.hub.predictions import published_predictions
 
     if plot is not None:
         with extra("earmark models --plot", "plot"):
@@ -57,6 +58,8 @@ def models(
     _table(row for row in others if row["labels"])
     say("\nInitial weights for training, fetched in the same way:")
     _table(row for row in others if not row["labels"])
+    for known in published_predictions().values():
+        say(f"\nPredictions of a teacher, fetched in the same way:\n  {known.name}: {known.description}")
     say(f"\nspeed, by the multiply-accumulates for a clip of 10 s: {_speeds()}")
 
 

@@ -28,10 +28,12 @@ def pull(
     quiet: Quiet = False,
 ) -> None:
     """Download a published model."""
+    from earmark.hub.predictions import published_predictions, pull_predictions
     from earmark.hub.pull import pull as pull_model
 
+    fetch = pull_predictions if name in published_predictions() else pull_model
     with download_bar(quiet) as bar:
-        written = pull_model(name, file=file, force=force, progress=bar)
+        written = fetch(name, file=file, force=force, progress=bar)
     say_raw(f"{written}\n")
 
 

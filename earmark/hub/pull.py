@@ -7,7 +7,6 @@ published file). The weights are put into a graph that comes with the package (:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shlex
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from earmark.errors import ModelError
 from earmark.hub import registry
+from earmark.hub.published_file import checked
 from earmark.hub.registry import PublishedModel
 from earmark.model_file.atomic import write_all_atomically
 from earmark.model_file.info import ModelInfo
@@ -67,7 +67,7 @@ def pull(
     skeleton = read_skeleton(known)  # an unknown network fails before the download
     path = Path(file) if file is not None else _download(known, force, progress)
     try:
-        origin = _checked(known, path)
+        origin = checked(known, path, _origin_file(known))
         contents = _converted(known, skeleton, path, origin)
     except ModelError:
         if file is None:
@@ -127,43 +127,8 @@ def _by_hand(known: PublishedModel) -> str:
     )
 
 
-def _checked(known: PublishedModel, path: Path) -> dict[str, Any]:
-    """Checks a file against the published size and hash; returns its origin."""
-    try:
-        with path.open("rb") as stream:
-            sha256, size = hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()
-    except OSError as error:
-        raise ModelError(f"{path}: the weights cannot be read: {error.strerror or error}") from None
-    if known.size not in (None, size):
-        raise ModelError(f"{path}: size must be {known.size} bytes, got {size}: it is not {known.name}")
-    if not sha256.startswith(known.sha256):
-        digits = max(8, len(known.sha256) // 4)
-        raise ModelError(
-            f"{path}: SHA-256 must start with {known.sha256[:digits]}, got {sha256[:digits]}: "
-            f"it is not {known.name}"
-        )
-    first = _first_sha256(known)
-    if first not in ("", sha256):
-        raise ModelError(
-            f"{path}: SHA-256 must be {first[:16]}..., that of the first file downloaded as {known.name}, "
-            f"got {sha256[:16]}...: remove {_origin_file(known)} to trust this file"
-        )
-    return {"url": known.url, "size": size, "sha256": sha256}
-
-
 def _origin_file(known: PublishedModel) -> Path:
     return registry.cache_folder() / f"{known.name}.origin.json"
-
-
-def _first_sha256(known: PublishedModel) -> str:
-    """SHA-256 of the first file that was converted; "" if there was none."""
-    path = _origin_file(known)
-    if not path.is_file():
-        return ""
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["sha256"])
-    except (ValueError, KeyError, TypeError):
-        raise ModelError(f"{path}: the file is damaged: remove it to trust the next {known.name}") from None
 
 
 def _model_info(known: PublishedModel, origin: Mapping[str, Any], embedding_size: int) -> ModelInfo:

@@ -150,14 +150,24 @@ class PublishedModel:
 
 def published() -> Mapping[str, PublishedModel]:
     """Returns the published models by name, in the order of the table."""
+    return _read_models(_TABLE)
+
+
+def content() -> Mapping[str, Any]:
+    """Returns the table as it is."""
     return _read_table(_TABLE)
 
 
 @cache
-def _read_table(path: Path) -> Mapping[str, PublishedModel]:
+def _read_table(path: Path) -> Mapping[str, Any]:
     import tomllib  # not needed to run a shipped model
 
-    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+@cache
+def _read_models(path: Path) -> Mapping[str, PublishedModel]:
+    table = _read_table(path)
     return {name: _entry(name, table["families"], own) for name, own in table["models"].items()}
 
 

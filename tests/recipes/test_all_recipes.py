@@ -9,6 +9,7 @@ import corpora_toys
 import numpy as np
 import pytest
 
+from earmark.hub.predictions import published_predictions
 from earmark.hub.registry import published
 from earmark.models import create_model
 from earmark.training import initialization
@@ -87,6 +88,9 @@ def write_esc18(source: ClipSource) -> None:
 
 
 def place_teacher(path: Path) -> None:
+    index = "fname_to_index.pkl"
+    if known := published_predictions().get(str(path)):
+        path, index = known.folder / known.table.name, known.index.name
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".tflite":
         pytest.importorskip("ai_edge_litert")
@@ -97,7 +101,7 @@ def place_teacher(path: Path) -> None:
         return
     ids = corpora_toys.YOUTUBE_IDS
     np.save(path, np.random.default_rng(0).normal(size=(len(ids), 527)).astype(np.float16))
-    with (path.parent / "fname_to_index.pkl").open("wb") as file:
+    with (path.parent / index).open("wb") as file:
         pickle.dump({name: index for index, name in enumerate(ids)}, file)
 
 

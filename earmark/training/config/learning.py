@@ -132,7 +132,7 @@ class Teacher(Section):
     """
 
     path: Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_as_paths)]
-    """Stored predictions (.npz, folder, .npy), a model or a list (ensemble); {fold}: fold1, ..., all."""
+    """Stored predictions (.npz, .npy, folder, name), models (ensemble); {fold}: fold1, ..., all."""
     index: Path | None = None
     """For an .npy file: table from clip to row (pickle, JSON or CSV)."""
     labels: str | None = None

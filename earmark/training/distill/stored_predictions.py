@@ -26,6 +26,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from earmark.errors import DataError
+from earmark.hub.predictions import published_predictions, pull_predictions
 from earmark.model_file.info import Task
 from earmark.model_file.labels import read_labels
 from earmark.model_file.strict_json import parse_json
@@ -218,6 +219,22 @@ class StoredPredictions:
         else:
             self._open_own()
         self._ends = np.cumsum([len(table) for table in self._tables])
+
+    @classmethod
+    def published(cls, name: str) -> StoredPredictions:
+        """Opens published predictions, which are downloaded and checked on first use.
+
+        Args:
+            name: A name of :func:`earmark.hub.predictions.published_predictions`.
+
+        Raises:
+            ModelError: If they cannot be downloaded, or are not the published ones.
+            DataError: If they are damaged.
+        """
+        table = pull_predictions(name)
+        known = published_predictions()[name]
+        index = table.with_name(known.index.name)
+        return cls(table, index=index, labels=known.labels, kind=known.kind)
 
     def _open_own(self) -> None:
         files = sorted(self.path.glob(SHARDS)) if self.path.is_dir() else [self.path]

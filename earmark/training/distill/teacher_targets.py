@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from earmark.errors import DataError, RecipeError
 from earmark.hub import registry
+from earmark.hub.predictions import published_predictions
 from earmark.model_file.info import Task
 from earmark.models.network import Output
 from earmark.training.config.learning import Teacher
@@ -254,12 +255,13 @@ def require_teachers(teachers: Sequence[Teacher], folds: Iterable[int | None]) -
         for settings in teachers:
             for path in teacher_paths(settings, fold):
                 file = Path(path.removeprefix(HUGGING_FACE))
-                if not file.exists() and path not in registry.list_models():
+                if not file.exists() and path not in (*registry.list_models(), *published_predictions()):
                     raise RecipeError(f"{file}: teacher not found")
 
 
 def _is_stored(paths: Sequence[str]) -> bool:
-    return any(Path(path).suffix in _STORED or Path(path).is_dir() for path in paths)
+    named = published_predictions()
+    return any(Path(path).suffix in _STORED or Path(path).is_dir() or path in named for path in paths)
 
 
 def _open_stored(settings: Teacher, paths: Sequence[str]) -> StoredPredictions:
@@ -268,7 +270,14 @@ def _open_stored(settings: Teacher, paths: Sequence[str]) -> StoredPredictions:
     for name in ("sample_rate", "tensor"):
         if getattr(settings, name) is not None:
             raise RecipeError(f"{paths[0]}: teacher.{name} does not apply to stored predictions: remove it")
-    return StoredPredictions(Path(paths[0]), index=settings.index, labels=settings.labels, kind=settings.kind)
+    if paths[0] not in published_predictions():
+        return StoredPredictions(
+            Path(paths[0]), index=settings.index, labels=settings.labels, kind=settings.kind
+        )
+    for name in ("index", "labels", "kind"):
+        if getattr(settings, name) is not None:
+            raise RecipeError(f"{paths[0]}: teacher.{name} is that of the published predictions: remove it")
+    return StoredPredictions.published(paths[0])
 
 
 def _look_up(predictions: StoredPredictions, rows: Tensor) -> Callable[[Sequence[int]], Tensor]:

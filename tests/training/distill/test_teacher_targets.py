@@ -409,3 +409,28 @@ def test_a_network_that_is_not_there_is_one_line(clips, tmp_path):
     recipe = toy.toy_recipe(clips, teacher={"path": "mn10_az", "distill_weight": 1})
     with pytest.raises(ModelError):
         train(recipe, tmp_path, 1)
+
+
+def test_published_predictions_are_opened_by_name_and_say_what_they_are(monkeypatch, tmp_path):
+    (tmp_path / "a.npz").write_bytes(serialize(stored_header(), ["a.wav"], np.ones((1, 2), np.float32)))
+    opened = []
+
+    def published(name):
+        opened.append(name)
+        return module.StoredPredictions(tmp_path / "a.npz")
+
+    monkeypatch.setattr(module.StoredPredictions, "published", published)
+    run = {"ids": ["a.wav"], "labels": ["tone", "noise"], "task": "multi_label"}
+    run |= {"sample_rate": 8000, "embedding_size": 8}
+    settings = {"path": "passt_ensemble", "distill_weight": 1.0}
+    module.require_teachers([Teacher(**settings)], [None])
+    targets = open_teacher_targets([Teacher(**settings)], **run)
+    assert opened == ["passt_ensemble"]
+    assert targets.stored([0])[0, :2].tolist() == pytest.approx([torch.tensor(1.0).sigmoid().item()] * 2)
+    for name, value in {"index": "a.pkl", "labels": "audioset", "kind": "logits"}.items():
+        with pytest.raises(RecipeError, match=rf"teacher\.{name} is that of the published predictions"):
+            open_teacher_targets([Teacher(**settings, **{name: value})], **run)
+
+
+def stored_header() -> PredictionsHeader:
+    return PredictionsHeader(("tone", "noise"), "logits", "multi_label", ({"name": "a", "sha256": "b"},))
