@@ -128,7 +128,7 @@ class AvReader:
                 continue
             for frame in frames:
                 # Of an mp3's first frame at another rate, only the codec has the rate.
-                if samples := _samples(frame):
+                if samples := samples_of(frame):
                     yield int(codec.sample_rate or frame.sample_rate), samples[0]
 
     def _counted(self, packets: Iterator[Any]) -> Iterator[Any]:
@@ -226,7 +226,7 @@ def _why(error: Exception | None) -> str:
     return getattr(error, "strerror", None) or (first_line(error) if error else "unknown")
 
 
-def _samples(frame: Any) -> list[Floats]:
+def samples_of(frame: Any) -> list[Floats]:
     """The samples of a frame, float32 (channel, time), as a list of one; empty if it has none."""
     channels = frame.layout.nb_channels
     if not frame.samples or not channels:

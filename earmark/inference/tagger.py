@@ -10,14 +10,18 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from earmark.errors import EarmarkError, ModelError, contained
+from earmark.events.online import OnlineDetector, listen_lengths
+from earmark.events.options import EventOptions
 from earmark.inference.embeddings import Embeddings
 from earmark.inference.engines import Session
 from earmark.inference.feature_extractor import FeatureExtractor, FeatureWindow
+from earmark.inference.listener import Listener
 from earmark.inference.pooling import Pooling, check_pooling
 from earmark.inference.processes import require_portable
 from earmark.inference.read_ahead import read_ahead
@@ -27,11 +31,20 @@ from earmark.model_file.calibration import uncalibrated_scores
 from earmark.model_file.info import LONGEST_WINDOW_S, ModelInfo
 
 Floats = NDArray[np.float32]
+WindowLength = float | Literal["whole"] | None
+"""Length of a window in seconds, "whole" for all of a recording, or None for the model's own."""
 
 LONGEST_HOP_S = 86400.0
 """Limit of ``hop_s``: a day."""
 WINDOWS_AHEAD = 4
 """Windows that :meth:`Tagger.tag_many` decodes ahead of the network."""
+
+
+class _Lengths(NamedTuple):
+    """Window and hop in samples; with a window of None, the recording is one, of at most ``hop`` samples."""
+
+    window: int | None
+    hop: int
 
 
 class Tagger:
@@ -75,7 +88,7 @@ class Tagger:
         source: Source,
         sample_rate: int | None = None,
         *,
-        window_s: float | None = None,
+        window_s: WindowLength = None,
         hop_s: float | None = None,
         pooling: Pooling | None = None,
     ) -> Result:
@@ -84,7 +97,8 @@ class Tagger:
         Args:
             source: A path, "-" for standard input, or samples in [-1, 1], shape (time,) or (time, channel).
             sample_rate: Sample rate of the samples in Hz; must be omitted for files.
-            window_s: Length of a window in seconds; default: the length that the model was trained for.
+            window_s: Length of a window in seconds, or "whole": the recording is one window, of up to 600 s;
+                default: the length that the model was trained for.
             hop_s: Hop between windows in seconds; default: ``window_s``.
             pooling: "max" or "mean" of the windows' scores; default: "max" for multi-label models, "mean"
                 for single-label models.
@@ -96,16 +110,16 @@ class Tagger:
             AudioError: If the recording cannot be read, or has no samples, NaN or infinite samples.
             ModelError: If window_s, hop_s or pooling is out of range.
         """
-        lengths, pooling = self._lengths(window_s, hop_s), check_pooling(pooling, self.info.task)
+        lengths, pooling = self._plan(window_s, hop_s), check_pooling(pooling, self.info.task)
         recording = Recording(source, sample_rate)
         windows = self._outputs(recording.windows(self._extractor, *lengths, self.info.padding))
-        return self._result(tuple(windows), recording, pooling)
+        return self._result(tuple(windows), recording, pooling, lengths)
 
     def tag_many(
         self,
         paths: Iterable[FilePath | EarmarkError],
         *,
-        window_s: float | None = None,
+        window_s: WindowLength = None,
         hop_s: float | None = None,
         pooling: Pooling | None = None,
     ) -> Iterator[Result | EarmarkError]:
@@ -123,7 +137,7 @@ class Tagger:
         Raises:
             ModelError: If window_s, hop_s or pooling is out of range.
         """
-        lengths = self._lengths(window_s, hop_s)
+        lengths = self._plan(window_s, hop_s)
         return self._tag_many(paths, lengths, check_pooling(pooling, self.info.task))
 
     def stream(
@@ -131,7 +145,7 @@ class Tagger:
         blocks: Iterable[ArrayLike],
         sample_rate: int,
         *,
-        window_s: float | None = None,
+        window_s: WindowLength = None,
         hop_s: float | None = None,
     ) -> Iterator[Window]:
         """Tags a stream, window by window.
@@ -150,17 +164,57 @@ class Tagger:
             AudioError: If the stream has no samples, NaN or infinite samples.
             ModelError: If window_s or hop_s is out of range.
         """
-        length, hop = self._lengths(window_s, hop_s)
+        length, hop = self._plan(window_s, hop_s)
         checked = checked_blocks(blocks, sample_rate)
         groups = self._extractor.stream(checked, sample_rate, length, hop, self.info.padding)
         return (window for group in groups for window in self._outputs(group))
+
+    def listen(
+        self,
+        sample_rate: int,
+        options: EventOptions | None = None,
+        *,
+        window_s: float | None = None,
+        hop_s: float | None = None,
+        gate_db: float | None = None,
+    ) -> Listener:
+        """Opens a listener, which detects events in a stream while it lasts.
+
+        At the default lengths, what sounds or falls silent is noticed within 2 s.
+
+        Args:
+            sample_rate: Sample rate of the stream in Hz.
+            options: How events are detected; default: the model's own thresholds.
+            window_s: Length of a window in seconds; default: 1 s, or the model's if it takes no other.
+            hop_s: Hop between windows in seconds; default: half of the window, but at most 0.5 s.
+            gate_db: Windows of a lower level, the root mean square in dB relative to full scale, are not
+                passed to the network: all scores are 0. Default: no gate.
+
+        Raises:
+            AudioError: If the sample rate is not possible.
+            ModelError: If a length or an option is out of range.
+        """
+        lengths_s = listen_lengths(window_s, hop_s, self.info.window_s, self.info.fixed_window)
+        length, hop = self._lengths(*lengths_s)
+        if gate_db is not None and not -200 <= gate_db <= 0:
+            raise ModelError(f"gate_db must be between -200 and 0, got {gate_db:g}")
+        resolved = (options or EventOptions()).resolved(self.info.thresholds)
+        hop_s, window_s = hop / self.sample_rate, length / self.sample_rate
+        return Listener(
+            lambda: self._extractor.open(sample_rate, length, hop, self.info.padding),
+            lambda window: self._window(window).scores,
+            OnlineDetector(self.labels, resolved, max(hop_s, window_s)),
+            sample_rate,
+            (window_s, hop_s),
+            gate_db,
+        )
 
     def embed(
         self,
         source: Source,
         sample_rate: int | None = None,
         *,
-        window_s: float | None = None,
+        window_s: WindowLength = None,
         hop_s: float | None = None,
     ) -> Embeddings:
         """Computes the embeddings of one recording, one vector per window.
@@ -201,7 +255,7 @@ class Tagger:
         return np.stack([self._run(one)[1] for one in features])
 
     def _tag_many(
-        self, paths: Iterable[FilePath | EarmarkError], lengths: tuple[int, int], pooling: Pooling
+        self, paths: Iterable[FilePath | EarmarkError], lengths: _Lengths, pooling: Pooling
     ) -> Iterator[Result | EarmarkError]:
         windows: list[Window] = []
         failure: Exception | None = None
@@ -213,7 +267,7 @@ class Tagger:
                     if failure is not None:
                         yield contained(failure, str(item.path))
                     else:
-                        yield self._result(tuple(windows), item, pooling)
+                        yield self._result(tuple(windows), item, pooling, lengths)
                 elif failure is None:
                     try:
                         windows.append(self._window(item))
@@ -223,7 +277,7 @@ class Tagger:
                     windows, failure = [], None
 
     def _read_many(
-        self, paths: Iterable[FilePath | EarmarkError], lengths: tuple[int, int]
+        self, paths: Iterable[FilePath | EarmarkError], lengths: _Lengths
     ) -> Generator[FeatureWindow | Recording | EarmarkError, None, None]:
         """The windows of each file, and behind them the file itself, or the error that ended it."""
         for path in paths:
@@ -261,7 +315,9 @@ class Tagger:
             raise ModelError(f"model {name} returned NaN or infinite numbers: are its weights damaged?")
         return logits[0], embedding[0]
 
-    def _result(self, windows: tuple[Window, ...], recording: Recording, pooling: Pooling) -> Result:
+    def _result(
+        self, windows: tuple[Window, ...], recording: Recording, pooling: Pooling, lengths: _Lengths
+    ) -> Result:
         return Result(
             labels=self.labels,
             windows=windows,
@@ -273,7 +329,19 @@ class Tagger:
             path=recording.path,
             calibrated=self.info.calibration is not None,
             thresholds=self.info.thresholds,
+            hop_s=lengths.hop / self.sample_rate if lengths.window else None,
         )
+
+    def _plan(self, window_s: WindowLength, hop_s: float | None) -> _Lengths:
+        """Window and hop in samples, or a recording as one window."""
+        if window_s != "whole":
+            return _Lengths(*self._lengths(window_s, hop_s))
+        if hop_s is not None:
+            raise ModelError(f"a recording as one window has no hop: omit hop_s, got {hop_s:g}")
+        longest = round(LONGEST_WINDOW_S * self.sample_rate)
+        if self.info.fixed_window:
+            self._require_window(longest)
+        return _Lengths(None, longest)
 
     def _lengths(self, window_s: float | None, hop_s: float | None) -> tuple[int, int]:
         """Window and hop in samples."""

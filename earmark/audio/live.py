@@ -1,0 +1,242 @@
+"""Streams that are listened to as they come: raw samples, or any format that needs no seeking.
+
+Conventions: a source yields float32 samples in [-1, 1], shape (time,) or (time, channel), as soon as they are
+there, and :class:`Lost` where some are missing. A source waits for its samples, and where it can, for those
+who take them.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earmark.audio.formats import ALLOWED, check_format
+from earmark.audio.mixing import Levels, Mixer
+from earmark.audio.pcm_reader import decode
+from earmark.audio.sources import first_line
+from earmark.errors import AudioError
+
+Floats = NDArray[np.float32]
+
+ENCODINGS = {
+    "s16le": "<i2",
+    "s16be": ">i2",
+    "s24le": "<i3",
+    "s24be": ">i3",
+    "s32le": "<i4",
+    "s32be": ">i4",
+    "f32le": "<f4",
+    "f32be": ">f4",
+    "s8": "<i1",
+    "u8": "<u1",
+}
+"""FFmpeg's names of raw samples -> NumPy's."""
+_READ_BYTES = 1 << 16
+_WAITING = 16
+"""Blocks that a thread reads ahead."""
+
+
+class Lost(NamedTuple):
+    """Samples that are missing from a stream: how many, and why in a few words."""
+
+    samples: int
+    reason: str
+
+
+class LiveSource(Protocol):
+    """A stream that comes in.
+
+    Attributes:
+        name: For messages.
+        sample_rate: In Hz.
+    """
+
+    name: str
+    sample_rate: int
+
+    def blocks(self) -> Iterator[Floats | Lost]:
+        """Yields the samples as they come."""
+
+
+class RawStream:
+    """Samples without a header.
+
+    Args:
+        file: Where the bytes come from.
+        sample_rate: In Hz.
+        channels: Interleaved.
+        encoding: One of :data:`ENCODINGS`.
+
+    Raises:
+        AudioError: If rate, channels or encoding are not possible.
+    """
+
+    name = "standard input"
+
+    def __init__(self, file: BinaryIO, sample_rate: int, channels: int = 1, encoding: str = "s16le") -> None:
+        if encoding not in ENCODINGS:
+            raise AudioError(f"encoding must be one of {', '.join(ENCODINGS)}, got {encoding!r}")
+        _check(self.name, sample_rate, channels)
+        self.sample_rate = sample_rate
+        self._file, self._channels, self._encoding = file, channels, ENCODINGS[encoding]
+
+    def blocks(self) -> Iterator[Floats | Lost]:
+        """Yields what has come, float32 (time, channel).
+
+        Raises:
+            AudioError: If the stream ends within a sample.
+        """
+        size = int(self._encoding[2:]) * self._channels
+        rest = b""
+        while content := _read(self._file, _READ_BYTES):
+            content = rest + content
+            whole = len(content) // size * size
+            rest = content[whole:]
+            if whole:
+                yield decode(content[:whole], self._encoding).reshape(-1, self._channels)
+        if rest:
+            raise AudioError(
+                f"{self.name}: ends {len(rest)} bytes into a sample of {size} bytes: "
+                "are encoding and channels right?"
+            )
+
+
+class DecodedStream:
+    """A stream in a format that FFmpeg decodes without seeking, such as WAV, MP3, AAC, Ogg, FLAC or MPEG-TS.
+
+    Args:
+        file: Where the bytes come from.
+
+    Raises:
+        AudioError: If it has no sound in a format that can be read.
+    """
+
+    name = "standard input"
+
+    def __init__(self, file: BinaryIO) -> None:
+        import av
+
+        self._errors = (av.FFmpegError, ValueError, OverflowError, MemoryError)
+        options = {"format_whitelist": ALLOWED}
+        try:
+            self._container = av.open(
+                _Bytes(file), options=options, metadata_errors="ignore", buffer_size=4096
+            )
+        except self._errors as error:
+            raise AudioError(
+                f"{self.name}: not a stream that can be read without seeking; for raw samples give their rate"
+            ) from error
+        tracks = self._container.streams.audio
+        if not tracks or tracks[0].codec_context is None:
+            self._container.close()
+            raise AudioError(f"{self.name}: has no audio track that can be decoded")
+        self._track = tracks[0]
+        self.sample_rate = int(self._track.codec_context.sample_rate)
+        _check(self.name, self.sample_rate, self._track.codec_context.channels)
+
+    def blocks(self) -> Iterator[Floats | Lost]:
+        """Yields what has come, float32 (time,), at the first rate; packets that cannot be decoded are lost.
+
+        Raises:
+            AudioError: If the stream breaks off.
+        """
+        from earmark.audio.av_reader import samples_of
+
+        codec = self._track.codec_context
+        mixer: Mixer | None = None
+        for packet in self._packets():
+            try:
+                frames = codec.decode(packet)
+            except self._errors:
+                seconds = float((packet.duration or 0) * packet.time_base) if packet.time_base else 0.0
+                yield Lost(round(seconds * self.sample_rate), "a packet could not be decoded")
+                continue
+            for frame in frames:
+                for block in samples_of(frame):
+                    kind = (frame.sample_rate, len(block))
+                    if mixer is None or mixer.kind != kind:
+                        yield from mixer.finish() if mixer else ()
+                        mixer = Mixer(*kind, self.sample_rate, Levels())
+                    yield from mixer.push(block)
+        if mixer:
+            yield from mixer.finish()
+
+    def _packets(self) -> Iterator[Any]:
+        try:
+            yield from self._container.demux(self._track)
+        except self._errors as error:
+            raise AudioError(f"{self.name}: the stream broke off ({first_line(error)})") from error
+        finally:
+            self._container.close()
+
+
+class _Bytes:
+    """A file that FFmpeg can only read from, and that returns what is there instead of waiting for more."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        return _read(self._file, size)
+
+
+def _check(name: str, sample_rate: int, channels: int) -> None:
+    try:
+        check_format(sample_rate, channels)
+    except AudioError as error:
+        raise AudioError(f"{name}: {error}") from None
+
+
+def _read(file: BinaryIO, size: int) -> bytes:
+    """At least one byte, as many as are there up to a size; none at the end."""
+    read: Any = getattr(file, "read1", file.read)
+    return read(size) or b""
+
+
+class ReadingThread:
+    """Reads a source in a thread, so that waiting for it can be interrupted.
+
+    Args:
+        blocks: Run in the thread, which ends with the process if it waits for its source.
+    """
+
+    def __init__(self, blocks: Iterator[Floats | Lost]) -> None:
+        self._items: queue.Queue[Floats | Lost | BaseException | None] = queue.Queue(_WAITING)
+        self._is_over = False
+        threading.Thread(target=self._run, args=(blocks,), name="earmark-live", daemon=True).start()
+
+    def get(self, timeout_s: float) -> Floats | Lost | None:
+        """Returns the next block; None if there is none within a time, or the stream is over.
+
+        Raises:
+            AudioError: What the source raised, or any other exception of it.
+        """
+        if self._is_over:
+            return None
+        try:
+            item = self._items.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        if item is None or isinstance(item, BaseException):
+            self._is_over = True
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the stream has ended and all of it was returned."""
+        return self._is_over
+
+    def _run(self, blocks: Iterator[Floats | Lost]) -> None:
+        try:
+            for block in blocks:
+                self._items.put(block)
+            self._items.put(None)
+        except BaseException as error:  # raised again where it can be handled
+            self._items.put(error)
