@@ -85,7 +85,12 @@ def toy_values(manifest: Path, **tables: Any) -> dict[str, Any]:
             "arguments": {"n_mels": FRONT_END.n_mels},
         },
         "front_end": FRONT_END.to_dict(),
-        "data": {"sources": [{"manifests": [str(manifest)]}], "folds": [1, 2], "cache": True},
+        "data": {
+            "sources": [{"manifests": [str(manifest)]}],
+            "folds": [1, 2],
+            "cache": True,
+            "cache_folder": str(Path(manifest).parent / "decoded"),
+        },
         "augment": {
             "roll_s": 0.2,
             "gain_db": [-6, 3],

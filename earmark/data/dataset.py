@@ -8,7 +8,7 @@ store, draws otherwise, and does not read shard by shard.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from earmark.audio import pad
+from earmark.data.clip_cache import CachedClips, ClipCache
 from earmark.data.manifest import Clip, targets
-from earmark.data.read_clip import read_clip, read_piece
 from earmark.data.shards.sampler import Integers, shuffled_by_shard
 from earmark.errors import contained
 from earmark.model_file.info import Padding
@@ -37,7 +37,7 @@ class ClipDataset(Dataset[Batch]):
         sample_rate: Of the waveforms, in Hz.
         length: Of the waveforms, in samples.
         padding: Of shorter clips.
-        cache: Keep decoded clips in memory (16 bit).
+        cache: Folder of decoded clips; None: clips are decoded whenever they are read.
         tolerant: Return NaN for a clip that cannot be read.
     """
 
@@ -49,7 +49,7 @@ class ClipDataset(Dataset[Batch]):
         sample_rate: int,
         length: int,
         padding: Padding,
-        cache: bool = False,
+        cache: ClipCache | None = None,
         tolerant: bool = False,
     ) -> None:
         self.clips = list(clips)
@@ -58,7 +58,7 @@ class ClipDataset(Dataset[Batch]):
         self.length = length
         self.padding: Padding = padding
         self.tolerant = tolerant
-        self._cache: dict[int, NDArray[np.int16]] | None = {} if cache else None
+        self._clips = CachedClips(self.clips, sample_rate, cache)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -77,7 +77,7 @@ class ClipDataset(Dataset[Batch]):
         """
         index, seed = key
         try:
-            waveform = self._piece(index, partial(_start, seed))
+            waveform = self._clips.read_piece(index, self.length, partial(_start, seed))
         except Exception as error:
             if not self.tolerant:
                 raise contained(error, str(self.clips[index].path)) from None
@@ -91,25 +91,10 @@ class ClipDataset(Dataset[Batch]):
     def reason(self, index: int) -> str:
         """The reason why a clip cannot be read; it is read again."""
         try:
-            read_clip(self.clips[index], self.sample_rate)
+            self._clips.read(index)
         except Exception as error:
             return str(contained(error, str(self.clips[index].path)))
         return f"{self.clips[index].path}: {self.clips[index].id} could not be read before, but can be now"
-
-    def _piece(self, index: int, start: Callable[[int], int]) -> NDArray[np.float32]:
-        """At most ``length`` samples of a clip."""
-        if self._cache is None:
-            return read_piece(self.clips[index], self.sample_rate, self.length, start)
-        waveform = self._load(self._cache, index)
-        excess = len(waveform) - self.length
-        first = start(excess) if excess > 0 else 0
-        return waveform[first : first + self.length]
-
-    def _load(self, cache: dict[int, NDArray[np.int16]], index: int) -> NDArray[np.float32]:
-        if index not in cache:
-            waveform = read_clip(self.clips[index], self.sample_rate)
-            cache[index] = np.round(np.clip(waveform, -1, 1) * 32767).astype(np.int16)
-        return cache[index].astype(np.float32) / np.float32(32767)
 
 
 def _start(seed: int, excess: int) -> int:

@@ -7,6 +7,7 @@ Conventions: windows, padding and pooling follow the rules of the model info (:m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ def clip_windows(
     windows: WindowMode = "all",
     min_samples: int = 1,
     on_error: Callable[[int, str], object] | None = None,
+    read: Callable[[Clip], Scores] | None = None,
 ) -> Iterator[IndexedWindow]:
     """Reads clips and cuts them into windows.
 
@@ -46,6 +48,7 @@ def clip_windows(
         min_samples: As for :func:`cut_windows`.
         on_error: Called with the position of a clip that cannot be read, and the reason; it has no windows.
             None: the error is raised.
+        read: Reads a clip, at the sample rate; None: from its file.
 
     Yields:
         Position of the clip, and a window (time,).
@@ -53,7 +56,7 @@ def clip_windows(
     Raises:
         EarmarkError: If a clip cannot be read, unless there is ``on_error``.
     """
-    for index, waveform in read_each(clips, lambda clip: read_clip(clip, sample_rate), on_error):
+    for index, waveform in read_each(clips, read or partial(read_clip, sample_rate=sample_rate), on_error):
         for window in cut_windows(waveform, length, padding, windows, min_samples):
             yield index, window
 

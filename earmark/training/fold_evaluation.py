@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from earmark.data.clip_cache import CachedClips
 from earmark.data.manifest import Clip, targets
 from earmark.evaluation.evaluation import main_metrics
 from earmark.evaluation.network_predictions import predict_windows
@@ -23,7 +24,7 @@ from earmark.models.network import Network
 from earmark.training.config.recipe import Recipe
 from earmark.training.runtime.devices import Devices
 from earmark.training.runtime.skipped_clips import UnreadableClips
-from earmark.training.splits import Split, evaluation_windows, split_network
+from earmark.training.splits import Split, clip_cache, evaluation_windows, split_network
 
 Scores = NDArray[np.float32]
 Progress = Callable[[Mapping[str, Any]], object]
@@ -46,7 +47,8 @@ class FoldEvaluation:
         self.recipe, self.split, self.devices, self.folder = recipe, split, devices, folder
         limit = recipe.data.max_bad_fraction
         self._unreadable = UnreadableClips(len(split.evaluated), "evaluation clips", limit, progress)
-        self._cached: list[tuple[int, Scores]] | None = None
+        own = devices.own_items(split.evaluated)
+        self._clips = CachedClips(own, recipe.front_end.sample_rate, clip_cache(recipe))
 
     def __call__(self, network: Network, best: float) -> dict[str, float]:
         """Computes metrics, and stores the scores if this epoch is kept.
@@ -73,12 +75,10 @@ class FoldEvaluation:
         return found
 
     def _scores(self, network: Network) -> Scores:
-        clips = self.devices.own_items(self.split.evaluated)
-        windows = self._cached or evaluation_windows(self.recipe, clips, self._note)
-        if self.recipe.data.cache:
-            windows = self._cached = list(windows)
+        clips = self._clips.clips
         own = np.zeros((0, len(self.split.labels)), np.float32)
         if clips:
+            windows = evaluation_windows(self.recipe, self._clips, self._note)
             front_end, behind = split_network(self.recipe, network)
             front_end = front_end.to(self.devices.device)
             own = predict_windows(behind, front_end, windows, self.recipe.task, num_clips=len(clips))
@@ -109,5 +109,6 @@ def score_clips(
     """
     front_end, behind = split_network(recipe, network)
     unreadable = UnreadableClips(len(clips), "negative clips", recipe.data.max_bad_fraction, progress)
-    windows = evaluation_windows(recipe, clips, lambda index, why: unreadable.add(index, lambda _: why))
+    cached = CachedClips(clips, recipe.front_end.sample_rate, clip_cache(recipe))
+    windows = evaluation_windows(recipe, cached, lambda index, why: unreadable.add(index, lambda _: why))
     return predict_windows(behind, front_end, windows, recipe.task, num_clips=len(clips))

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from earmark.data.clip_cache import CachedClips, ClipCache
 from earmark.data.corpora import load_corpus
 from earmark.data.dataset import ClipDataset, ClipGroup, epoch_batches, sampling_weights
 from earmark.data.images import ImageDataset, image_features
@@ -23,6 +25,7 @@ from earmark.data.splits import stratified_folds
 from earmark.errors import DataError
 from earmark.evaluation.network_predictions import clip_windows
 from earmark.features.front_end import FrontEnd
+from earmark.hub.registry import cache_folder
 from earmark.model_file.labels import label_set as named_labels
 from earmark.models.network import Network
 from earmark.models.waveform_network import split_front_end
@@ -150,26 +153,40 @@ def training_dataset(recipe: Recipe, split: Split) -> ClipDataset | ImageDataset
         sample_rate=front_end.sample_rate,
         length=recipe.window_length,
         padding=recipe.padding,
-        cache=recipe.data.cache,
+        cache=clip_cache(recipe),
         tolerant=True,
     )
 
 
+def clip_cache(recipe: Recipe) -> ClipCache | None:
+    """The folder of decoded clips that a recipe names, or None.
+
+    Raises:
+        DataError: If it cannot be created.
+    """
+    if not recipe.data.cache:
+        return None
+    folder = recipe.data.cache_folder or cache_folder() / "clips"
+    return ClipCache(folder, round(1e9 * recipe.data.cache_gb))
+
+
 def evaluation_windows(
-    recipe: Recipe, clips: Sequence[Clip], on_error: Callable[[int, str], object]
+    recipe: Recipe, cached: CachedClips, on_error: Callable[[int, str], object]
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Position and windows of clips, for :func:`earmark.evaluation.network_predictions.predict_windows`."""
-    front_end = recipe.front_end
+    front_end, position = recipe.front_end, count()
     if recipe.data.is_images and isinstance(front_end, FrontEnd):
-        return image_features(clips, front_end, front_end.num_frames(recipe.window_length), on_error)
+        frames = front_end.num_frames(recipe.window_length)
+        return image_features(cached.clips, front_end, frames, on_error)
     return clip_windows(
-        clips,
+        cached.clips,
         front_end.sample_rate,
         recipe.window_length,
         recipe.padding,
         windows=recipe.evaluation.windows,
         min_samples=front_end.min_samples,
         on_error=on_error,
+        read=lambda _: cached.read(next(position)),  # each clip once, in their order
     )
 
 

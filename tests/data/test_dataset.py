@@ -10,7 +10,7 @@ import torch
 
 from earmark.data.dataset import ClipDataset, ClipGroup, epoch_batches, sampling_weights
 from earmark.data.manifest import Clip
-from earmark.errors import AudioError, DataError, EarmarkError
+from earmark.errors import AudioError, DataError
 
 RATE = 8000
 SECONDS = {"short": 0.2, "exact": 0.5, "long": 1.3}
@@ -68,30 +68,6 @@ def test_the_piece_of_a_long_clip_follows_its_seed(clips):
         starts.append(start)
     assert 0 <= min(starts) < 400
     assert len(samples) - 4000 - 400 < max(starts) <= len(samples) - 4000
-
-
-def test_cached_clips(clips, tmp_path, monkeypatch):
-    cached, read = dataset(clips, cache=True), dataset(clips)
-    for index in range(3):
-        torch.testing.assert_close(cached[index, 7][0], read[index, 7][0], rtol=0, atol=0.51 / 32767)
-    for name in ("read_clip", "read_piece"):
-        monkeypatch.setattr(f"earmark.data.dataset.{name}", None)
-    assert cached[2, 7][0].shape == (4000,)
-    with pytest.raises(EarmarkError, match="TypeError"):
-        read[2, 7]
-
-
-def test_cached_clips_are_clipped(tmp_path):
-    loud = np.array([1.5, -1.5, 0.5] * 100, np.float32)
-    soundfile.write(tmp_path / "loud.wav", loud, RATE, subtype="FLOAT")
-    data = dataset([Clip(tmp_path / "loud.wav", ())], length=300, cache=True)
-    np.testing.assert_allclose(data[0, 0][0][:3], [1, -1, 0.5], atol=1e-4)
-
-
-def test_waveforms_are_no_windows_into_the_memory(clips):
-    data = dataset(clips, cache=True)
-    data[1, 0][0].zero_()
-    assert data[1, 0][0].abs().max() > 0.5
 
 
 def test_another_rate_is_resampled(clips):

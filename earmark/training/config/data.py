@@ -130,7 +130,11 @@ class Data(Section):
     folds: Annotated[tuple[Count, ...], AfterValidator(_distinct)] = ()
     """Folds to evaluate, one run each, then a run on all clips. A single fold is a fixed split."""
     cache: bool = False
-    """Keep decoded clips in memory."""
+    """Decode and resample each clip once, and keep the result on disk (16 bit) for later epochs and runs."""
+    cache_folder: Path | None = None
+    """Folder of decoded clips, which recipes may share (default: ``clips`` in the folder of models)."""
+    cache_gb: Positive = 50.0
+    """Most that the folder may hold, in GB (10^9 bytes); clips beyond that are decoded in each epoch."""
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     """Processes that load clips."""
     max_bad_fraction: Fraction = 0.01

@@ -137,7 +137,8 @@ def _timed(recipe: Recipe, fold: int | None) -> float:
             raise _EnoughError
 
     with tempfile.TemporaryDirectory() as folder, suppress(_EnoughError):
-        train_network(recipe, Path(folder), fold, progress)
+        data = recipe.data.model_copy(update={"cache_folder": Path(folder) / "clips"})
+        train_network(recipe.model_copy(update={"data": data}), Path(folder) / "run", fold, progress)
     # On a GPU, many steps are reported at once.
     spans = [
         (later - earlier) / (to - since)

@@ -1,7 +1,7 @@
 """Binds a run folder to one recipe, by the stored ``recipe.json``.
 
-Conventions: descriptions, evaluation, device and loggers may change without a new training; every other
-change makes another run. Keys stored by earlier versions are translated.
+Conventions: descriptions, evaluation, device, loggers and the place of decoded clips may change without a new
+training; every other change makes another run. Keys stored by earlier versions are translated.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from earmark.training.splits import Split
 DESCRIPTIONS = ("description", "source", "command", "cost", "expected", "license")
 """Keys that describe a recipe and change no weight."""
 
-_MAY_CHANGE = {*DESCRIPTIONS, "evaluation", "logging", "run"}
+_MAY_CHANGE: dict[str, Any] = {
+    **dict.fromkeys((*DESCRIPTIONS, "evaluation", "logging", "run"), True),
+    "data": {"cache_folder", "cache_gb"},
+}
 _ABSENT = "(nothing)"
 
 
