@@ -71,6 +71,9 @@ def convert(
         float | None,
         typer.Option(metavar="SECONDS", help="Window length (default: the architecture's)."),
     ] = None,
+    padding: Annotated[
+        Literal["zero", "repeat"], typer.Option(help="How a clip shorter than the window is filled up.")
+    ] = "zero",
     license: Annotated[str, typer.Option(metavar="NAME", help="Licence of the weights.")] = "",  # noqa: A002
 ) -> None:
     """Convert weights of a known architecture."""
@@ -86,6 +89,7 @@ def convert(
         front_end_args=_values(front_end_argument or (), "--front-end-argument"),
         task=task,
         window_s=window,
+        padding=padding,
         license=license,
     )
     say_raw("".join(f"{path}\n" for path in written))

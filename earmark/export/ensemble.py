@@ -22,7 +22,7 @@ def join_sources(sources: Sequence[ExportSource], name: str | None = None) -> Ex
 
     Raises:
         ModelError: If there is no member, one has no weights, or they differ in labels, task, front-end,
-            window or padding.
+            or window.
     """
     if not sources:
         raise ModelError("no model given: name at least one")

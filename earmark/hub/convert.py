@@ -17,7 +17,7 @@ from earmark.features.front_end import FrontEnd
 from earmark.features.presets import FRONT_ENDS
 from earmark.hub.registry import PublishedModel, published
 from earmark.model_file.atomic import require_other_files
-from earmark.model_file.info import ModelInfo
+from earmark.model_file.info import ModelInfo, Padding
 from earmark.model_file.labels import read_labels
 
 
@@ -32,6 +32,7 @@ def convert(
     front_end_args: Mapping[str, Any] | None = None,
     task: str | None = None,
     window_s: float | None = None,
+    padding: Padding = "zero",
     license: str = "",  # noqa: A002
 ) -> tuple[Path, Path]:
     """Writes a model file, and beside it a checkpoint to train on, from a file of weights.
@@ -47,6 +48,7 @@ def convert(
         front_end_args: Fields in which the front-end differs from the preset.
         task: "multi_label" or "single_label"; None: that of the published models with these labels.
         window_s: Window length in seconds; None: that of the published models.
+        padding: How a clip shorter than the window is padded; the authors of all published models used zero.
         license: Licence of the weights.
 
     Returns:
@@ -74,7 +76,7 @@ def convert(
         architecture=architecture,
         arguments=given,
         window_s=window_s or _required(similar and similar.window_s, "a window length"),
-        padding="repeat",
+        padding=padding,
         embedding_size=1,  # filled in where the network is built
         license=license,
         source=f"converted from {Path(weights).name}",

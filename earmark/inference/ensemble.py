@@ -1,7 +1,8 @@
 """Ensembles: several models as one, the mean of their logits.
 
-Conventions: members have the same front-end, labels, task, window and padding. The embedding of an ensemble
-is the concatenation of its members' embeddings. An ensemble is not calibrated and has no thresholds.
+Conventions: members have the same front-end, labels, task and window. The padding of an ensemble is that of
+its first member: all get the same windows. Its embedding is the concatenation of its members' embeddings. An
+ensemble is not calibrated and has no thresholds.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ _REMEDIES = {
     "task": "choose models of one task",
     "front_end": "choose models with one front-end",
     "window_s": "earmark convert --window makes a model file with another window",
-    "padding": "choose models with one padding",
 }
 
 
@@ -34,7 +34,7 @@ def ensemble(taggers: Sequence[Tagger]) -> Tagger:
         taggers: The members, at least one.
 
     Raises:
-        ModelError: If they differ in labels, task, front-end, window or padding.
+        ModelError: If they differ in labels, task, front-end or window.
     """
     info = ensemble_info([tagger.info for tagger in taggers])
     sessions = [tagger.session for tagger in taggers]
@@ -49,7 +49,7 @@ def ensemble_info(infos: Sequence[ModelInfo], name: str | None = None) -> ModelI
         name: Name of the ensemble; default: the names of its members with "+" between them.
 
     Raises:
-        ModelError: If they differ in labels, task, front-end, window or padding.
+        ModelError: If they differ in labels, task, front-end or window.
     """
     first, *others = infos
     if not others:

@@ -81,6 +81,19 @@ def test_model_info(info: ModelInfo) -> None:
     assert ensemble_info([info]) is info
 
 
+def test_all_members_get_windows_with_the_padding_of_the_first(members: list[Path], info: ModelInfo) -> None:
+    first, second = (earmark.load(path, threads=1) for path in members)
+    for padding in ("zero", "repeat"):
+        mixed = [
+            earmark.Tagger(first.session, info.changed(padding=padding)),
+            earmark.Tagger(second.session, info.changed(padding="repeat")),
+        ]
+        alike = [earmark.Tagger(one.session, info.changed(padding=padding)) for one in (first, second)]
+        got, expected = (ensemble(taggers).tag(sound(0.3), RATE) for taggers in (mixed, alike))
+        assert ensemble(mixed).info.padding == padding
+        np.testing.assert_array_equal(got.scores, expected.scores)
+
+
 def test_an_ensemble_is_not_calibrated(info: ModelInfo) -> None:
     own = info.changed(calibration=Platt((0.5, 2.0), (-1.0, 0.25)), threshold=(0.1, 0.2))
     joint = ensemble_info([own, own])
@@ -95,7 +108,6 @@ def test_an_ensemble_is_not_calibrated(info: ModelInfo) -> None:
         ({"task": "single_label"}, "task is multi_label and single_label"),
         ({"front_end": OTHER}, "front_end is n_mels=32 and n_mels=24"),
         ({"window_s": 5.0}, "window_s is 0.5 and 5.0: earmark convert --window"),
-        ({"padding": "zero"}, "padding is repeat and zero"),
     ],
 )
 def test_members_that_differ_are_refused(info: ModelInfo, changes: dict, difference: str) -> None:

@@ -68,8 +68,8 @@ class Recipe(Section):
     """multi_label (sigmoid) or single_label (softmax)."""
     window_s: Annotated[float, Field(gt=0, le=LONGEST_WINDOW_S)]
     """Length of the network's input."""
-    padding: Padding = "repeat"
-    """How shorter clips are filled up: repeat or zero."""
+    padding: Padding = "zero"
+    """How shorter clips are filled up: zero or repeat."""
     model: Model
     front_end: Annotated[NetworkFrontEnd, BeforeValidator(_front_end)] = FrontEnd()
     """A log-mel, or a learned front-end if ``kind`` is given."""

@@ -13,6 +13,7 @@ from earmark.training.trainer import train_network
 
 OLD_RUN = Path(__file__).parents[2] / "golden" / "old_run.zip"
 TABLES = {
+    "padding": "repeat",  # the default of that version
     "model": {"architecture": "mobilenet", "arguments": {"width": 0.01, "norm_momentum": 0.3}},
     "optimizer": {"ema_decay": 0.0, "max_grad_norm": 1.0},
     "schedule": {"warmup_epochs": 1, "final_lr_scale": 0.1, "interval": "epoch"},
