@@ -43,7 +43,7 @@ PACKAGES = {
     "audio": {"numpy", "soundfile", "soxr", "av", "sounddevice"},
     "features": {"numpy"},
     "model_file": {"numpy", "onnxruntime"},
-    "models": {"numpy", "torch", "safetensors", "onnx", "onnxscript"},
+    "models": {"msgpack", "numpy", "torch", "safetensors", "onnx", "onnxscript"},
     "data": {"numpy", "torch", "h5py", "PIL"},
     "events": {"numpy", "matplotlib", "paho", "pyarrow"},
     "hub": {"numpy", "torch"},
@@ -79,7 +79,7 @@ PACKAGES = {
 """Room -> packages of others that it may import."""
 BASE_PACKAGES = {"numpy", "soundfile", "_soundfile", "_soundfile_data", "soxr", "_cffi_backend"}
 BASE_PACKAGES |= {"cffi", "typing_extensions"}  # what those need
-EAGER_IN_CLI = {"audio", "cli", "errors", "features", "inference", "model_file", "version"}
+EAGER_IN_CLI = {"audio", "cli", "errors", "events", "features", "inference", "model_file", "version"}
 
 
 def room(path: Path) -> str:

@@ -32,7 +32,7 @@ from earmark.cli.options import (
 from earmark.cli.program import COULD_NOTHING, USE, command, exit_code, one_matrix_thread
 from earmark.cli.progress import download_bar, each_file, status_line
 from earmark.cli.terminal import printable, say_raw
-from earmark.inference.formats import Format
+from earmark.events.layout import Format
 from earmark.model_file.atomic import atomic_writer, require_other_files
 
 

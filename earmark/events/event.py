@@ -6,9 +6,11 @@ one up to ``end_s``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +50,7 @@ class Event:
         return self.end_s - self.start_s
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the event as a dict that JSON can represent, times in milliseconds' precision."""
+        """Returns the event as a dict that JSON can represent, times rounded to milliseconds."""
         return {
             "label": self.label,
             "start_s": round(self.start_s, 3),
@@ -56,6 +58,69 @@ class Event:
             "peak": round(self.peak, 4),
             "mean": round(self.mean, 4),
             "resolution_s": round(self.resolution_s, 3),
+        }
+
+
+class Recording(Protocol):
+    """What is known of a recording; a :class:`earmark.Result` is one."""
+
+    @property
+    def path(self) -> str | None:
+        """Path, if it was a file."""
+
+    @property
+    def duration_s(self) -> float:
+        """Duration in seconds."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Sample rate in Hz."""
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether scores are probabilities."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Faults that did not prevent tagging, one line each."""
+
+
+@dataclass(frozen=True)
+class RecordingEvents:
+    """The events of one recording, for writers.
+
+    Args:
+        recording: What is known of it.
+        events: In order of start.
+        recorded_at: When the recording starts, with a time zone; None if that is not known.
+    """
+
+    recording: Recording
+    events: Sequence[Event]
+    recorded_at: datetime | None = None
+
+    def time_at(self, position_s: float) -> str | None:
+        """The time of a position in ISO 8601 with milliseconds and the offset from UTC, if it is known."""
+        if self.recorded_at is None:
+            return None
+        return (self.recorded_at + timedelta(seconds=position_s)).isoformat(timespec="milliseconds")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the events as a dict that JSON can represent."""
+        known = self.recording
+        return {
+            "path": known.path,
+            "duration_s": round(known.duration_s, 4),
+            "sample_rate": known.sample_rate,
+            "model": known.model,
+            "calibrated": known.calibrated,
+            "recorded_at": self.time_at(0),
+            "events": [event.to_dict() for event in self.events],
+            "warnings": list(known.warnings),
         }
 
 

@@ -6,42 +6,21 @@ can be written as they come. The tags are those that :meth:`Result.filter` left.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from earmark.events.formats import csv_rows
+from earmark.events.layout import Format, Layout
 
 if TYPE_CHECKING:
     from earmark.inference.result import Result
 
 
-class Format(StrEnum):
-    """Formats of results."""
-
-    TABLE = "table"
-    JSON = "json"
-    JSONL = "jsonl"
-    CSV = "csv"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The parts of a format: ``head``, rendered results with ``between``, ``tail``."""
-
-    head: str
-    between: str
-    tail: str
-    render: Callable[[Result], str]
-
-
-def layout(form: Format, width: int = 80, blocks: bool = True) -> Layout:
-    """Returns the layout of a format.
+def layout(form: Format, width: int = 80, blocks: bool = True) -> Layout[Result]:
+    """Returns the layout of a format of tags.
 
     Args:
-        form: The format.
+        form: "table", "json", "jsonl" or "csv".
         width: Characters in a line of a table, at least 40.
         blocks: Whether a table uses block characters; else ASCII.
     """
@@ -50,7 +29,7 @@ def layout(form: Format, width: int = 80, blocks: bool = True) -> Layout:
     if form is Format.JSONL:
         return Layout("", "", "", lambda result: _json(result) + "\n")
     if form is Format.CSV:
-        head = _csv_rows([("path", "label", "score", "start_s", "end_s", "calibrated")])
+        head = csv_rows([("path", "label", "score", "start_s", "end_s", "calibrated")])
         return Layout(head, "", "", _csv)
     from earmark.inference.table import table  # loads NumPy, whose threads a command sets before
 
@@ -63,13 +42,7 @@ def _json(result: Result) -> str:
 
 def _csv(result: Result) -> str:
     path, calibrated = result.path or "", str(result.calibrated).lower()
-    return _csv_rows(
+    return csv_rows(
         (path, tag.label, f"{tag.score:.4f}", f"{tag.start_s:.3f}", f"{tag.end_s:.3f}", calibrated)
         for tag in result.tags
     )
-
-
-def _csv_rows(rows: Iterable[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
