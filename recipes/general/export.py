@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from held_out import HELD_SOURCES
 from judge import (
     Predict,
     agreement,
@@ -29,7 +30,7 @@ from judge import (
     zero_shot,
 )
 from mixing import Bank
-from prepare import HELD_SOURCES, is_open
+from prepare import is_open
 from scipy.special import expit
 from stages import WIDTH
 

@@ -4,9 +4,9 @@
 
 A model is a model file (.onnx), a checkpoint (.safetensors), a snapshot of train.py or published weights of
 an mn network (.pt). Nothing judged on is trained or tuned on: sources that only the judge hears, and the
-folds of ESC that prepare.py left out (by default fold 4). Zero-shot: the ESC category whose AudioSet labels,
-below, score highest. 4-shot: logistic regression on embeddings of four clips a category of the other folds,
-ten draws.
+folds of ESC that prepare.py left out (by default fold 4). Zero-shot: the ESC category whose AudioSet labels
+(held_out.py) score highest. 4-shot: logistic regression on embeddings of four clips a category of the other
+folds, ten draws.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from held_out import CATEGORIES
 from mixing import Bank
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
@@ -41,34 +42,6 @@ Predict = Callable[[torch.Tensor], Answers]
 RATE = EFFICIENTAT.sample_rate
 LABELS = label_set("audioset")
 HELD_ROWS, BATCH, SHOTS, DRAWS = 500, 16, 4, 10
-CATEGORIES: dict[str, tuple[str, ...]] = {
-    "car_horn": ("Vehicle horn, car horn, honking", "Toot", "Air horn, truck horn"),
-    "cat": ("Cat", "Purr", "Meow", "Hiss", "Caterwaul"),
-    "chainsaw": ("Chainsaw",),
-    "chirping_birds": ("Bird", "Bird vocalization, bird call, bird song", "Chirp, tweet", "Squawk"),
-    "church_bells": ("Church bell", "Bell", "Change ringing (campanology)"),
-    "clock_tick": ("Tick", "Tick-tock", "Clock"),
-    "crackling_fire": ("Fire", "Crackle"),
-    "crying_baby": ("Baby cry, infant cry", "Crying, sobbing", "Whimper"),
-    "dog": ("Dog", "Bark", "Yip", "Howl", "Bow-wow", "Growling", "Whimper (dog)", "Domestic animals, pets"),
-    "glass_breaking": ("Glass", "Shatter", "Breaking", "Chink, clink", "Smash, crash"),
-    "helicopter": ("Helicopter",),
-    "rain": ("Rain", "Raindrop", "Rain on surface"),
-    "rooster": ("Chicken, rooster", "Crowing, cock-a-doodle-doo", "Fowl"),
-    "sea_waves": ("Waves, surf", "Ocean"),
-    "siren": (
-        "Siren",
-        "Civil defense siren",
-        "Police car (siren)",
-        "Ambulance (siren)",
-        "Fire engine, fire truck (siren)",
-        "Emergency vehicle",
-    ),
-    "sneezing": ("Sneeze",),
-    "snoring": ("Snoring",),
-    "thunderstorm": ("Thunderstorm", "Thunder"),
-}
-"""ESC's categories and the labels of AudioSet that mean them; chosen by their names, tuned on nothing."""
 FAMILIES = {"speech": "Human voice", "music": "Music", "rain": "Rain", "dog": "Dog", "bird": "Bird"}
 """A word in the names of held-out recordings; the node that the top label should be, or lie below."""
 
