@@ -7,6 +7,7 @@ can be written as they come. The tags are those that :meth:`Result.filter` left.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from earmark.events.formats import csv_rows
@@ -16,13 +17,15 @@ if TYPE_CHECKING:
     from earmark.inference.result import Result
 
 
-def layout(form: Format, width: int = 80, blocks: bool = True) -> Layout[Result]:
+def layout(form: Format, width: int = 80, blocks: bool = True, windows: bool = False) -> Layout[Result]:
     """Returns the layout of a format of tags.
 
     Args:
         form: "table", "json", "jsonl" or "csv".
         width: Characters in a line of a table, at least 40.
         blocks: Whether a table uses block characters; else ASCII.
+        windows: Whether a table has a line for each window, and CSV the tags of each window in place of those
+            of the recording.
     """
     if form is Format.JSON:
         return Layout("[", ",\n ", "]\n", _json)
@@ -30,10 +33,10 @@ def layout(form: Format, width: int = 80, blocks: bool = True) -> Layout[Result]
         return Layout("", "", "", lambda result: _json(result) + "\n")
     if form is Format.CSV:
         head = csv_rows([("path", "label", "score", "start_s", "end_s", "calibrated")])
-        return Layout(head, "", "", _csv)
+        return Layout(head, "", "", _csv_of_windows if windows else _csv)
     from earmark.inference.table import table  # loads NumPy, whose threads a command sets before
 
-    return Layout("", "\n", "", lambda result: table(result, width, blocks))
+    return Layout("", "\n", "", lambda result: table(result, width, blocks, windows))
 
 
 def _json(result: Result) -> str:
@@ -46,3 +49,7 @@ def _csv(result: Result) -> str:
         (path, tag.label, f"{tag.score:.4f}", f"{tag.start_s:.3f}", f"{tag.end_s:.3f}", calibrated)
         for tag in result.tags
     )
+
+
+def _csv_of_windows(result: Result) -> str:
+    return "".join(_csv(replace(result, windows=(window,))) for window in result.windows)

@@ -7,27 +7,20 @@ optional, since not every terminal has them. Times are those of windows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from earmark.events.bars import LONGEST_LABEL, STRIPS, bar, duration, shortened, span, strips
 from earmark.model_file.ontology import audioset_ontology
 
 if TYPE_CHECKING:
     from earmark.inference.result import Result, Tag
 
-BAR = 16
-"""Characters of a full bar."""
-LONGEST_LABEL = 32
-LONGEST_STRIP = 60
-TIMELINE_ROWS = 6
-"""Labels in the timeline: the most specific ones with the highest scores."""
 
-_EIGHTHS = " ▏▎▍▌▋▊▉"
-
-
-def table(result: Result, width: int = 80, blocks: bool = True) -> str:
+def table(result: Result, width: int = 80, blocks: bool = True, windows: bool = False) -> str:
     """Formats a result for people.
 
     Tags that reach the model's thresholds come first, the others follow as guesses.
@@ -36,9 +29,10 @@ def table(result: Result, width: int = 80, blocks: bool = True) -> str:
         result: With the tags that :meth:`Result.filter` left.
         width: Characters in a line, at least 40.
         blocks: Whether to use block characters; else ASCII.
+        windows: Whether to add a line for each window, with its highest scores.
     """
     meaning = ", probabilities" if result.calibrated else ""
-    head = f"{result.path or 'samples'}  ({_duration(result.duration_s)}, {result.model}{meaning})"
+    head = f"{result.path or 'samples'}  ({duration(result.duration_s)}, {result.model}{meaning})"
     rows = _Rows(result, width, blocks)
     found = {tag.label for tag in result.detected}
     detected = [tag for tag in result.tags if tag.label in found]
@@ -53,6 +47,8 @@ def table(result: Result, width: int = 80, blocks: bool = True) -> str:
     lines += map(rows.line, guesses)
     if len(result.windows) > 1 and detected:
         lines += ["", *_timeline(result, detected, width, blocks)]
+    if windows:
+        lines += ["", *_windows(result, width)]
     return "\n".join(lines) + "\n"
 
 
@@ -84,13 +80,11 @@ class _Rows:
         return "  ".join(parts).rstrip()
 
     def _start(self, label: str, score: float) -> str:
-        label = _shortened(label, self._label_width, self._blocks)
-        return f"  {label:<{self._label_width}}  {score:.2f}  {_bar(score, self._blocks)}"
+        label = shortened(label, self._label_width, self._blocks)
+        return f"  {label:<{self._label_width}}  {score:.2f}  {bar(score, self._blocks)}"
 
     def _span(self, tag: Tag) -> str:
-        if self._clock:
-            return f"{_clock(tag.start_s)} - {_clock(tag.end_s)}"
-        return f"{tag.start_s:.1f} - {tag.end_s:.1f} s"
+        return span(tag.start_s, tag.end_s, self._clock)
 
 
 def _timeline(result: Result, tags: Sequence[Tag], width: int, blocks: bool) -> Iterator[str]:
@@ -98,16 +92,29 @@ def _timeline(result: Result, tags: Sequence[Tag], width: int, blocks: bool) -> 
     columns = [result.labels.index(tag.label) for tag in tags]
     scores = np.stack([window.scores[columns] for window in result.windows])
     reached = scores >= np.array(result.thresholds)[columns]  # (window, tag)
-    kept = _specific([tag.label for tag in tags], reached)[:TIMELINE_ROWS]
+    kept = _specific([tag.label for tag in tags], reached)[:STRIPS]
     kept.sort(key=lambda index: int(reached[:, index].argmax()))  # in the order of their first windows
-    label_width = min(LONGEST_LABEL, width // 2, max(len(tags[index].label) for index in kept))
-    cells = min(LONGEST_STRIP, width - label_width - 4)
-    start, end = "0:00" if result.duration_s >= 60 else "0 s", _duration(result.duration_s)
-    yield f"  {'':<{label_width}}  {start}{end:>{cells - len(start)}}"
-    on, off = ("█", "·") if blocks else ("#", ".")
-    for index in kept:
-        strip = "".join(on if there else off for there in _filled(result, reached[:, index], cells))
-        yield f"  {_shortened(tags[index].label, label_width, blocks):<{label_width}}  {strip}"
+    spans = [(one.start_s, one.end_s) for one in result.windows]
+    rows = [
+        (tags[index].label, [one for one, there in zip(spans, reached[:, index], strict=True) if there])
+        for index in kept
+    ]
+    return strips(rows, result.duration_s, width, blocks)
+
+
+def _windows(result: Result, width: int) -> Iterator[str]:
+    """A line for each window: its span, and as many of its tags as fit."""
+    with_clock = result.duration_s >= 60
+    times = [span(one.start_s, one.end_s, with_clock) for one in result.windows]
+    time_width = max(map(len, times))
+    for window, time in zip(result.windows, times, strict=True):
+        line = f"  {time:>{time_width}} "
+        for tag in replace(result, windows=(window,)).tags:
+            item = f" {tag.label} {tag.score:.2f}"
+            if len(line) + len(item) > width:
+                break
+            line += item + ","
+        yield line.rstrip(" ,")
 
 
 def _specific(labels: Sequence[str], reached: NDArray[np.bool_]) -> list[int]:
@@ -124,44 +131,7 @@ def _specific(labels: Sequence[str], reached: NDArray[np.bool_]) -> list[int]:
     ]
 
 
-def _filled(result: Result, reached: NDArray[np.bool_], cells: int) -> NDArray[np.bool_]:
-    """Which parts of the recording the windows of a mask overlap, (cell,).
-
-    An overlap is at least half of the part, or of the window if that is shorter.
-    """
-    spans = [(one.start_s, one.end_s) for one in result.windows]
-    starts, ends = np.array(spans)[reached].T
-    edges = np.linspace(0, result.duration_s, cells + 1)
-    overlap = np.minimum(ends[:, None], edges[1:]) - np.maximum(starts[:, None], edges[:-1])
-    needed = np.minimum(ends - starts, edges[1] - edges[0])[:, None] / 2
-    return np.asarray((overlap >= needed - 1e-9).any(0))
-
-
 def _parent(label: str, shown: set[str], labels: Sequence[str]) -> str:
     """The label above one in AudioSet's ontology, in brackets, if the model has it and it is not shown."""
     above = audioset_ontology().parents.get(label, ())
     return next((f"({name})" for name in above if name in labels and name not in shown), "")
-
-
-def _bar(score: float, blocks: bool) -> str:
-    """A bar for a score in [0, 1], padded to its full width."""
-    if not blocks:
-        return f"{'#' * round(score * BAR):<{BAR}}"
-    whole, eighths = divmod(round(score * BAR * 8), 8)
-    return f"{('█' * whole + _EIGHTHS[eighths]):<{BAR}.{BAR}}"
-
-
-def _shortened(text: str, width: int, blocks: bool) -> str:
-    ellipsis = "…" if blocks else "..."
-    return text if len(text) <= width else text[: width - len(ellipsis)] + ellipsis
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 60 else _clock(seconds)
-
-
-def _clock(seconds: float) -> str:
-    """Minutes and seconds, with hours where there are any."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
