@@ -3,7 +3,8 @@
 Conventions: targets and scores are (clip, class); targets are 0, 1, or NaN where unknown, and unknown entries
 are ignored. A class without a positive clip has no average precision and no AUROC (NaN) and is left out of
 macro means (over classes); micro: over clips, or over all pairs of clip and class. "Single label": each clip
-with known targets belongs to exactly one class. Functions without state.
+with known targets belongs to exactly one class. Events have conventions of their own
+(:mod:`earmark.evaluation.metrics.events`). Functions without state.
 
 scikit-learn has most of these and is the oracle of the tests. It is not the implementation: on AudioSet's
 evaluation set (18,000 clips, 527 classes, two cores) its average precision takes 2.7 s and its AUROC 4.1 s,
@@ -20,6 +21,7 @@ from earmark.evaluation.metrics.decisions import (
     precision,
     recall,
 )
+from earmark.evaluation.metrics.events import EventCounts, event_counts, segment_counts
 from earmark.evaluation.metrics.probabilities import (
     Reliability,
     binary_brier,
@@ -33,6 +35,7 @@ from earmark.evaluation.metrics.probabilities import (
     log_loss,
     reliability,
 )
+from earmark.evaluation.metrics.psds import PsdsOptions, psds
 from earmark.evaluation.metrics.ranking import (
     LabelRanking,
     auroc,
@@ -46,7 +49,9 @@ from earmark.evaluation.metrics.ranking import (
 from earmark.evaluation.metrics.tables import macro
 
 __all__ = [
+    "EventCounts",
     "LabelRanking",
+    "PsdsOptions",
     "Reliability",
     "accuracy",
     "auroc",
@@ -61,6 +66,7 @@ __all__ = [
     "class_log_loss",
     "confusion",
     "d_prime",
+    "event_counts",
     "expected_calibration_error",
     "f1",
     "label_ranking",
@@ -71,6 +77,8 @@ __all__ = [
     "micro_average_precision",
     "negative_threshold",
     "precision",
+    "psds",
     "recall",
     "reliability",
+    "segment_counts",
 ]
