@@ -30,6 +30,8 @@ Row = dict[str, Any]
 
 FILES = "files"
 """Name of the table of recordings."""
+TABLES = ("tags", "events", "embeddings", FILES)
+"""All tables; that of the recordings is written last."""
 OK, FAILED = "ok", "failed"
 """Values of the column ``status``."""
 
