@@ -28,7 +28,7 @@ def models(
     as_json: AsJson = False,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Plot score against parameters and MACs: .png, .svg or .pdf."),
+        typer.Option(metavar="FILE", help="Plot score against size, MACs and memory: .png, .svg or .pdf."),
     ] = None,
 ) -> None:
     """List the models that have a name."""
@@ -39,7 +39,7 @@ def models(
         with extra("earmark models --plot", "plot"):
             from earmark.evaluation.plots import plot_models
 
-        plot_models(registry.published().values(), plot)
+        plot_models(registry.published().values(), plot, registry.compared().values())
         return
     own = [_shipped_row(name) for name in registry.shipped()]
     others = [_published_row(known) for known in registry.published().values()]
@@ -109,6 +109,7 @@ def _published_row(known: PublishedModel) -> dict[str, Any]:
         "label_set": known.labels,
         "params": known.params,
         "macs": known.macs,
+        "peak_memory_kb": known.peak_memory_kb,
         "scores": dict(known.scores),
         "scored_on": known.scored_on or None,
         "license_note": known.license_note or None,

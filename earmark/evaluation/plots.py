@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from earmark.errors import ModelError
@@ -23,15 +24,22 @@ SCORE = "mAP"
 MOST_NAMES = 100
 """Names of more classes than these are left out."""
 FORMATS = (".png", ".svg", ".pdf")
-AXES = (("params", 1e6, "parameters (millions)"), ("macs", 1e9, "multiply-accumulates, 10 s (billions)"))
+AXES = (
+    ("params", 1e6, "parameters (millions)"),
+    ("macs", 1e9, "multiply-accumulates, 10 s (billions)"),
+    ("peak_memory_kb", 1e3, "peak memory of feature maps, 10 s, 16 bits (MB)"),
+)
 
 
-def plot_models(models: Iterable[PublishedModel], path: str | PathLike[str]) -> None:
-    """Draws the published score of each model against its size and its cost, on logarithmic axes.
+def plot_models(
+    models: Iterable[PublishedModel], path: str | PathLike[str], compared: Iterable[PublishedModel] = ()
+) -> None:
+    """Draws the published score of each model against its size, cost and memory, on logarithmic axes.
 
     Args:
         models: Those without a published score are left out.
         path: Of the plot: png, svg or pdf.
+        compared: Other published networks, drawn as crosses.
 
     Raises:
         ModelError: If the suffix is another one.
@@ -40,11 +48,17 @@ def plot_models(models: Iterable[PublishedModel], path: str | PathLike[str]) -> 
     if Path(path).suffix.lower() not in FORMATS:
         raise ModelError(f"{Path(path)}: a plot must be a file of {', '.join(FORMATS)}")
     shown = [known for known in models if SCORE in known.scores]
-    figure = Figure(figsize=(13, 6), layout="constrained")
-    for axes, (field, unit, label) in zip(figure.subplots(1, 2), AXES, strict=True):
+    others = list(compared)
+    figure = Figure(figsize=(19, 6), layout="constrained")
+    for axes, (field, unit, label) in zip(figure.subplots(1, len(AXES)), AXES, strict=True):
         _panel(axes, [known for known in shown if getattr(known, field)], field, unit)
-        axes.margins(x=0.12)
+        _crosses(axes, [known for known in others if getattr(known, field)], field, unit)
+        axes.margins(x=0.15)
         axes.set(xscale="log", xlabel=label, ylabel=f"published {SCORE}")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=MOST_NAMES))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(axis="x", labelsize=8)
         axes.grid(visible=True, which="both", alpha=0.2)
     figure.axes[0].legend(loc="lower right")
     _save(figure, path)
@@ -68,6 +82,19 @@ def _panel(axes: Any, models: list[PublishedModel], field: str, unit: float) -> 
         place, side = ((4, -8), "left") if number == 0 else ((-4, 4), "right")
         for name, point in front.items():
             axes.annotate(name, point, xytext=place, textcoords="offset points", ha=side, fontsize=7)
+
+
+def _crosses(axes: Any, models: list[PublishedModel], field: str, unit: float) -> None:
+    """Draws networks to compare with; names are above and below in turn, so as not to overlap."""
+    ordered = sorted(models, key=lambda known: -known.scores[SCORE])
+    right = max((getattr(known, field) for known in models), default=0)
+    for number, known in enumerate(ordered):
+        value = getattr(known, field)
+        point = (value / unit, known.scores[SCORE])
+        x, side = (-6, "right") if value == right else (6, "left")
+        place = {"xytext": (x, -8 if number % 2 else 3), "textcoords": "offset points", "ha": side}
+        axes.scatter(*point, s=24, color="0.35", marker="x")
+        axes.annotate(known.name, point, fontsize=7, color="0.35", **place)
 
 
 def _front(points: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:

@@ -57,6 +57,7 @@ class PublishedModel:
         layout: Naming scheme of the tensors if it is not the architecture's own: "torchvision".
         params: Number of parameters.
         macs: Multiply-accumulate operations for a 10 s clip.
+        peak_memory_kb: Peak memory of the feature maps of a 10 s clip in 16 bits, in 1000 bytes.
         scores: Published scores; fractions in [0, 1].
         scored_on: Dataset of the scores.
         description: What the model is for.
@@ -80,6 +81,7 @@ class PublishedModel:
     layout: str = ""
     params: int | None = None
     macs: int | None = None
+    peak_memory_kb: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     scored_on: str = ""
     description: str = ""
@@ -150,7 +152,12 @@ class PublishedModel:
 
 def published() -> Mapping[str, PublishedModel]:
     """Returns the published models by name, in the order of the table."""
-    return _read_models(_TABLE)
+    return _read_models(_TABLE, "models")
+
+
+def compared() -> Mapping[str, PublishedModel]:
+    """Returns published networks to compare with: scores and costs without weights; their URL is empty."""
+    return _read_models(_TABLE, "compared")
 
 
 def content() -> Mapping[str, Any]:
@@ -166,9 +173,9 @@ def _read_table(path: Path) -> Mapping[str, Any]:
 
 
 @cache
-def _read_models(path: Path) -> Mapping[str, PublishedModel]:
+def _read_models(path: Path, kind: str) -> Mapping[str, PublishedModel]:
     table = _read_table(path)
-    return {name: _entry(name, table["families"], own) for name, own in table["models"].items()}
+    return {name: _entry(name, table["families"], own) for name, own in table.get(kind, {}).items()}
 
 
 def _entry(name: str, families: Mapping[str, Any], own: Mapping[str, Any]) -> PublishedModel:

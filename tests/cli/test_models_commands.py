@@ -304,6 +304,9 @@ def test_models_are_plotted(run, tmp_path):
     drawn = (tmp_path / "models.svg").read_text(encoding="utf-8")
     assert "<!-- dymn20_as -->" in drawn
     assert "<!-- mn10_im -->" not in drawn
+    assert drawn.count("<!-- audax_convnext_tiny -->") == 3
+    assert drawn.count("<!-- audax_efficientnet_b0_leaf -->") == 1
+    assert "<!-- peak memory of feature maps" in drawn
     code, _, err = run("models", "--plot", tmp_path / "models.bmp")
     assert code == 2
     assert_one_line(err, "models.bmp", ".svg")

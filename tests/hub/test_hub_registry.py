@@ -5,11 +5,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from earmark.errors import ModelError
+from earmark.evaluation.complexity.model_cost import complexity
+from earmark.evaluation.complexity.network_cost import measure
+from earmark.features.learned import LearnedFrontEnd
 from earmark.features.presets import EFFICIENTAT, SP4ASC
 from earmark.hub import registry
 from earmark.model_file.labels import label_set
+from earmark.models import create_model
+from earmark.models.waveform_network import attach_front_end
 
 REFERENCE_ARGUMENTS = {"head_type": "head", "use_dy_blocks": "dynamic_blocks", "strides": "strides"}
 
@@ -188,3 +194,42 @@ def test_parameters_and_operations_are_those_of_the_reference(shared):
                 else wanted["macs_reference_rule"]
             )
             assert (known.params, known.macs) == (wanted["params"], macs), name
+            if known.architecture.startswith("mn"):  # the reference leaves dynamic convolutions out
+                assert known.peak_memory_kb == wanted["peak_kB_plain_16bit"], name
+
+
+@pytest.mark.parametrize(
+    "name", ["mn01_as", "mn10_as_hop_25", "mn10_as_fc_s2211", "dymn04_as", "cnn6_60k_ce"]
+)
+def test_costs_are_those_of_the_network(name):
+    known, cost = registry.published_model(name), complexity(name).cost
+    assert (known.params, known.macs, known.peak_memory_kb) == (
+        cost.parameters,
+        cost.macs,
+        cost.peak_memory_kb,
+    )
+
+
+def test_costs_of_other_networks_are_computed_too():
+    for known in registry.compared().values():
+        size = 9 if known.name == "mn40_ensemble_of_9" else 1
+        cost = cost_of(known)
+        expected = (known.params, known.macs, known.peak_memory_kb)
+        if kind := next((kind for kind in ("leaf", "sincnet") if known.name.endswith(kind)), None):
+            assert expected == (cost.parameters + filters(kind), None, None)
+        else:
+            assert expected == (size * cost.parameters, size * cost.macs, cost.peak_memory_kb), known.name
+
+
+def cost_of(known):
+    with torch.device("meta"):
+        network = create_model(known.architecture, num_classes=known.num_classes, **known.arguments)
+    front_end = known.front_end
+    return measure(network, front_end.n_mels, front_end.num_frames(10 * front_end.sample_rate))
+
+
+def filters(kind):
+    """Parameters of a front-end that learns."""
+    network = create_model("cnn6_60k", num_classes=2, n_mels=64)
+    both = attach_front_end(network, LearnedFrontEnd(kind=kind))
+    return sum(one.numel() for one in both.parameters()) - sum(one.numel() for one in network.parameters())
