@@ -40,7 +40,8 @@ def pull(
 @command(MODELS)
 def convert(
     weights: Annotated[
-        Path, typer.Argument(metavar="WEIGHTS", help="A PyTorch checkpoint or a safetensors file.")
+        Path,
+        typer.Argument(metavar="WEIGHTS", help="A checkpoint of PyTorch or flax, or a safetensors file."),
     ],
     architecture: Annotated[str, typer.Option(metavar="NAME", help="Name of the architecture.")],
     output: Annotated[

@@ -82,6 +82,10 @@ SINCNET = LearnedFrontEnd(kind="sincnet", f_min=50.0, f_max=7900.0)
 """SincNet as in audax, at 16 kHz."""
 
 
+LEARNED_FRONT_ENDS: Mapping[str, LearnedFrontEnd] = {"leaf": LEAF, "sincnet": SINCNET}
+"""Name, as in recipes and on the command line -> front-end."""
+
+
 @dataclass(frozen=True)
 class GraphFrontEnd:
     """A log-mel that the graph of a model file computes itself, from waveforms at its sample rate.

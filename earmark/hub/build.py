@@ -6,11 +6,13 @@ Needs the extra "train".
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from earmark.errors import ModelError
 from earmark.model_file.atomic import write_all_atomically
@@ -18,8 +20,12 @@ from earmark.model_file.info import ModelInfo
 from earmark.model_file.onnx_file import attach_info
 from earmark.model_file.onnx_runtime import onnxruntime
 from earmark.models.checkpoint import network_checkpoint
+from earmark.models.flax_checkpoint import is_flax_checkpoint, read_flax_checkpoint
+from earmark.models.flax_weights import state_dict_from_flax
 from earmark.models.network import Network
 from earmark.models.onnx_graph import OUTPUT_NAMES, example_inputs, network_to_onnx
+from earmark.models.registry import create_model
+from earmark.models.waveform_network import attach_front_end
 from earmark.models.weights import build_with_weights, read_state_dict
 
 TOLERANCE = 1e-4
@@ -36,7 +42,7 @@ def build(
     """Converts a file of weights into a checkpoint and a model file.
 
     Args:
-        weights: A PyTorch checkpoint or a safetensors file.
+        weights: A PyTorch checkpoint, a safetensors file, or a checkpoint of audax.
         info: Model info; ``embedding_size`` is filled in.
         checkpoint: Path of the safetensors checkpoint to write.
         model_file: Path of the model file to write.
@@ -45,9 +51,11 @@ def build(
         ModelError: If the file is damaged, has more than tensors, does not fit the architecture, or the model
             file differs from the network by more than ``TOLERANCE``.
     """
-    tensors = read_state_dict(weights)
     try:
-        network = build_with_weights(info.architecture, info.arguments, len(info.labels), tensors)
+        tensors = _tensors(weights, info)
+        network = build_with_weights(
+            info.architecture, info.arguments, len(info.labels), tensors, info.front_end
+        )
     except ModelError as error:
         raise ModelError(f"{Path(weights)}: {error}") from None
     network.eval()
@@ -61,6 +69,16 @@ def build(
         )
     contents = {Path(checkpoint): network_checkpoint(network, info), Path(model_file): content}
     write_all_atomically(contents)
+
+
+def _tensors(weights: str | PathLike[str], info: ModelInfo) -> Mapping[str, Tensor]:
+    """The state dict in a file of weights."""
+    if not is_flax_checkpoint(weights):
+        return read_state_dict(weights)
+    with torch.device("meta"):
+        network = create_model(info.architecture, num_classes=len(info.labels), **info.arguments)
+        network = attach_front_end(network, info.front_end)
+    return state_dict_from_flax(network, read_flax_checkpoint(weights))
 
 
 @torch.no_grad()

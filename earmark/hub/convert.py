@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from earmark.errors import ModelError, extra
-from earmark.features.front_end import FrontEnd
+from earmark.features.learned import LEARNED_FRONT_ENDS, AnyFrontEnd, NetworkFrontEnd, front_end_from_dict
 from earmark.features.presets import FRONT_ENDS
 from earmark.hub.registry import PublishedModel, published
 from earmark.model_file.atomic import require_other_files
@@ -38,13 +38,13 @@ def convert(
     """Writes a model file, and beside it a checkpoint to train on, from a file of weights.
 
     Args:
-        weights: A PyTorch checkpoint or a safetensors file.
+        weights: A PyTorch checkpoint, a safetensors file, or a checkpoint of audax, which flax wrote.
         output: Path of the model file; its name without the ending becomes the model's name.
         architecture: Name in the registry of networks.
         arguments: Arguments of the architecture; ``num_classes`` if there are no labels.
         labels: A label set's name or a label file (:func:`~earmark.model_file.labels.read_labels`); None:
             classes are numbered.
-        front_end: Name of a front-end preset; None: that of the published models.
+        front_end: Name of a front-end preset, or leaf or sincnet; None: that of the published models.
         front_end_args: Fields in which the front-end differs from the preset.
         task: "multi_label" or "single_label"; None: that of the published models with these labels.
         window_s: Window length in seconds; None: that of the published models.
@@ -117,8 +117,9 @@ def _labels(labels: str | None, num_classes: Any) -> tuple[str, ...]:
     return names
 
 
-def _front_end(name: str | None, changes: Mapping[str, Any], similar: PublishedModel | None) -> FrontEnd:
-    if name is not None and name not in FRONT_ENDS:
-        raise ModelError(f"front_end must be one of {', '.join(FRONT_ENDS)}, got {name!r}")
-    base = FRONT_ENDS[name] if name else _required(similar and similar.front_end, "a front-end")
-    return FrontEnd.from_dict({**base.to_dict(), **changes})
+def _front_end(name: str | None, changes: Mapping[str, Any], similar: PublishedModel | None) -> AnyFrontEnd:
+    known: Mapping[str, NetworkFrontEnd] = {**FRONT_ENDS, **LEARNED_FRONT_ENDS}
+    if name is not None and name not in known:
+        raise ModelError(f"front_end must be one of {', '.join(known)}, got {name!r}")
+    base = known[name] if name else _required(similar and similar.front_end, "a front-end")
+    return front_end_from_dict({**base.to_dict(), **changes})

@@ -21,10 +21,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from earmark.errors import ModelError, first_line
+from earmark.features.learned import AnyFrontEnd
 from earmark.model_file.state_dict import find_state_dict, misfits, summary
 from earmark.models.network import Network
 from earmark.models.registry import create_model, rebuild
-from earmark.models.waveform_network import WaveformNetwork
+from earmark.models.waveform_network import WaveformNetwork, attach_front_end
 
 _TORCH_STARTS = (b"PK", b"\x80")  # a zip archive; or a pickle, PyTorch's format before 1.6
 
@@ -79,7 +80,11 @@ def _read_checkpoint(path: str | PathLike[str]) -> Any:
 
 
 def build_with_weights(
-    architecture: str, arguments: Mapping[str, Any], num_classes: int, tensors: Mapping[str, Tensor]
+    architecture: str,
+    arguments: Mapping[str, Any],
+    num_classes: int,
+    tensors: Mapping[str, Tensor],
+    front_end: AnyFrontEnd | None = None,
 ) -> Network:
     """Builds a network and loads weights strictly: no tensor missing, none left over, all of their shapes.
 
@@ -88,6 +93,7 @@ def build_with_weights(
         arguments: Fields of its config, without the number of classes.
         num_classes: Number of classes of the weights' head.
         tensors: State dict.
+        front_end: A learned one is part of the network.
 
     Returns:
         The network on the CPU in evaluation mode.
@@ -97,6 +103,7 @@ def build_with_weights(
     """
     with torch.random.fork_rng(devices=[]):  # the random weights are overwritten, the caller's RNG unchanged
         network = create_model(architecture, num_classes=num_classes, **arguments)
+        network = network if front_end is None else attach_front_end(network, front_end)
     problems = unfit_tensors(network, tensors)
     if problems:
         raise ModelError(

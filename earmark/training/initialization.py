@@ -1,41 +1,52 @@
 """Initial network of a run, its parameter groups and its moving average.
 
-Conventions: pretrained weights must be of the recipe's architecture and front-end; only the head may differ,
-with ``model.new_head``.
+Conventions: pretrained weights must fit the recipe's network, except for the head with ``model.new_head``.
+Whatever else differs from what they were trained with (front-end, dropout, momentum of norms) is the recipe's
+choice, and reported in a warning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
 from earmark.errors import RecipeError
+from earmark.features.learned import AnyFrontEnd
 from earmark.hub.pretrained import load_network
+from earmark.model_file.state_dict import summary
 from earmark.models.activation_checkpointing import checkpoint_stages
 from earmark.models.checkpoint import load_checkpoint
 from earmark.models.dymn import DyMN, annealed_temperature
-from earmark.models.network import Network
+from earmark.models.layers import DropPath
+from earmark.models.network import Network, NetworkConfig
 from earmark.models.registry import create_model
 from earmark.models.waveform_network import attach_front_end
-from earmark.models.weights import head_tensor_names, replace_head
+from earmark.models.weights import head_tensor_names, unfit_tensors
 from earmark.training.config.recipe import Recipe
 
+Progress = Callable[[Mapping[str, Any]], object]
 
-def initial_network(recipe: Recipe, labels: Sequence[str]) -> Network:
-    """Builds a network with random weights, or those of ``model.init_from``.
+
+def initial_network(
+    recipe: Recipe, labels: Sequence[str], progress: Progress = lambda facts: None
+) -> Network:
+    """Builds the network of a recipe with random weights, or those of ``model.init_from``.
 
     Args:
         recipe: Its ``model`` and ``front_end`` decide.
         labels: Of the run.
+        progress: Called with a warning if the pretrained weights were trained with other settings.
 
     Raises:
-        RecipeError: If the pretrained network does not fit the recipe.
+        RecipeError: If the pretrained weights do not fit the recipe's network.
         ModelError: If the network cannot be built, or the weights are not found.
     """
     fresh = create_model(recipe.model.architecture, num_classes=len(labels), **recipe.model.arguments)
@@ -46,24 +57,67 @@ def initial_network(recipe: Recipe, labels: Sequence[str]) -> Network:
         )
     if recipe.model.init_from is None:
         return fresh
-    pretrained_network, info = _load(recipe.model.init_from)
+    pretrained, info = _load(recipe.model.init_from)
     if not recipe.model.new_head and tuple(labels) != info.labels:
         raise RecipeError(
             f"{recipe.model.init_from}: its model has {len(info.labels)} labels ({info.labels[0]}, ...), "
             f"not the recipe's {len(labels)} ({labels[0]}, ...): set model.new_head = true"
         )
+    _take_weights(recipe, fresh, pretrained, info.architecture)
+    changes = [*_changes(recipe.front_end, info.front_end), *_changes(fresh.config, pretrained.config)]
+    if changes:
+        progress({"warning": f"{recipe.model.init_from}: trained with other settings: {', '.join(changes)}"})
+    if recipe.optimizer.backbone_lr_scale == 0:
+        _freeze_backbone(fresh)
+    return fresh
+
+
+def _take_weights(recipe: Recipe, network: Network, pretrained: Network, architecture: str) -> None:
+    """Copies all weights, except for those of a new head.
+
+    Raises:
+        RecipeError: If they do not fit.
+    """
+    weights = pretrained.state_dict()
     if recipe.model.new_head:
-        pretrained_network = replace_head(pretrained_network, len(labels), fresh=True)
-    # The temperature is not a weight; the recipe sets it.
-    if isinstance(pretrained_network, DyMN) and isinstance(fresh, DyMN):
-        pretrained_network.set_temperature(fresh.config.temperature)
-    for what, own, other in (
-        ("network", fresh.config, pretrained_network.config),
-        ("front-end", recipe.front_end, info.front_end),
-    ):
-        if own != other:
-            raise RecipeError(f"{recipe.model.init_from}: its {what} is not the recipe's: {other}, not {own}")
-    return pretrained_network
+        own = network.state_dict()
+        weights = {name: weights[name] for name in weights.keys() - {*head_tensor_names(pretrained)}}
+        weights |= {name: own[name] for name in head_tensor_names(network)}
+    problems = unfit_tensors(network, weights)
+    if problems:
+        raise RecipeError(
+            f"{recipe.model.init_from}: the weights of {architecture} do not fit the recipe's network, "
+            f"{recipe.model.architecture} with {dict(recipe.model.arguments)}: {summary(problems)}"
+        )
+    network.load_state_dict(weights)
+
+
+def _changes(now: AnyFrontEnd | NetworkConfig, before: AnyFrontEnd | NetworkConfig) -> list[str]:
+    """What differs between two front-ends, or the configs of two networks."""
+    if type(now) is not type(before):
+        return [f"{type(before).__name__} -> {type(now).__name__}"]
+    # The classes are those of the labels, and the temperature, which is no weight, is annealed.
+    names = [field.name for field in fields(now) if field.name not in ("num_classes", "temperature")]
+    pairs = ((name, getattr(before, name), getattr(now, name)) for name in names)
+    return [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
+
+
+def _freeze_backbone(network: Network) -> None:
+    """Freezes all weights except for the head's."""
+    head = head_tensor_names(network)
+    for name, weight in network.named_parameters():
+        weight.requires_grad_(name in head)
+
+
+def set_training_mode(network: nn.Module) -> None:
+    """Training mode; norms of a frozen backbone keep their statistics, and it drops no blocks."""
+    network.train()
+    if all(weight.requires_grad for weight in network.parameters()):
+        return
+    for module in network.modules():
+        is_frozen = not any(weight.requires_grad for weight in module.parameters())
+        if is_frozen and isinstance(module, _BatchNorm | DropPath):
+            module.eval()
 
 
 def apply_checkpointing(recipe: Recipe, network: nn.Module) -> None:
@@ -128,7 +182,7 @@ def parameter_groups(recipe: Recipe, trained: nn.Module, network: Network) -> li
         network: The part of it that is pretrained, except for the head, if ``model.init_from`` is set.
 
     Returns:
-        Groups for a torch optimizer; ``lr_scale`` multiplies the learning rate.
+        Groups for a torch optimizer, without frozen weights; ``lr_scale`` multiplies the learning rate.
     """
     settings = recipe.optimizer
     new = set(head_tensor_names(network)) if recipe.model.init_from is not None else set()
@@ -136,6 +190,8 @@ def parameter_groups(recipe: Recipe, trained: nn.Module, network: Network) -> li
     scale = settings.backbone_lr_scale if recipe.model.init_from is not None else 1.0
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for weight in trained.parameters():
+        if not weight.requires_grad:
+            continue
         groups.setdefault((weight.ndim > 1 or settings.decay_all, id(weight) in known), []).append(weight)
     return [
         {

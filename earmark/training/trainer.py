@@ -34,6 +34,7 @@ from earmark.training.initialization import (
     moving_average,
     parameter_groups,
     set_temperature,
+    set_training_mode,
 )
 from earmark.training.losses import label_loss
 from earmark.training.runtime.devices import Devices, open_devices
@@ -130,7 +131,7 @@ class Trainer:
 
     def _build_network(self) -> Network:
         recipe, devices = self.recipe, self.devices
-        network = initial_network(recipe, self.split.labels).to(devices.device)
+        network = initial_network(recipe, self.split.labels, self.progress).to(devices.device)
         if recipe.optimizer.channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         apply_checkpointing(recipe, network)
@@ -224,7 +225,7 @@ class Trainer:
     def _train_epoch(self, epoch: int, began: float) -> None:
         position, pending = self.position, []
         self.devices.seed(_seed(self.recipe.seed, epoch))
-        self.network.train()
+        set_training_mode(self.network)
         self._set_temperature(epoch)
         batches = self.batches.epoch(epoch, position.step)
         self.devices.set_rng_state(position.rng_state)

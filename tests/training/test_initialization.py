@@ -12,6 +12,7 @@ from torch import nn
 from earmark.errors import EarmarkError, RecipeError
 from earmark.models import create_model
 from earmark.models.checkpoint import load_checkpoint
+from earmark.models.layers import DropPath
 from earmark.models.weights import head_tensor_names
 from earmark.training.config.recipe import Recipe
 from earmark.training.cross_validation import cross_validate
@@ -21,6 +22,7 @@ from earmark.training.initialization import (
     moving_average,
     parameter_groups,
     set_temperature,
+    set_training_mode,
 )
 from earmark.training.trainer import train_network as train
 
@@ -41,15 +43,62 @@ def recipe_from(base, clips, **tables) -> Recipe:
     return Recipe.model_validate(values)
 
 
+def test_equal_settings_need_no_warning(clips, base):
+    warnings = []
+    initial_network(recipe_from(base, clips), LABELS, warnings.append)
+    assert warnings == []
+
+
 @pytest.mark.parametrize(
-    ("change", "what"),
+    ("change", "stated"),
     [
-        ({"model": {"arguments": {"norm_momentum": 0.2}}}, "network"),
-        ({"front_end": {"f_max": 3000.0}}, "front-end"),
+        ({"model": {"arguments": {"norm_momentum": 0.2}}}, ["norm_momentum 0.3 -> 0.2"]),
+        (
+            {"model": {"arguments": {"norm_momentum": 0.3, "dropout": 0.5}}, "window_s": 0.4},
+            ["dropout 0.2 -> 0.5"],
+        ),
+        ({"front_end": {"n_mels": 40, "hop_length": 128}}, ["hop_length 160 -> 128", "n_mels 32 -> 40"]),
+        (
+            {"front_end": {"f_max": 3000.0}, "model": {"arguments": {"strides": [2, 2, 2, 1]}}},
+            ["f_max 3500.0 -> 3000.0", "strides (2, 2, 2, 2) -> (2, 2, 2, 1)", "norm_momentum 0.3 -> 0.01"],
+        ),
     ],
 )
-def test_weights_of_another_kind_are_refused(clips, base, change, what):
-    with pytest.raises(RecipeError):
+def test_other_settings_than_those_of_the_start_are_a_choice(clips, base, change, stated):
+    """The weights are those of the start, the settings those of the recipe."""
+    warnings, recipe = [], recipe_from(base, clips, **change)
+    network = initial_network(recipe, LABELS, warnings.append)
+    [facts] = warnings
+    assert all(text in facts["warning"] for text in stated)
+    assert facts["warning"].count("->") == len(stated)
+    given = load_checkpoint(base)[0].state_dict()
+    assert all(torch.equal(tensor, given[name]) for name, tensor in network.state_dict().items())
+    expected = create_model("mn01", num_classes=2, **recipe.model.arguments).config
+    assert network.config == expected
+
+
+def test_a_run_with_another_front_end_than_its_start_is_that_of_its_recipe(clips, base, tmp_path):
+    change = {
+        "front_end": {"n_mels": 40},
+        "model": {"arguments": {"dropout": 0.0}},
+        "optimizer": {"epochs": 1},
+    }
+    facts = []
+    info = train(recipe_from(base, clips, **change), tmp_path, 1, facts.append)
+    assert "n_mels 32 -> 40" in facts[0]["warning"]
+    assert (info.front_end.n_mels, info.arguments) == (40, {"dropout": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"model": {"architecture": "mn02"}}, "mn02"),
+        ({"model": {"arguments": {"head": "fully_convolutional"}}}, "fully_convolutional"),
+        ({"model": {"arguments": {"se_dims": "none"}}}, "se_dims"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(clips, base, change, problem):
+    with pytest.raises(RecipeError, match=f"the weights of mn01 do not fit.*{problem}"):
         initial_network(recipe_from(base, clips, **change), LABELS)
 
 
@@ -122,6 +171,48 @@ def test_pretrained_weights_have_their_own_learning_rate(clips, base):
     for name, weight in network.named_parameters():
         assert factors[id(weight)] == (1.0 if name in head else 0.1)
     assert {factors[id(weight)] for weight in imitation.parameters()} == {1.0}
+
+
+def test_a_frozen_backbone_stays_as_it_is(clips, base, tmp_path):
+    """Weights, statistics of norms and their gradients; the head alone learns."""
+    options = {"optimizer": {"backbone_lr_scale": 0.0, "weight_decay": 0.1, "epochs": 2, "ema_decay": 0.0}}
+    recipe = recipe_from(base, clips, model={"new_head": True}, **options)
+    train(recipe, tmp_path, 1)
+    given, trained = (load_checkpoint(path)[0] for path in (base, tmp_path / "last.safetensors"))
+    head = head_tensor_names(trained)
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(tensor, given.state_dict()[name]) == (name not in head), name
+
+
+def test_only_the_head_of_a_frozen_backbone_has_gradients(clips, base):
+    recipe = recipe_from(base, clips, model={"new_head": True}, optimizer={"backbone_lr_scale": 0.0})
+    network = initial_network(recipe, LABELS)
+    head = head_tensor_names(network)
+    set_training_mode(network)
+    network(torch.randn(3, 32, 60)).logits.sum().backward()
+    assert {name for name, weight in network.named_parameters() if weight.grad is not None} == set(head)
+    groups = parameter_groups(recipe, network, network)
+    assert {id(weight) for group in groups for weight in group["params"]} == {
+        id(weight) for name, weight in network.named_parameters() if name in head
+    }
+    trained = {type(module).__name__ for module in network.modules() if module.training}
+    assert "Dropout" in trained
+    assert "BatchNorm2d" not in trained
+
+
+def test_norms_of_a_new_head_learn_and_a_frozen_backbone_drops_no_blocks():
+    network = create_model("mn01", num_classes=3, head="fully_convolutional")
+    efficient = create_model("efficientnet", num_classes=3, width=0.1, depth=0.1)
+    for one in (network, efficient):
+        set_training_mode(one.eval())
+        assert all(module.training for module in one.modules())
+        head = head_tensor_names(one)
+        for name, weight in one.named_parameters():
+            weight.requires_grad_(name in head)
+        set_training_mode(one)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert [norm.training for norm in norms].count(True) == 1
+    assert not any(module.training for module in efficient.modules() if isinstance(module, DropPath))
 
 
 def test_the_temperature_falls_to_that_of_the_recipe(clips):

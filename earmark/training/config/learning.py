@@ -34,7 +34,7 @@ class Model(Section):
     arguments: Mapping[str, Any] = {}
     """Arguments of the architecture; the number of classes comes from the labels."""
     init_from: str | None = None
-    """Initial weights: a checkpoint ({fold}: fold1, ..., all) or a published name, of the same network."""
+    """Initial weights: a checkpoint ({fold}: fold1, ..., all) or a published name, that fit the network."""
     new_head: bool = False
     """Replace the classification head of ``init_from``, for other labels."""
     annealing: Annealing | None = None
@@ -93,8 +93,8 @@ class Optimizer(Section):
 
     learning_rate: Positive
     """Peak learning rate."""
-    backbone_lr_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Learning rate of the weights from ``model.init_from``, as a fraction of that of a new head."""
+    backbone_lr_scale: Fraction = 1.0
+    """Learning rate of the weights from ``model.init_from``, as a fraction of that of the head; 0: frozen."""
     weight_decay: NonNegative = 0.0
     """Decay of weight matrices and kernels."""
     decay_all: bool = False

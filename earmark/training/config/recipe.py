@@ -14,7 +14,12 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from earmark.errors import ModelError
 from earmark.features.front_end import FrontEnd
-from earmark.features.learned import LEAF, SINCNET, LearnedFrontEnd, NetworkFrontEnd, front_end_from_dict
+from earmark.features.learned import (
+    LEARNED_FRONT_ENDS,
+    LearnedFrontEnd,
+    NetworkFrontEnd,
+    front_end_from_dict,
+)
 from earmark.model_file.calibration import METHODS
 from earmark.model_file.info import LONGEST_WINDOW_S, Padding, Task, window_problem
 from earmark.training.config.data import LOG_MEL_FILTERS, SOUND_AUGMENTATIONS, Augment, Data
@@ -23,15 +28,13 @@ from earmark.training.config.learning import Loss, Model, Optimizer, Schedule, T
 from earmark.training.config.section import Name, Section, Seed, fold_name
 from earmark.training.config.toml import load
 
-_LEARNED = {"leaf": LEAF, "sincnet": SINCNET}
-
 
 def _front_end(values: Any) -> Any:
     if not isinstance(values, dict):
         return values
-    if values.get("kind", "leaf") not in list(_LEARNED):
-        raise ValueError(f"kind must be {' or '.join(_LEARNED)}, or absent for a log-mel")
-    defaults = (_LEARNED[values["kind"]] if "kind" in values else FrontEnd()).to_dict()
+    if values.get("kind", "leaf") not in list(LEARNED_FRONT_ENDS):
+        raise ValueError(f"kind must be {' or '.join(LEARNED_FRONT_ENDS)}, or absent for a log-mel")
+    defaults = (LEARNED_FRONT_ENDS[values["kind"]] if "kind" in values else FrontEnd()).to_dict()
     unknown = sorted(set(values) - set(defaults))
     if unknown:
         raise ValueError(f"unknown key {unknown[0]!r}; allowed here: {', '.join(defaults)}")
