@@ -84,6 +84,24 @@ Threads = Annotated[
 ]
 
 
+def parse_threshold(text: str, name: str = "--threshold") -> float | Literal["auto"]:
+    """Reads a score from 0 to 1, or auto.
+
+    Args:
+        text: What was given.
+        name: Of the option, for the error.
+    """
+    if text == "auto":
+        return "auto"
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise typer.BadParameter(f"must be a number from 0 to 1 or auto, got {text!r}", param_hint=name)
+    return value
+
+
 def inputs(files: list[str], recursive: bool, output: Path | None) -> Iterator[str | EarmarkError]:
     """The recordings of :data:`Files`, none of which is the output."""
     from earmark.audio.find import find_recordings

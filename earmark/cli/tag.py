@@ -1,21 +1,31 @@
-"""``earmark tag``: audio files in, tags out.
+"""``earmark tag``: audio files in, tags or events out.
 
 Conventions: results go to standard output as they come, or to a file when all is done.
 """
 
 from __future__ import annotations
 
-import locale
-import os
-import shutil
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from earmark.cli.event_options import (
+    AsEvents,
+    DetectionMethod,
+    EventRequest,
+    MergeGap,
+    MinDuration,
+    OffThreshold,
+    Plot,
+    Settings,
+    Smooth,
+    TimeFrom,
+    TimeZone,
+)
+from earmark.cli.find_events import EventFinder, event_writer
 from earmark.cli.options import (
     Device,
     EngineName,
@@ -28,19 +38,30 @@ from earmark.cli.options import (
     Threads,
     Window,
     inputs,
+    parse_threshold,
 )
-from earmark.cli.program import COULD_NOTHING, USE, command, exit_code, one_matrix_thread
+from earmark.cli.program import USE, command, exit_code, one_matrix_thread
 from earmark.cli.progress import download_bar, each_file, status_line
-from earmark.cli.terminal import printable, say_raw
-from earmark.events.layout import Format
-from earmark.model_file.atomic import atomic_writer, require_other_files
+from earmark.cli.terminal import has_blocks, table_width
+from earmark.cli.write_results import Add, text_writer
+from earmark.events.layout import TAG_FORMATS, Format
+from earmark.model_file.atomic import require_other_files
+
+if TYPE_CHECKING:
+    from earmark.inference.result import Result
+    from earmark.inference.tagger import Tagger, WindowLength
+
+TOP = 10
+"""Tags per file by default."""
 
 
 @command(USE)
 def tag(
     files: Files,
     model: Models = None,
-    top: Annotated[int, typer.Option(min=1, metavar="N", help="Number of tags per file.")] = 10,
+    top: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Number of tags per file (default: 10).")
+    ] = None,
     threshold: Annotated[
         str | None,
         typer.Option(metavar="SCORE", help="Lowest score, 0 to 1, or auto for the model's own threshold."),
@@ -53,12 +74,27 @@ def tag(
     ] = False,
     window: Window = None,
     hop: Hop = None,
-    form: Annotated[Format, typer.Option("--format", "-f", help="Output format.")] = Format.TABLE,
+    whole: Annotated[bool, typer.Option("--whole", help="Tag each file as one window.")] = False,
+    windows: Annotated[bool, typer.Option("--windows", help="Show the tags of each window.")] = False,
+    form: Annotated[
+        Format,
+        typer.Option("--format", "-f", metavar="FORMAT", help=f"Output format: {', '.join(TAG_FORMATS)}."),
+    ] = Format.TABLE,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file.")
     ] = None,
     recursive: Recursive = False,
     quiet: Quiet = False,
+    events: AsEvents = False,
+    off_threshold: OffThreshold = None,
+    min_duration: MinDuration = None,
+    merge_gap: MergeGap = None,
+    smooth: Smooth = None,
+    method: DetectionMethod = None,
+    settings: Settings = None,
+    time_from: TimeFrom = None,
+    time_zone: TimeZone = None,
+    plot: Plot = None,
     device: Device = "cpu",
     engine: EngineName = "onnx",
     precision: Precision = "fp32",
@@ -66,69 +102,95 @@ def tag(
 ) -> None:
     """Tag sounds in audio files."""
     one_matrix_thread()
-    from earmark.inference.formats import layout
     from earmark.inference.load import load
-    from earmark.inference.result import Result
 
-    limit = _threshold(threshold)
+    view = _View(
+        tuple(label) if label else None,
+        rollup,
+        None if threshold is None else parse_threshold(threshold),
+        top,
+        windows,
+    )
+    request = EventRequest(
+        off_threshold, min_duration, merge_gap, smooth, method, settings, time_from, time_zone, plot
+    )
+    _refuse_conflicts(view, request, form, events=events, whole=whole, cut=(window, hop) != (None, None))
     if output is not None:
         require_other_files([output], model or [])
     with download_bar(quiet) as bar:
         tagger = load(model, device=device, engine=engine, precision=precision, threads=threads, progress=bar)
-    empty = Result(tagger.labels, (), 0.0, 1, tagger.info.name, "max", thresholds=tagger.info.thresholds)
-    empty.filter(label, rollup=rollup, threshold=limit)  # an impossible filter fails before the first file
-    parts = layout(form) if output else layout(form, _width(), _has_blocks())
-    with _writer(output, raw=form is Format.CSV) as write, status_line(quiet) as show:
-
-        def add(result: Result, number: int) -> None:
-            text = parts.render(result.filter(label, rollup=rollup, threshold=limit, top=top))
-            write((parts.between if number else parts.head) + text)
-
-        results = tagger.tag_many(inputs(files, recursive, output), window_s=window, hop_s=hop)
-        tagged, failed = each_file(results, add, show, quiet)
-        write(parts.tail if tagged else parts.head + parts.tail)
-        if output is not None and not tagged:
-            raise typer.Exit(COULD_NOTHING)  # the file that is there stays
+    view.check(tagger)
+    if events:
+        options = request.options(tagger.labels, view.threshold)
+        finder = EventFinder(request, options, files, quiet)
+        shown = replace(view, threshold=None)
+        writer = event_writer(
+            form,
+            output,
+            lambda result: finder(shown(result)),
+            inputs=files,
+            model=tagger.info.name,
+            times=time_from is not None,
+        )
+    else:
+        writer = _tag_writer(form, output, view)
+    window_s, hop_s = _lengths(tagger, window, hop, events=events, whole=whole)
+    with writer as add, status_line(quiet) as show:
+        results = tagger.tag_many(inputs(files, recursive, output), window_s=window_s, hop_s=hop_s)
+        tagged, failed = each_file(results, lambda result, number: add(result), show, quiet)
     exit_code(tagged, failed)
 
 
-def _width() -> int:
-    """Characters in a line of a table: those of the terminal, within reason."""
-    return min(100, max(40, shutil.get_terminal_size().columns))
+@dataclass(frozen=True)
+class _View:
+    """What is shown of a result."""
+
+    labels: tuple[str, ...] | None
+    rollup: bool
+    threshold: float | Literal["auto"] | None
+    top: int | None
+    windows: bool
+
+    def __call__(self, result: Result) -> Result:
+        return result.filter(self.labels, rollup=self.rollup, threshold=self.threshold, top=self.top or TOP)
+
+    def check(self, tagger: Tagger) -> None:
+        """Raises the error of an impossible filter, before the first file."""
+        from earmark.inference.result import Result
+
+        self(Result(tagger.labels, (), 0.0, 1, tagger.info.name, "max", thresholds=tagger.info.thresholds))
 
 
-def _has_blocks() -> bool:
-    """Whether the terminal has block characters; what is written to it is UTF-8 all the same."""
-    if os.name == "nt" and sys.stdout.isatty():
-        return True
-    encoding = os.environ.get("PYTHONIOENCODING", "").partition(":")[0] or locale.getencoding()
-    try:
-        return bool("\u258f\u2588".encode(encoding))
-    except (UnicodeEncodeError, LookupError):
-        return False
+def _refuse_conflicts(
+    view: _View, request: EventRequest, form: Format, *, events: bool, whole: bool, cut: bool
+) -> None:
+    """Refuses options that exclude each other; ``cut``: a window or hop was given."""
+    if not events:
+        request.refuse(form)
+    for name, given, other in (
+        ("--whole", whole and cut, "--window and --hop"),
+        ("--whole", whole and events, "--events"),
+        ("--windows", view.windows and events, "--events"),
+        ("--top", view.top and events, "--events: use --threshold or --label"),
+    ):
+        if given:
+            raise typer.BadParameter(f"cannot be combined with {other}", param_hint=name)
 
 
-def _threshold(text: str | None) -> float | Literal["auto"] | None:
-    if text is None:
-        return None
-    if text == "auto":
-        return "auto"
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise typer.BadParameter(
-            f"must be a number from 0 to 1 or auto, got {text!r}", param_hint="--threshold"
-        )
-    return value
+def _lengths(
+    tagger: Tagger, window_s: float | None, hop_s: float | None, *, events: bool, whole: bool
+) -> tuple[WindowLength, float | None]:
+    """Window and hop of tags, of events, or of whole files."""
+    from earmark.events.windows import event_lengths
+
+    if events:
+        return event_lengths(window_s, hop_s, tagger.info.window_s, tagger.info.fixed_window)
+    return "whole" if whole else window_s, hop_s
 
 
-@contextmanager
-def _writer(output: Path | None, raw: bool) -> Iterator[Callable[[str], object]]:
-    """Writes to standard output as results come, or to a file that is there when all is done."""
-    if output is None:
-        yield say_raw if raw else lambda text: say_raw(printable(text))
-        return
-    with atomic_writer(output) as stream:
-        yield lambda text: stream.write((text if raw else printable(text)).encode("utf-8", "surrogateescape"))
+def _tag_writer(form: Format, output: Path | None, view: _View) -> AbstractContextManager[Add]:
+    from earmark.inference.formats import layout
+
+    size = (80, True) if output else (table_width(), has_blocks())
+    parts = layout(form, *size, windows=view.windows)
+    return text_writer(replace(parts, render=lambda result: parts.render(view(result))), form, output)

@@ -7,8 +7,10 @@ cards and messages come from files and servers of others, and must not steer a t
 from __future__ import annotations
 
 import io
+import locale
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +23,22 @@ _LINE_BREAK = re.compile(r"[ \t]*\n\s*")
 def printable(text: str) -> str:
     r"""Text with control characters, except tabs and line ends, as ``\u001b``: also valid within JSON."""
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def table_width() -> int:
+    """Characters in a line of a table: those of the terminal, within reason."""
+    return min(100, max(40, shutil.get_terminal_size().columns))
+
+
+def has_blocks() -> bool:
+    """Whether the terminal has block characters; what is written to it is UTF-8 all the same."""
+    if os.name == "nt" and sys.stdout.isatty():
+        return True
+    encoding = os.environ.get("PYTHONIOENCODING", "").partition(":")[0] or locale.getencoding()
+    try:
+        return bool("\u258f\u2588".encode(encoding))
+    except (UnicodeEncodeError, LookupError):
+        return False
 
 
 def say(text: str) -> None:
