@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from earmark.inference.load import load as load
     from earmark.inference.result import Result as Result
     from earmark.inference.result import Tag as Tag
-    from earmark.inference.result import Window as Window
     from earmark.inference.tagger import Tagger as Tagger
+    from earmark.inference.window_store import Window as Window
     from earmark.model_file.info import ModelInfo as ModelInfo
     from earmark.training.run import train as train
 
@@ -48,8 +48,9 @@ _MODULES = {
     "hub.registry": ("list_models",),
     "inference.embeddings": ("Embeddings",),
     "inference.load": ("load",),
-    "inference.result": ("Result", "Tag", "Window"),
+    "inference.result": ("Result", "Tag"),
     "inference.tagger": ("Tagger",),
+    "inference.window_store": ("Window",),
     "model_file.info": ("ModelInfo",),
     "training.run": ("train",),
 }

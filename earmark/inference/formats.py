@@ -6,7 +6,6 @@ can be written as they come. The tags are those that :meth:`Result.filter` left.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -28,19 +27,15 @@ def layout(form: Format, width: int = 80, blocks: bool = True, windows: bool = F
             of the recording.
     """
     if form is Format.JSON:
-        return Layout("[", ",\n ", "]\n", _json)
+        return Layout("[", ",\n ", "]\n", lambda result: result.to_json())
     if form is Format.JSONL:
-        return Layout("", "", "", lambda result: _json(result) + "\n")
+        return Layout("", "", "", lambda result: result.to_json() + "\n")
     if form is Format.CSV:
         head = csv_rows([("path", "label", "score", "start_s", "end_s", "calibrated")])
         return Layout(head, "", "", _csv_of_windows if windows else _csv)
     from earmark.inference.table import table  # loads NumPy, whose threads a command sets before
 
     return Layout("", "\n", "", lambda result: table(result, width, blocks, windows))
-
-
-def _json(result: Result) -> str:
-    return json.dumps(result.to_dict(), ensure_ascii=False)
 
 
 def _csv(result: Result) -> str:

@@ -7,6 +7,7 @@ which ends with the recording, shares with the one before it counts twice; a max
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 import numpy as np
@@ -51,4 +52,23 @@ def pool_windows(scores: Floats, pooling: Pooling) -> Floats:
     Returns:
         Scores of the recording, shape (class,).
     """
-    return np.asarray(scores.max(0) if pooling == "max" else scores.mean(0))
+    return pool_blocks([scores], pooling)
+
+
+def pool_blocks(blocks: Iterable[Floats], pooling: Pooling) -> Floats:
+    """Pools the scores of windows that come in blocks; the result does not depend on the blocks.
+
+    Args:
+        blocks: Each of shape (window, class), at least one window.
+        pooling: "max" or "mean".
+
+    Returns:
+        Scores of the recording, shape (class,).
+    """
+    pooled: list[Floats] = []
+    count = 0
+    for block in blocks:
+        rows = np.concatenate([*pooled, block])
+        pooled = [rows.max(0, keepdims=True) if pooling == "max" else rows.sum(0, keepdims=True)]
+        count += len(block)
+    return np.asarray(pooled[0][0] if pooling == "max" else pooled[0][0] / np.float32(count))

@@ -6,6 +6,7 @@ from the start of the recording.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +20,8 @@ from earmark.events.detect import detect
 from earmark.events.event import Event, ScoreSeries
 from earmark.events.options import EventOptions
 from earmark.events.windows import average_windows
-from earmark.inference.pooling import Pooling, pool_windows
+from earmark.inference.pooling import Pooling, pool_blocks
+from earmark.inference.window_store import Window, in_blocks, viewed
 from earmark.model_file.label_selection import select_labels
 from earmark.model_file.ontology import rollup_labels, rollup_scores
 
@@ -39,22 +41,12 @@ class Tag(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Window:
-    """The output for one window: span in seconds, scores (class,), embedding (channel,)."""
-
-    start_s: float
-    end_s: float
-    scores: Floats
-    embedding: Floats
-
-
-@dataclass(frozen=True)
 class Result:
     """The output of a tagger for one recording.
 
     Args:
         labels: One per class.
-        windows: Windows in order of time.
+        windows: Windows in order of time; those of long recordings are read from a temporary file as needed.
         duration_s: Duration of the recording in seconds.
         sample_rate: Sample rate of the recording in Hz.
         model: Name of the model.
@@ -69,7 +61,7 @@ class Result:
     """
 
     labels: tuple[str, ...]
-    windows: tuple[Window, ...]
+    windows: Sequence[Window]
     duration_s: float
     sample_rate: int
     model: str
@@ -85,12 +77,14 @@ class Result:
     @cached_property
     def scores(self) -> Floats:
         """Scores of the recording, float32 (class,)."""
-        return pool_windows(np.stack([window.scores for window in self.windows]), self.pooling)
+        blocks = (np.stack([window.scores for window in block]) for block in in_blocks(self.windows))
+        return pool_blocks(blocks, self.pooling)
 
     @cached_property
     def embedding(self) -> Floats:
         """Mean embedding over the windows, float32 (channel,)."""
-        return pool_windows(np.stack([window.embedding for window in self.windows]), "mean")
+        blocks = (np.stack([window.embedding for window in block]) for block in in_blocks(self.windows))
+        return pool_blocks(blocks, "mean")
 
     @cached_property
     def tags(self) -> tuple[Tag, ...]:
@@ -168,6 +162,17 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the result as a dict that JSON can represent, with the tags that :meth:`filter` left."""
+        windows = list(map(self._window_dict, self.windows))
+        return {**self._facts(), "windows": windows, "warnings": list(self.warnings)}
+
+    def to_json(self) -> str:
+        """Returns :meth:`to_dict` as JSON, with less memory for long recordings."""
+        facts, warnings = (json.dumps(part, ensure_ascii=False) for part in (self._facts(), self.warnings))
+        windows = ", ".join(json.dumps(self._window_dict(one), ensure_ascii=False) for one in self.windows)
+        return f'{facts[:-1]}, "windows": [{windows}], "warnings": {warnings}}}'
+
+    def _facts(self) -> dict[str, Any]:
+        """What :meth:`to_dict` says before the windows."""
         return {
             "path": self.path,
             "duration_s": round(self.duration_s, 4),
@@ -175,21 +180,30 @@ class Result:
             "model": self.model,
             "calibrated": self.calibrated,
             "tags": [_rounded(tag) for tag in self.tags],
-            "windows": [self._window_dict(window) for window in self.windows],
-            "warnings": list(self.warnings),
         }
 
     def _tags(self, min_scores: tuple[float, ...] | None) -> tuple[Tag, ...]:
         """All tags of at least these scores."""
-        best = np.argmax(np.stack([window.scores for window in self.windows]), 0)
         order = np.argsort(-self.scores, kind="stable").tolist()
-        spans = [(window.start_s, window.end_s) for window in self.windows]
-        scores = self.scores.tolist()
+        scores, spans = self.scores.tolist(), self._best_spans
         return tuple(
-            Tag(self.labels[index], scores[index], *spans[best[index]])
+            Tag(self.labels[index], scores[index], *spans[index])
             for index in order
             if min_scores is None or scores[index] >= min_scores[index]
         )
+
+    @cached_property
+    def _best_spans(self) -> list[tuple[float, float]]:
+        """Start and end of the first window with the highest score of each label."""
+        best = np.full(len(self.labels), -np.inf, np.float32)
+        spans = np.zeros((len(self.labels), 2))
+        for block in in_blocks(self.windows):
+            scores = np.stack([window.scores for window in block])
+            at, highest = scores.argmax(0), scores.max(0)
+            better = highest > best
+            best[better] = highest[better]
+            spans[better] = np.array([(window.start_s, window.end_s) for window in block])[at[better]]
+        return [(start_s, end_s) for start_s, end_s in spans.tolist()]
 
     def _limits(self, threshold: Threshold) -> tuple[float, ...]:
         if isinstance(threshold, str):
@@ -224,8 +238,7 @@ class Result:
         return replace(result, thresholds=kept(self.thresholds), min_scores=kept(self.min_scores))
 
     def _view(self, labels: tuple[str, ...], view: Callable[[Floats], Floats]) -> Result:
-        windows = tuple(replace(window, scores=view(window.scores)) for window in self.windows)
-        return replace(self, labels=labels, windows=windows)
+        return replace(self, labels=labels, windows=viewed(self.windows, view))
 
     def _window_dict(self, window: Window) -> dict[str, Any]:
         tags = replace(self, windows=(window,)).tags

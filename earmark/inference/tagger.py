@@ -26,7 +26,8 @@ from earmark.inference.pooling import Pooling, check_pooling
 from earmark.inference.processes import require_portable
 from earmark.inference.read_ahead import read_ahead
 from earmark.inference.recording import FilePath, Recording, Source, checked_blocks
-from earmark.inference.result import Result, Window
+from earmark.inference.result import Result
+from earmark.inference.window_store import Window, WindowStore
 from earmark.model_file.calibration import uncalibrated_scores
 from earmark.model_file.info import LONGEST_WINDOW_S, ModelInfo
 
@@ -113,7 +114,10 @@ class Tagger:
         lengths, pooling = self._plan(window_s, hop_s), check_pooling(pooling, self.info.task)
         recording = Recording(source, sample_rate)
         windows = self._outputs(recording.windows(self._extractor, *lengths, self.info.padding))
-        return self._result(tuple(windows), recording, pooling, lengths)
+        store = WindowStore()
+        for window in windows:
+            store.append(window)
+        return self._result(store.windows(), recording, pooling, lengths)
 
     def tag_many(
         self,
@@ -257,7 +261,7 @@ class Tagger:
     def _tag_many(
         self, paths: Iterable[FilePath | EarmarkError], lengths: _Lengths, pooling: Pooling
     ) -> Iterator[Result | EarmarkError]:
-        windows: list[Window] = []
+        windows = WindowStore()
         failure: Exception | None = None
         with closing(read_ahead(self._read_many(paths, lengths), WINDOWS_AHEAD)) as items:
             for item in items:
@@ -267,14 +271,14 @@ class Tagger:
                     if failure is not None:
                         yield contained(failure, str(item.path))
                     else:
-                        yield self._result(tuple(windows), item, pooling, lengths)
+                        yield self._result(windows.windows(), item, pooling, lengths)
                 elif failure is None:
                     try:
                         windows.append(self._window(item))
                     except Exception as error:
                         failure = error
                 if not isinstance(item, FeatureWindow):
-                    windows, failure = [], None
+                    windows, failure = WindowStore(), None
 
     def _read_many(
         self, paths: Iterable[FilePath | EarmarkError], lengths: _Lengths
@@ -316,7 +320,7 @@ class Tagger:
         return logits[0], embedding[0]
 
     def _result(
-        self, windows: tuple[Window, ...], recording: Recording, pooling: Pooling, lengths: _Lengths
+        self, windows: Sequence[Window], recording: Recording, pooling: Pooling, lengths: _Lengths
     ) -> Result:
         return Result(
             labels=self.labels,
