@@ -43,7 +43,7 @@ def each_file(
 
     Args:
         results: As of :meth:`earmark.Tagger.tag_many`.
-        use: Called with each result and the number of those before it.
+        use: Called with each result and the number of those before it; an EarmarkError is the file's.
         show: Shows what was done last.
         quiet: Print no warnings.
 
@@ -52,11 +52,14 @@ def each_file(
     """
     done = failed = 0
     for item in results:
-        if isinstance(item, EarmarkError):
+        try:
+            if isinstance(item, EarmarkError):
+                raise item
+            use(item, done)
+        except EarmarkError as error:
             failed += 1
-            complain(str(item))
+            complain(str(error))
             continue
-        use(item, done)
         done += 1
         show(f"{done} files  {item.path}")
         warn(item.warnings, quiet)

@@ -51,7 +51,7 @@ def texts_writer(
     """Writes a text for each recording: to standard output, a file for the only one, or files in a folder."""
     from earmark.events.targets import Targets
 
-    targets = Targets(output or Path("standard output.txt"), layout().suffix, inputs)
+    targets = Targets(output or Path("/dev/stdout"), layout().suffix, inputs)
 
     def add(result: Result) -> None:
         parts, target = layout(), targets.of(result.path or "-")

@@ -160,15 +160,9 @@ def _draw_spectrogram(axes: Any, levels: NDArray[np.float32], duration_s: float)
 def _draw_events(axes: Any, rows: dict[str, list[Event]]) -> None:
     """A bar for each event, the more opaque the higher its peak."""
     for number, events in enumerate(rows.values()):
-        for event in events:
-            axes.barh(
-                number,
-                event.duration_s,
-                left=event.start_s,
-                height=0.8,
-                color=f"C{number % 10}",
-                alpha=0.3 + 0.7 * min(1.0, event.peak),
-            )
+        colours = [(f"C{number % 10}", 0.3 + 0.7 * min(1.0, event.peak)) for event in events]
+        spans = [(event.start_s, event.duration_s) for event in events]
+        axes.broken_barh(spans, (number - 0.4, 0.8), facecolors=colours)
     axes.set_yticks(range(len(rows)), list(rows))
     axes.set_ylim(max(1, len(rows)) - 0.4, -0.6)
     axes.grid(visible=True, axis="x", alpha=0.3)

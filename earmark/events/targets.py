@@ -29,21 +29,28 @@ class Targets:
         self._sources: dict[Path, str] = {}
 
     def of(self, recording: str) -> Path:
-        """The file of a recording.
+        """The file of a recording; of several whose names differ in their suffixes only, it has that too.
 
         Raises:
-            DataError: If it is that of another recording already.
+            DataError: If one file was named, and holds another recording already.
         """
-        target = self._in_folder(recording) if self._is_folder else self._output
-        other = self._sources.setdefault(target, recording)
-        if other != recording:
-            advice = "rename one of them" if self._is_folder else "give a folder as output"
-            raise DataError(f"{target}: is written for {other}, and cannot hold {recording} too: {advice}")
+        if not self._is_folder:
+            if self._sources:
+                raise DataError(
+                    f"{recording}: a second recording, and {self._output} holds one: give a folder as output"
+                )
+            self._sources[self._output] = recording
+            return self._output
+        stem, suffix = os.path.splitext(self._relative(recording))
+        target = self._output / f"{stem}{self._suffix}"
+        if self._sources.setdefault(target, recording) != recording:
+            target = self._output / f"{stem}{suffix}{self._suffix}"
         return target
 
-    def _in_folder(self, recording: str) -> Path:
+    def _relative(self, recording: str) -> str:
+        """The path within the innermost folder that was given, or the name of a file."""
+        if recording == "-":
+            return "stdin"
         path = os.path.abspath(recording)
         inside = [folder for folder in self._folders if path.startswith(os.path.join(folder, ""))]
-        relative = os.path.relpath(path, max(inside, key=len)) if inside else os.path.basename(path)
-        name = "samples" if recording == "-" else os.path.splitext(relative)[0]
-        return self._output / f"{name}{self._suffix}"
+        return os.path.relpath(path, max(inside, key=len)) if inside else os.path.basename(path)
