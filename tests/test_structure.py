@@ -40,7 +40,7 @@ LAYERS = (
 """Rooms from the bottom up; a room imports itself and rooms of lower layers only."""
 LAYER = {room: number for number, layer in enumerate(LAYERS) for room in layer}
 PACKAGES = {
-    "audio": {"numpy", "soundfile", "soxr", "av", "sounddevice"},
+    "audio": {"numpy", "soundfile", "soxr", "av", "sounddevice", "fsspec"},
     "features": {"numpy"},
     "model_file": {"numpy", "onnxruntime"},
     "models": {"msgpack", "numpy", "torch", "safetensors", "onnx", "onnxscript"},

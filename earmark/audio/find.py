@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterable, Iterator
 
 from earmark.audio.formats import SUFFIXES
+from earmark.audio.remote import find_remote, is_remote
 from earmark.audio.sources import printable, reason
 from earmark.errors import AudioError
 
@@ -24,7 +25,7 @@ def find_recordings(
     """Lists recordings: files as given, and the recordings in folders.
 
     Args:
-        paths: Files, folders, or "-".
+        paths: Files, folders, or "-"; files, folders and patterns at addresses (``s3://bucket/yard/*.wav``).
         recursive: Whether to search subfolders; hidden ones are skipped.
 
     Yields:
@@ -33,6 +34,9 @@ def find_recordings(
     """
     seen: set[tuple[int, int]] = set()
     for path in [os.fspath(path) for path in paths]:
+        if is_remote(path):
+            yield from find_remote(path, recursive, SUFFIXES)
+            continue
         if not os.path.isdir(path):
             yield path
             continue

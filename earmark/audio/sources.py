@@ -1,4 +1,4 @@
-"""Opens what a recording is read from: paths, standard input, bytes and open files.
+"""Opens what a recording is read from: paths, addresses, standard input, bytes and open files.
 
 Conventions: a source becomes a :class:`ByteRange`, a binary file that can seek; one that cannot is copied to
 a temporary file. Labels start error messages, and are printable.
@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import BinaryIO, cast
+
+from earmark.audio.remote import is_remote, open_remote
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 _CHUNK = 1 << 20
@@ -111,7 +113,10 @@ def _open(source: Source, resources: ExitStack) -> BinaryIO:
     if isinstance(source, (bytes, bytearray, memoryview)):
         return io.BytesIO(source)
     if isinstance(source, (str, os.PathLike)):
-        if os.fspath(source) == "-":
+        path = os.fspath(source)
+        if is_remote(path):
+            return open_remote(path, resources)
+        if path == "-":
             if sys.stdin is None:
                 raise OSError("standard input is closed")
             return _spool(sys.stdin.buffer, resources)

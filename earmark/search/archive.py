@@ -211,7 +211,7 @@ def _open(path: str) -> arrow_dataset.Dataset:
     from pyarrow import dataset
 
     if "://" in path:
-        with extra("reading from a bucket", "ray"):
+        with extra("reading from a bucket", "remote"):
             from fsspec.core import url_to_fs
         filesystem, path = url_to_fs(path)
         return dataset.dataset(path, format="parquet", filesystem=filesystem)
