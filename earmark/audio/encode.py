@@ -1,7 +1,7 @@
-"""Encodes clips to FLAC, MP3 or Opus, reproducibly.
+"""Encodes clips to FLAC, MP3, Opus or WAV, reproducibly.
 
-Conventions: samples are int16 ``(time,)``, mono; k represents k / 32768. FLAC is lossless; decoding MP3 and
-Opus returns as many samples as were encoded.
+Conventions: samples are int16 ``(time,)``, mono; k represents k / 32768. FLAC and WAV are lossless; decoding
+MP3 and Opus returns as many samples as were encoded.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from earmark.errors import AudioError
 
-Codec = Literal["flac", "mp3", "opus"]
-SUFFIXES: dict[Codec, str] = {"flac": ".flac", "mp3": ".mp3", "opus": ".ogg"}
+Codec = Literal["flac", "mp3", "opus", "wav"]
+SUFFIXES: dict[Codec, str] = {"flac": ".flac", "mp3": ".mp3", "opus": ".ogg", "wav": ".wav"}
 """File name suffixes."""
 _FORMATS: dict[Codec, tuple[str, str]] = {
     "flac": ("FLAC", "PCM_16"),
     "mp3": ("MP3", "MPEG_LAYER_III"),
     "opus": ("OGG", "OPUS"),
+    "wav": ("WAV", "PCM_16"),
 }
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _RATES: dict[Codec, tuple[int, ...]] = {
@@ -59,7 +60,7 @@ def encode(samples: NDArray[np.int16], sample_rate: int, codec: Codec) -> bytes:
     Args:
         samples: int16, shape (time,), not empty.
         sample_rate: In Hz, supported by the codec (:func:`check_rate`).
-        codec: "flac", "mp3" or "opus".
+        codec: "flac", "mp3", "opus" or "wav".
 
     Returns:
         The content of the file; the same for the same samples.
