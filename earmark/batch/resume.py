@@ -79,23 +79,17 @@ class Archive:
         for table, added in rows.items():
             self._rows[table] += added
         if len(self._rows[FILES]) >= GROUP or time.monotonic() - self._written_at > GROUP_S:
-            self.write()
-
-    def write(self) -> None:
-        """Writes the rows that were added to the streams; those to Parquet files if there are enough."""
-        if self._rows[FILES]:
-            if not self._streams:
-                self._streams = self._begun()
-            for table, stream in self._streams.items():
-                stream.write(to_table(self._rows[table], self._schemas[table]))
-                self._rows[table] = []
-        self._written_at = time.monotonic()
-        if sum(stream.size for stream in self._streams.values()) >= SHARD_BYTES:
-            self._finish_part()
+            self._write()
+            if sum(stream.size for stream in self._streams.values()) >= SHARD_BYTES:
+                self._finish_part()
 
     def finish(self) -> None:
-        """Writes all rows to Parquet files, and removes the streams."""
-        self.write()
+        """Writes all rows to Parquet files, and removes the streams.
+
+        Raises:
+            OSError: As :meth:`add`.
+        """
+        self._write()
         if self._streams:
             self._finish_part()
         for table, form in self._schemas.items():
@@ -105,7 +99,21 @@ class Archive:
             (self._folder / UNFINISHED).rmdir()
 
     def close(self) -> None:
-        """Closes the streams as they are."""
+        """Keeps what was added, as far as it can be written, for a run that resumes this one."""
+        with suppress(OSError):
+            self._write()
+        self._close_streams()
+
+    def _write(self) -> None:
+        """Writes the rows that were added to the streams."""
+        if self._rows[FILES]:
+            self._streams = self._streams or self._begun()
+            for table, stream in self._streams.items():
+                stream.write(to_table(self._rows[table], self._schemas[table]))
+                self._rows[table] = []
+        self._written_at = time.monotonic()
+
+    def _close_streams(self) -> None:
         for stream in self._streams.values():
             stream.close()
         self._streams = {}
@@ -118,7 +126,7 @@ class Archive:
         """The streams become a Parquet file of each table."""
         import pyarrow.compute
 
-        self.close()
+        self._close_streams()
         streams = {table: self._stream_path(table) for table in self._schemas}
         recordings = _read_stream(streams[FILES], self._schemas[FILES])
         done = recordings.column("path").combine_chunks()
@@ -144,11 +152,10 @@ class Archive:
         for table in self._schemas:
             remove_partial(self._folder / table)
             self._part_path(table).unlink(missing_ok=True)  # its rows are still in the streams
-        for left in (self._folder / UNFINISHED).glob("*"):
-            if not left.name.startswith(f"{self._part:05}."):
-                left.unlink()
         if self._stream_path(FILES).exists():
             self._finish_part()
+        for left in (self._folder / UNFINISHED).glob("*.arrows"):
+            left.unlink()
 
     def _digests(self) -> NDArray[np.bytes_]:
         """Digests of the paths that are done, sorted."""
@@ -171,7 +178,7 @@ class _Stream:
     """An Arrow stream in a file; what cannot be written whole is not written.
 
     Args:
-        path: The file; what is there is replaced.
+        path: The file, which must not exist.
         form: Schema of the rows.
     """
 
@@ -179,7 +186,7 @@ class _Stream:
         import pyarrow
 
         self._path, self._buffer, self.size = path, io.BytesIO(), 0
-        self._file = path.open("wb", buffering=0)
+        self._file = path.open("xb", buffering=0)
         self._writer = pyarrow.ipc.new_stream(self._buffer, form)
 
     def write(self, rows: pyarrow.Table) -> None:
@@ -254,7 +261,7 @@ def open_archive(
                     f"{folder}: holds the tables of an earlier run: continue it with --resume, replace it "
                     "with --force, or choose another folder"
                 )
-            _require_same(folder, found, TableInfo.from_metadata(schemas[FILES].metadata))
+            require_same(folder, found, TableInfo.from_metadata(schemas[FILES].metadata))
         archive = Archive(folder, schemas)
         try:
             yield archive
@@ -281,7 +288,7 @@ def _existing(folder: Path) -> TableInfo | None:
     return None
 
 
-def _require_same(folder: Path, there: TableInfo, here: TableInfo) -> None:
+def require_same(folder: Path, there: TableInfo, here: TableInfo) -> None:
     """Checks that rows of two runs belong into one archive."""
     before = {"kind": there.kind, "model": there.model, **there.settings}
     now = {"kind": here.kind, "model": here.model, **here.settings}
