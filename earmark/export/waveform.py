@@ -20,6 +20,7 @@ from earmark.features.front_end import FrontEnd
 from earmark.features.learned import GraphFrontEnd
 from earmark.features.mel import analysis_window, mel_filter_bank
 from earmark.model_file.info import ModelInfo
+from earmark.models.log_mel import standardized
 from earmark.models.onnx_graph import module_to_onnx
 
 
@@ -74,6 +75,8 @@ class FoldedLogMel(nn.Module):
         """(batch, time) -> (batch, frame, win_length)."""
         front_end = self.front_end
         length, hop = front_end.win_length, front_end.hop_length
+        if front_end.standardize:
+            waveform = standardized(waveform)
         if front_end.preemphasis:
             waveform = waveform[:, 1:] - front_end.preemphasis * waveform[:, :-1]
         before = front_end.n_fft // 2 - front_end.window_offset

@@ -34,7 +34,8 @@ class CheckedFields:
             ModelError: If a field is unknown, missing or out of range.
         """
         names = {field.name for field in fields(cls)}
-        unknown, missing = sorted(set(values) - names, key=str), sorted(names - set(values))
+        unknown = sorted(set(values) - names, key=str)
+        missing = sorted(names - set(values) - {"standardize"})
         if unknown or missing:
             raise ModelError(
                 f"front-end: unknown fields {unknown}, missing fields {missing}; allowed are {sorted(names)}"
@@ -95,6 +96,8 @@ class FrontEnd(CheckedFields):
         ceiling: Upper limit of the mel energies before the logarithm, or None.
         shift: Added after the logarithm.
         scale: Divides that sum.
+        standardize: Whether each window is shifted and scaled first, to mean 0 and standard deviation 1:
+            (x - mean) / (standard deviation + 1e-8), as in audax's recipes for Speech Commands.
 
     Raises:
         ModelError: If a field is out of range.
@@ -121,6 +124,7 @@ class FrontEnd(CheckedFields):
     ceiling: float | None = None
     shift: float = 4.5
     scale: float = 5.0
+    standardize: bool = False
 
     graph_input: ClassVar[str] = "log_mel"
     """Name of the input of a model file's graph."""
@@ -132,7 +136,8 @@ class FrontEnd(CheckedFields):
             self._check_number(name, lowest, highest)
         for name, allowed in _CHOICES.items():
             self._check_choice(name, allowed)
-        self._require(isinstance(self.window_symmetric, bool), "window_symmetric", "true or false")
+        for name in ("window_symmetric", "standardize"):
+            self._require(isinstance(getattr(self, name), bool), name, "true or false")
         self._require(self.n_fft % 2 == 0, "n_fft", "even")
         self._require(self.win_length <= self.n_fft, "win_length", f"at most n_fft, {self.n_fft}")
         self._require(self.f_min <= self.f_max - 1.0, "f_min", f"at least 1 Hz below f_max, {self.f_max}")
@@ -142,6 +147,11 @@ class FrontEnd(CheckedFields):
         if self.ceiling is not None:
             self._check_number("ceiling", 0.0, _LARGEST)
             self._require(self.ceiling > self.floor, "ceiling", f"above floor, {self.floor}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns every field by name; ``standardize`` only where it is true, as files lack it otherwise."""
+        values = asdict(self)
+        return values if self.standardize else {key: values[key] for key in values if key != "standardize"}
 
     @property
     def min_samples(self) -> int:

@@ -21,6 +21,8 @@ Int64s = npt.NDArray[np.int64]
 
 _BLOCK = 64  # frames whose spectra fit into the processor's cache: measured faster than all at once
 _GROUP = 16  # mel bands per matrix product
+STANDARD_DEVIATION_FLOOR = 1e-8
+"""Is added to the standard deviation that divides a waveform."""
 _LOUDEST = 1e6  # accepted amplitude, nominally 1: its power spectrum still fits float32
 
 
@@ -55,7 +57,8 @@ class LogMel:
         rows = np.atleast_2d(waveform)
         log_mel = np.empty((len(rows), self.front_end.n_mels, num_frames), np.float32)
         for index, row in enumerate(rows):
-            self._fill(log_mel[index : index + 1], row, np.zeros((1, 1), np.int64), len(row))
+            signal = self._standardized(row)
+            self._fill(log_mel[index : index + 1], signal, np.zeros((1, 1), np.int64), len(row))
         return log_mel if waveform.ndim == 2 else log_mel[0]
 
     def windows(self, waveform: Float32s, starts: Sequence[int], length: int) -> Float32s:
@@ -88,7 +91,11 @@ class LogMel:
                 f"windows must be within the {len(waveform)} samples of the waveform, got samples {begin} to "
                 f"{end}: change starts, or pad the waveform"
             )
-        self._fill(log_mel, waveform[begin:end], first - begin, length)
+        if self.front_end.standardize:  # equal frames of two windows differ
+            for index, start in enumerate(starts):
+                log_mel[index] = self(waveform[start : start + length])
+        else:
+            self._fill(log_mel, waveform[begin:end], first - begin, length)
         return log_mel
 
     def following(self, waveform: Float32s, earlier: Float32s, shift: int) -> Float32s:
@@ -108,7 +115,7 @@ class LogMel:
         """
         begins, outside = self._frames(earlier.shape[1], len(waveform))
         inner = np.flatnonzero(~outside)
-        if len(inner) <= shift:
+        if len(inner) <= shift or self.front_end.standardize:
             return self(waveform)
         _validate(waveform, 1)
         first, new, last = int(inner[0]), int(inner[-shift]), int(inner[-1]) + 1
@@ -204,6 +211,15 @@ class LogMel:
         energies += np.float32(front_end.shift)
         energies /= np.float32(front_end.scale)
         return energies
+
+    def _standardized(self, waveform: Float32s) -> Float32s:
+        """A whole window with mean 0 and standard deviation 1, if the front-end says so."""
+        if not self.front_end.standardize:
+            return waveform
+        check_level(waveform)
+        centred = waveform - waveform.mean()
+        centred /= centred.std() + np.float32(STANDARD_DEVIATION_FLOOR)
+        return centred
 
     def _signal(self, waveform: Float32s) -> Float32s:
         """Checks the waveform and applies pre-emphasis."""

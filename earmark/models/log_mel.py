@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from earmark.errors import AudioError, ModelError
 from earmark.features.front_end import FrontEnd
+from earmark.features.log_mel import STANDARD_DEVIATION_FLOOR
 from earmark.features.mel import analysis_window, mel_filter_bank
 
 
@@ -102,6 +103,8 @@ class TorchLogMel(nn.Module):
         """Computes the power spectrum: (batch, time) -> (batch, frame, bin)."""
         front_end = self.front_end
         num_frames = front_end.num_frames(waveform.shape[1])
+        if front_end.standardize:
+            waveform = standardized(waveform)
         if front_end.preemphasis:
             waveform = waveform[:, 1:] - front_end.preemphasis * waveform[:, :-1]
         padding = front_end.n_fft // 2
@@ -124,6 +127,12 @@ class TorchLogMel(nn.Module):
             energies = energies.clamp(floor, front_end.ceiling)
         logarithms = 10 * energies.log10() if front_end.log == "db" else energies.log()
         return (logarithms + front_end.shift) / front_end.scale
+
+
+def standardized(waveform: Tensor) -> Tensor:
+    """Shifts and scales waveforms (batch, time) to mean 0 and standard deviation 1."""
+    centred = waveform - waveform.mean(1, keepdim=True)
+    return centred / (centred.square().mean(1, keepdim=True).sqrt() + STANDARD_DEVIATION_FLOOR)
 
 
 def check_waveform(waveform: Tensor) -> None:

@@ -20,6 +20,7 @@ from earmark.data.manifest import Clip, targets
 from earmark.evaluation.evaluation import main_metrics
 from earmark.evaluation.network_predictions import predict_windows
 from earmark.model_file.atomic import write_atomically
+from earmark.model_file.info import Task
 from earmark.models.network import Network
 from earmark.training.config.recipe import Recipe
 from earmark.training.runtime.devices import Devices
@@ -55,7 +56,7 @@ class FoldEvaluation:
 
         Args:
             network: In any mode; left in evaluation mode.
-            best: Highest macro mAP of the epochs before.
+            best: Highest :func:`epoch_score` of the epochs before.
 
         Returns:
             Those of :func:`earmark.evaluation.evaluation.main_metrics`.
@@ -67,7 +68,7 @@ class FoldEvaluation:
         scored = has_scores(stored_scores)
         truth, scores = targets(self.split.evaluated, self.split.labels)[scored], stored_scores[scored]
         found = main_metrics(truth, scores, self.recipe.task)
-        kept = self.recipe.evaluation.keep == "last" or found.get("map_macro", -math.inf) > best
+        kept = self.recipe.evaluation.keep == "last" or epoch_score(found, self.recipe.task) > best
         if kept and self.devices.is_main:
             stored = io.BytesIO()
             np.save(stored, stored_scores)
@@ -86,6 +87,20 @@ class FoldEvaluation:
 
     def _note(self, index: int, reason: str) -> None:
         self._unreadable.add(index, lambda _: reason)
+
+
+def epoch_score(found: Mapping[str, Any], task: Task) -> float:
+    """The score that the best epoch has the most of; minus infinity if it was not evaluated.
+
+    Source: audax and sound-clf-pytorch keep the epoch with the best accuracy of networks with one class per
+    clip, audax that with the best mAP of others.
+
+    Args:
+        found: Metrics of an epoch.
+        task: Of the network.
+    """
+    exclusive = task == "single_label" and "accuracy" in found
+    return float(found.get("accuracy" if exclusive else "map_macro", -math.inf))
 
 
 def has_scores(scores: Scores) -> NDArray[np.bool_]:

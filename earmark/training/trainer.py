@@ -26,7 +26,7 @@ from earmark.models.checkpoint import save_checkpoint
 from earmark.models.network import Network, Output
 from earmark.training.config.recipe import Recipe
 from earmark.training.distill.teacher_targets import TeacherTargets, open_teacher_targets
-from earmark.training.fold_evaluation import FoldEvaluation
+from earmark.training.fold_evaluation import FoldEvaluation, epoch_score
 from earmark.training.initialization import (
     apply_checkpointing,
     embedding_size,
@@ -207,7 +207,7 @@ class Trainer:
             self.devices.broadcast_buffers(self.kept)
             facts |= self.evaluation(self.kept, self.position.best)
         facts["seconds"] = round(time.monotonic() - began, 2)
-        best = max(self.position.best, facts.get("map_macro", -math.inf))
+        best = max(self.position.best, epoch_score(facts, self.recipe.task))
         if self.devices.is_main:
             self._write(facts, last)
         self.position = TrainProgress(epoch + 1, best=best)
@@ -216,7 +216,7 @@ class Trainer:
 
     def _write(self, facts: Mapping[str, Any], last: bool) -> None:
         """Writes the checkpoints and the log line of an epoch."""
-        if facts.get("map_macro", -math.inf) > self.position.best:
+        if epoch_score(facts, self.recipe.task) > self.position.best:
             save_checkpoint(self.folder / "best.safetensors", self.kept, self.info)
         if last:
             save_checkpoint(self.folder / "last.safetensors", self.kept, self.info)

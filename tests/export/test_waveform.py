@@ -32,6 +32,7 @@ SHAPES = {
     "an odd window at the start": replace(ODD, window_placement="start"),
     "gaps between windows": replace(ODD, hop_length=256, win_length=200),
     "magnitudes": replace(ODD, power=1.0),
+    "standardized": replace(ODD, standardize=True),
     "empty bands": replace(ODD, n_mels=120, preemphasis=0),
 }
 

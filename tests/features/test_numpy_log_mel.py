@@ -75,6 +75,7 @@ def test_synthetic_clips_match_golden(shared):
 def direct_log_mel(front_end, waveform):
     """The definition, frame by frame, with the Fourier sum written out in float64."""
     x = waveform.astype(np.float64)
+    x = (x - x.mean()) / (x.std() + 1e-8) if front_end.standardize else x
     y = x[1:] - front_end.preemphasis * x[:-1] if front_end.preemphasis else x
     padded = np.pad(y, front_end.n_fft // 2, mode="reflect")
     offset = (front_end.n_fft - front_end.win_length) // 2 if front_end.window_placement == "centre" else 0
@@ -101,6 +102,7 @@ def direct_log_mel(front_end, waveform):
         {"window_placement": "start", "win_length": 33, "log": "db"},
         {"mel_scale": "slaney", "mel_norm": "slaney", "floor_mode": "clip", "ceiling": 0.1},
         {"mel_scale": "linear", "n_mels": 30},
+        {"standardize": True, "preemphasis": 0.0},
         {"mel_scale": "htk", "n_mels": 40, "f_min": 100.5, "f_max": 3900.5},
     ],
 )
@@ -109,6 +111,22 @@ def test_log_mel_matches_its_definition(changes, samples):
     front_end = replace(SMALL, **changes)
     direct = direct_log_mel(front_end, NOISE[:samples])
     np.testing.assert_allclose(LogMel(front_end)(NOISE[:samples]), direct, atol=1e-4)
+
+
+def test_a_standardized_log_mel_depends_on_neither_level_nor_offset():
+    transform = LogMel(replace(SMALL, standardize=True))
+    clip = NOISE[:700]
+    np.testing.assert_allclose(transform(0.01 * clip + np.float32(0.2)), transform(clip), atol=2e-3)
+    rising = clip * np.linspace(0.01, 1, len(clip), dtype=np.float32)
+    windows = transform.windows(rising, (0, 100, 400), 300)
+    for window, start in zip(windows, (0, 100, 400), strict=True):
+        np.testing.assert_array_equal(window, transform(rising[start : start + 300]))
+    np.testing.assert_array_equal(
+        transform.following(rising[20:320], windows[0], 1), transform(rising[20:320])
+    )
+    np.testing.assert_allclose(transform(np.zeros(300, np.float32)), transform.front_end.silence, rtol=1e-5)
+    with pytest.raises(AudioError):
+        transform(np.full(300, np.nan, np.float32))
 
 
 def test_batch_matches_single_waveforms():

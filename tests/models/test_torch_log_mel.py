@@ -22,7 +22,15 @@ def test_log_mel_matches_golden(name):
 
 
 @pytest.mark.parametrize(
-    "front_end", [EFFICIENTAT, SP4ASC, FSDKAGGLE, AUDAX, replace(EFFICIENTAT, power=1.0)]
+    "front_end",
+    [
+        EFFICIENTAT,
+        SP4ASC,
+        FSDKAGGLE,
+        AUDAX,
+        replace(EFFICIENTAT, power=1.0),
+        replace(AUDAX, standardize=True),
+    ],
 )
 def test_numpy_and_torch_agree(front_end):
     waveform = np.random.default_rng(3).normal(0, 0.1, (2, 20_000)).astype(np.float32)

@@ -18,8 +18,9 @@ import torch
 import toy
 from safetensors import safe_open
 
-from earmark.data.manifest import read_manifest
+from earmark.data.manifest import read_manifest, targets
 from earmark.errors import AudioError, DataError, ModelError, RecipeError, RunError
+from earmark.evaluation.evaluation import main_metrics
 from earmark.models.checkpoint import load_checkpoint
 from earmark.models.log_mel import TorchLogMel
 from earmark.training import trainer as loop
@@ -527,18 +528,23 @@ def test_a_gradient_is_no_longer_than_allowed(clips, tmp_path, monkeypatch):
     assert held == pytest.approx([min(free) / 2] * 3, rel=1e-4)
 
 
-def test_the_scores_kept_are_those_of_the_epoch_kept(clips, tmp_path):
+@pytest.mark.parametrize(("task", "metric"), [("multi_label", "map_macro"), ("single_label", "accuracy")])
+def test_the_scores_kept_are_those_of_the_epoch_kept(clips, tmp_path, task, metric):
     def kept_epoch(keep, seed):
         folder = tmp_path / f"{keep}{seed}"
         options = {"epochs": 8, "learning_rate": 2e-2, "ema_decay": 0.0}
         recipe = toy.toy_recipe(
-            clips, evaluation={"every_epochs": 1, "keep": keep}, optimizer=options, seed=seed
+            clips, evaluation={"every_epochs": 1, "keep": keep}, optimizer=options, seed=seed, task=task
         )
         train(recipe, folder, 1)
         network, _ = load_checkpoint(folder / f"{keep}.safetensors")
         scores = score_clips(recipe, network, split_clips(recipe, 1).evaluated)
         np.testing.assert_array_equal(scores, np.load(folder / "scores.npy"))
-        return max(log_of(folder), key=lambda line: line["map_macro"])["epoch"]
+        found = main_metrics(targets(split_clips(recipe, 1).evaluated, ("noise", "tone")), scores, task)
+        epochs = log_of(folder)
+        best = max(epochs, key=lambda line: line[metric])
+        assert keep == "last" or found[metric] == pytest.approx(best[metric])
+        return best["epoch"]
 
     kept_epoch("last", 0)
     # With which seed another epoch than the last is the best depends on how a processor rounds.

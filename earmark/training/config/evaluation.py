@@ -39,7 +39,7 @@ class Evaluation(Section):
     every_epochs: Count = 10
     """Evaluate after this many epochs, and after the last."""
     keep: Literal["last", "best"] = "last"
-    """Checkpoint to keep: the last, or the one with the best macro mAP on the evaluation clips."""
+    """Checkpoint to keep: the last, or that of the best macro mAP (single_label: accuracy) in evaluation."""
     min_threshold: Fraction = 0.3
     """Lower bound of the default threshold."""
     max_false_positive_rate: Fraction = 0.005

@@ -7,6 +7,7 @@ their unit.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,12 +35,13 @@ def _front_end(values: Any) -> Any:
         return values
     if values.get("kind", "leaf") not in list(LEARNED_FRONT_ENDS):
         raise ValueError(f"kind must be {' or '.join(LEARNED_FRONT_ENDS)}, or absent for a log-mel")
-    defaults = (LEARNED_FRONT_ENDS[values["kind"]] if "kind" in values else FrontEnd()).to_dict()
-    unknown = sorted(set(values) - set(defaults))
+    default = LEARNED_FRONT_ENDS[values["kind"]] if "kind" in values else FrontEnd()
+    allowed = [field.name for field in fields(default)]
+    unknown = sorted(set(values) - set(allowed))
     if unknown:
-        raise ValueError(f"unknown key {unknown[0]!r}; allowed here: {', '.join(defaults)}")
+        raise ValueError(f"unknown key {unknown[0]!r}; allowed here: {', '.join(allowed)}")
     try:
-        return front_end_from_dict(defaults | values)
+        return front_end_from_dict(default.to_dict() | values)
     except ModelError as error:
         raise ValueError(str(error)) from None
 

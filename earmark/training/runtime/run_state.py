@@ -43,7 +43,7 @@ class TrainProgress:
         step: Complete steps of the next epoch.
         losses: Of those steps.
         seconds: Duration of those steps.
-        best: Highest macro mAP so far.
+        best: Highest score of an epoch so far (:func:`earmark.training.fold_evaluation.epoch_score`).
         rng_state: After those steps, from :meth:`earmark.training.runtime.devices.Devices.rng_state`.
     """
 
