@@ -92,7 +92,7 @@ class EventOptions:
             ModelError: If the threshold is still "auto", or the number of thresholds is not that of labels.
         """
         if isinstance(self.threshold, str):
-            raise ModelError("threshold must be a number where no model is known: see EventOptions.resolved")
+            raise ModelError("threshold 'auto' needs the thresholds of a model: see EventOptions.resolved")
         on = np.array(self.threshold, np.float64)
         if on.ndim and on.shape != (len(labels),):
             raise ModelError(f"threshold must have one value per label ({len(labels)}), got {on.size}")

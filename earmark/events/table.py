@@ -12,6 +12,9 @@ from earmark.events.bars import LONGEST_LABEL, STRIPS, bar, duration, shortened,
 if TYPE_CHECKING:
     from earmark.events.event import RecordingEvents
 
+SHORTEST_LABEL = 12
+"""Where less than this is left for labels, there are no bars."""
+
 
 def event_table(found: RecordingEvents, width: int = 80, blocks: bool = True) -> str:
     """Formats events for people: a line for each, and a timeline of the labels with the highest scores.
@@ -29,11 +32,14 @@ def event_table(found: RecordingEvents, width: int = 80, blocks: bool = True) ->
     times = [span(event.start_s, event.end_s, known.duration_s >= 60) for event in found.events]
     time_width = max(map(len, times))
     longest = max(len(event.label) for event in found.events)
-    label_width = min(LONGEST_LABEL, longest, width - time_width - len("    0.00  ") - len(bar(0, blocks)))
+    free = width - time_width - len("      0.00")
+    bar_width = len("  ") + len(bar(0, blocks))
+    with_bars = free - bar_width >= min(longest, SHORTEST_LABEL)
+    label_width = min(LONGEST_LABEL, longest, free - bar_width if with_bars else free)
     for event, time in zip(found.events, times, strict=True):
         label = shortened(event.label, label_width, blocks)
-        line = f"  {time:>{time_width}}  {label:<{label_width}}  {event.peak:.2f}  {bar(event.peak, blocks)}"
-        lines.append(line.rstrip())
+        line = f"  {time:>{time_width}}  {label:<{label_width}}  {event.peak:.2f}"
+        lines.append(f"{line}  {bar(event.peak, blocks)}".rstrip() if with_bars else line)
     return "\n".join([*lines, "", *_timeline(found, width, blocks)]) + "\n"
 
 
