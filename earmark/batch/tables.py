@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earmark.errors import EarmarkError, extra
+from earmark.events.event import Event
 from earmark.model_file.strict_json import parse_json
 from earmark.version import __version__
 
@@ -194,15 +195,22 @@ def tag_rows(path: str | os.PathLike[str], tags: Iterable[SpannedScore]) -> list
     ]
 
 
+def event_rows(path: str | os.PathLike[str], events: Iterable[Event]) -> list[Row]:
+    """The rows of a recording in ``events/``."""
+    text = text_of_path(path)
+    names = ("label", "start_s", "end_s", "peak", "mean", "resolution_s")
+    return [{"path": text, **{name: getattr(event, name) for name in names}} for event in events]
+
+
 def embedding_rows(
-    path: str | os.PathLike[str], spans: Sequence[tuple[float, float]], vectors: NDArray[np.float32]
+    path: str | os.PathLike[str], spans: Sequence[tuple[float, float]], vectors: Iterable[NDArray[np.float32]]
 ) -> list[Row]:
     """The rows of a recording in ``embeddings/``.
 
     Args:
         path: Of the recording.
         spans: Start and end of each row in seconds.
-        vectors: float32, shape (row, channel).
+        vectors: One for each row, float32 (channel,).
     """
     text = text_of_path(path)
     return [

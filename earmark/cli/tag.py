@@ -1,6 +1,6 @@
 """``earmark tag``: audio files in, tags or events out.
 
-Conventions: results go to standard output as they come, or to a file when all is done.
+Conventions: results go to standard output as they come, to a file when all is done, or to tables in a folder.
 """
 
 from __future__ import annotations
@@ -12,6 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from earmark.cli.archive import (
+    ArchiveRequest,
+    Force,
+    Resume,
+    Unordered,
+    Workers,
+    model_settings,
+    run_archive,
+    tag_in_workers,
+)
 from earmark.cli.event_options import (
     AsEvents,
     DetectionMethod,
@@ -48,6 +58,8 @@ from earmark.events.layout import TAG_FORMATS, Format
 from earmark.model_file.atomic import require_other_files
 
 if TYPE_CHECKING:
+    from earmark.batch.analysis import Analysis
+    from earmark.events.options import EventOptions
     from earmark.inference.result import Result
     from earmark.inference.tagger import Tagger, WindowLength
 
@@ -81,7 +93,8 @@ def tag(
         typer.Option("--format", "-f", metavar="FORMAT", help=f"Output format: {', '.join(TAG_FORMATS)}."),
     ] = Format.TABLE,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="PATH", help="Write to a file, or tables to a folder."),
     ] = None,
     recursive: Recursive = False,
     quiet: Quiet = False,
@@ -95,6 +108,10 @@ def tag(
     time_from: TimeFrom = None,
     time_zone: TimeZone = None,
     plot: Plot = None,
+    workers: Workers = None,
+    resume: Resume = False,
+    force: Force = False,
+    unordered: Unordered = False,
     device: Device = "cpu",
     engine: EngineName = "onnx",
     precision: Precision = "fp32",
@@ -115,13 +132,27 @@ def tag(
         off_threshold, min_duration, merge_gap, smooth, method, settings, time_from, time_zone, plot
     )
     _refuse_conflicts(view, request, form, events=events, whole=whole, cut=(window, hop) != (None, None))
+    archive = ArchiveRequest(workers, resume, force, unordered)
+    is_folder = archive.wants_folder(output, form)
     if output is not None:
         require_other_files([output], model or [])
+    threads = archive.threads(threads, is_folder)
     with download_bar(quiet) as bar:
         tagger = load(model, device=device, engine=engine, precision=precision, threads=threads, progress=bar)
     view.check(tagger)
-    if events:
-        options = request.options(tagger.labels, view.threshold)
+    options = request.options(tagger.labels, view.threshold) if events else None
+    window_s, hop_s = _lengths(tagger, window, hop, events=events, whole=whole)
+    if is_folder and output is not None:
+        _refuse_in_folders(view, request)
+        analysis = replace(
+            _analysis(tagger, view, options),
+            window_s=window_s,
+            hop_s=hop_s,
+            more_settings=model_settings(model, device, engine, precision),
+        )
+        exit_code(*run_archive(analysis, lambda: inputs(files, recursive, None), output, archive, quiet))
+        return
+    if options is not None:
         finder = EventFinder(request, options, files, quiet)
         shown = replace(view, threshold=None)
         writer = event_writer(
@@ -134,9 +165,12 @@ def tag(
         )
     else:
         writer = _tag_writer(form, output, view)
-    window_s, hop_s = _lengths(tagger, window, hop, events=events, whole=whole)
     with writer as add, status_line(quiet) as show:
-        results = tagger.tag_many(inputs(files, recursive, output), window_s=window_s, hop_s=hop_s)
+        paths = inputs(files, recursive, output)
+        if workers is None:
+            results = tagger.tag_many(paths, window_s=window_s, hop_s=hop_s)
+        else:
+            results = tag_in_workers(tagger, paths, window_s, hop_s, archive)
         tagged, failed = each_file(results, lambda result, number: add(result), show, quiet)
     exit_code(tagged, failed)
 
@@ -175,6 +209,23 @@ def _refuse_conflicts(
     ):
         if given:
             raise typer.BadParameter(f"cannot be combined with {other}", param_hint=name)
+
+
+def _refuse_in_folders(view: _View, request: EventRequest) -> None:
+    """Refuses options that have no meaning for tables."""
+    given = {"--windows": view.windows, "--plot": request.plot, "--time-from": request.time_from}
+    for name, value in given.items():
+        if value:
+            raise typer.BadParameter("is not possible where --output is a folder of tables", param_hint=name)
+
+
+def _analysis(tagger: Tagger, view: _View, options: EventOptions | None) -> Analysis:
+    """What is done with each recording of an archive."""
+    from earmark.batch.analysis import Analysis, Filter
+
+    if options is not None:
+        return Analysis(tagger, "events", filter=Filter(view.labels, view.rollup), events=options)
+    return Analysis(tagger, filter=Filter(view.labels, view.rollup, view.threshold, view.top or TOP))
 
 
 def _lengths(

@@ -1,0 +1,178 @@
+"""The options of archives, for commands that work through many recordings, and the run that they ask for.
+
+Conventions: an output is a folder of tables if it is a folder already, or does not exist and has no suffix.
+The summary goes to standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from earmark.cli.progress import status_line
+from earmark.cli.terminal import complain, note
+from earmark.errors import EarmarkError
+from earmark.events.layout import Format
+
+if TYPE_CHECKING:
+    from earmark.batch.analysis import Analysis
+    from earmark.batch.run import Summary
+    from earmark.inference.result import Result
+    from earmark.inference.tagger import Tagger, WindowLength
+
+ARCHIVES = "Archives (--output names a folder: Parquet tables)"
+
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Processes of one thread each (default for a folder: one per core).",
+        rich_help_panel=ARCHIVES,
+    ),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the tables that are there.", rich_help_panel=ARCHIVES)
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace the tables that are there.", rich_help_panel=ARCHIVES)
+]
+Unordered = Annotated[
+    bool,
+    typer.Option(
+        "--unordered", help="Write results as they are ready, in any order.", rich_help_panel=ARCHIVES
+    ),
+]
+
+
+@dataclass(frozen=True)
+class ArchiveRequest:
+    """What the options of archives ask for."""
+
+    workers: int | None
+    resume: bool
+    force: bool
+    unordered: bool
+
+    def wants_folder(self, output: Path | None, form: Format = Format.TABLE) -> bool:
+        """Whether an output is a folder of tables.
+
+        Raises:
+            typer.BadParameter: If it is not, and an option asks for one.
+        """
+        is_folder = output is not None and (output.is_dir() or not (output.suffix or output.exists()))
+        if is_folder and form in (Format.TABLE, Format.PARQUET):
+            return True
+        for name in ("resume", "force"):
+            if getattr(self, name):
+                raise typer.BadParameter("needs an --output that is a folder", param_hint=f"--{name}")
+        return False
+
+    def threads(self, threads: int | None, folder: bool) -> int | None:
+        """Threads of the network: one where there are several processes, unless a number was given."""
+        return 1 if threads is None and (folder or self.workers) else threads
+
+
+def model_settings(
+    model: Sequence[str] | None, device: str, engine: str, precision: str
+) -> dict[str, object]:
+    """What rows depend on besides an analysis: the files of the models, and what computes them."""
+    from earmark.batch.analysis import model_digests
+
+    return {
+        "model_sha256": model_digests(model),
+        "device": device,
+        "engine": engine,
+        "precision": precision,
+    }
+
+
+def tag_in_workers(
+    tagger: Tagger,
+    paths: Iterable[str | EarmarkError],
+    window_s: WindowLength,
+    hop_s: float | None,
+    request: ArchiveRequest,
+) -> Iterator[Result | EarmarkError]:
+    """Tags recordings in processes; as :meth:`earmark.Tagger.tag_many`."""
+    from functools import partial
+
+    from earmark.batch.local import work_through
+
+    work = partial(tagger.tag, window_s=window_s, hop_s=hop_s)
+    done = work_through(work, paths, workers=request.workers or 1, ordered=not request.unordered)
+    return (result for _, result in done)
+
+
+def run_archive(
+    analysis: Analysis,
+    paths: Callable[[], Iterator[str | EarmarkError]],
+    folder: Path,
+    request: ArchiveRequest,
+    quiet: bool,
+) -> tuple[int, int]:
+    """Writes the tables of an archive, with progress and a summary.
+
+    Args:
+        analysis: What is done with each recording.
+        paths: Lists the recordings; called again to count them, in a terminal.
+        folder: For the tables.
+        request: The options.
+        quiet: Print no progress and no summary.
+
+    Returns:
+        How many recordings are done, those of earlier runs included, and how many of this run failed.
+    """
+    from earmark.batch.run import write_archive
+
+    with status_line(quiet) as show:
+        total = _Total(paths) if sys.stderr.isatty() and not quiet else None
+        shown_at = 0.0
+
+        def report(summary: Summary, path: str, error: str | None) -> None:
+            nonlocal shown_at
+            if error is not None:
+                complain(error)
+            if total is not None and time.monotonic() - shown_at > 0.1:
+                show(f"{summary.progress(total.count)}  {path}")
+                shown_at = time.monotonic()
+
+        summary = write_archive(
+            analysis,
+            paths(),
+            folder,
+            workers=request.workers or _cores(),
+            ordered=not request.unordered,
+            resume=request.resume,
+            force=request.force,
+            report=report,
+        )
+    for line in () if quiet else summary.lines():
+        note(line)
+    return summary.files + summary.earlier, summary.failed
+
+
+class _Total:
+    """Counts recordings in a thread, while the first of them are processed."""
+
+    def __init__(self, paths: Callable[[], Iterable[object]]) -> None:
+        self.count: int | None = None
+        self._paths = paths
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        self.count = sum(1 for _ in self._paths())
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
