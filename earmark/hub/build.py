@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from earmark.errors import ModelError
@@ -51,8 +53,10 @@ def build(
         ModelError: If the file is damaged, has more than tensors, does not fit the architecture, or the model
             file differs from the network by more than ``TOLERANCE``.
     """
+    is_flax = is_flax_checkpoint(weights)
+    tensors: Any = read_flax_checkpoint(weights) if is_flax else read_state_dict(weights)
     try:
-        tensors = _tensors(weights, info)
+        tensors = _renamed(tensors, info) if is_flax else tensors
         network = build_with_weights(
             info.architecture, info.arguments, len(info.labels), tensors, info.front_end
         )
@@ -71,14 +75,12 @@ def build(
     write_all_atomically(contents)
 
 
-def _tensors(weights: str | PathLike[str], info: ModelInfo) -> Mapping[str, Tensor]:
-    """The state dict in a file of weights."""
-    if not is_flax_checkpoint(weights):
-        return read_state_dict(weights)
+def _renamed(variables: Mapping[str, NDArray[Any]], info: ModelInfo) -> dict[str, Tensor]:
+    """The state dict of a network from the variables of flax."""
     with torch.device("meta"):
         network = create_model(info.architecture, num_classes=len(info.labels), **info.arguments)
         network = attach_front_end(network, info.front_end)
-    return state_dict_from_flax(network, read_flax_checkpoint(weights))
+    return state_dict_from_flax(network, variables)
 
 
 @torch.no_grad()
