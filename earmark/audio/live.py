@@ -7,9 +7,13 @@ who take them.
 
 from __future__ import annotations
 
+import os
 import queue
+import select
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
@@ -18,7 +22,7 @@ from numpy.typing import NDArray
 from earmark.audio.formats import ALLOWED, check_format
 from earmark.audio.mixing import Levels, Mixer
 from earmark.audio.pcm_reader import decode
-from earmark.audio.sources import first_line
+from earmark.audio.sources import first_line, reason
 from earmark.errors import AudioError
 
 Floats = NDArray[np.float32]
@@ -36,7 +40,11 @@ ENCODINGS = {
     "u8": "<u1",
 }
 """FFmpeg's names of raw samples -> NumPy's."""
+NAME = "standard input"
 _READ_BYTES = 1 << 16
+_POLL_S = 0.1
+"""How often a stream that waits looks whether it was stopped."""
+_LONGEST_END_S = 2.0
 _WAITING = 16
 """Blocks that a thread reads ahead."""
 
@@ -62,6 +70,9 @@ class LiveSource(Protocol):
     def blocks(self) -> Iterator[Floats | Lost]:
         """Yields the samples as they come."""
 
+    def stop(self) -> None:
+        """Ends the blocks soon; may be called by another thread."""
+
 
 class RawStream:
     """Samples without a header.
@@ -76,14 +87,18 @@ class RawStream:
         AudioError: If rate, channels or encoding are not possible.
     """
 
-    name = "standard input"
+    name = NAME
 
     def __init__(self, file: BinaryIO, sample_rate: int, channels: int = 1, encoding: str = "s16le") -> None:
         if encoding not in ENCODINGS:
             raise AudioError(f"encoding must be one of {', '.join(ENCODINGS)}, got {encoding!r}")
         _check(self.name, sample_rate, channels)
         self.sample_rate = sample_rate
-        self._file, self._channels, self._encoding = file, channels, ENCODINGS[encoding]
+        self._file, self._channels, self._encoding = _Incoming(file), channels, ENCODINGS[encoding]
+
+    def stop(self) -> None:
+        """Ends the blocks soon."""
+        self._file.stop()
 
     def blocks(self) -> Iterator[Floats | Lost]:
         """Yields what has come, float32 (time, channel).
@@ -93,13 +108,13 @@ class RawStream:
         """
         size = int(self._encoding[2:]) * self._channels
         rest = b""
-        while content := _read(self._file, _READ_BYTES):
+        while content := self._file.read(_READ_BYTES):
             content = rest + content
             whole = len(content) // size * size
             rest = content[whole:]
             if whole:
                 yield decode(content[:whole], self._encoding).reshape(-1, self._channels)
-        if rest:
+        if rest and not self._file.is_stopped:
             raise AudioError(
                 f"{self.name}: ends {len(rest)} bytes into a sample of {size} bytes: "
                 "are encoding and channels right?"
@@ -116,17 +131,16 @@ class DecodedStream:
         AudioError: If it has no sound in a format that can be read.
     """
 
-    name = "standard input"
+    name = NAME
 
     def __init__(self, file: BinaryIO) -> None:
         import av
 
+        self._file = _Incoming(file)
         self._errors = (av.FFmpegError, ValueError, OverflowError, MemoryError)
         options = {"format_whitelist": ALLOWED}
         try:
-            self._container = av.open(
-                _Bytes(file), options=options, metadata_errors="ignore", buffer_size=4096
-            )
+            self._container = av.open(self._file, options=options, metadata_errors="ignore", buffer_size=4096)
         except self._errors as error:
             raise AudioError(
                 f"{self.name}: not a stream that can be read without seeking; for raw samples give their rate"
@@ -166,6 +180,10 @@ class DecodedStream:
         if mixer:
             yield from mixer.finish()
 
+    def stop(self) -> None:
+        """Ends the blocks soon."""
+        self._file.stop()
+
     def _packets(self) -> Iterator[Any]:
         try:
             yield from self._container.demux(self._track)
@@ -175,14 +193,35 @@ class DecodedStream:
             self._container.close()
 
 
-class _Bytes:
-    """A file that FFmpeg can only read from, and that returns what is there instead of waiting for more."""
+class _Incoming:
+    """A file that can only be read from, returns what is there, and can be stopped while it waits.
+
+    Args:
+        file: A pipe, socket or terminal can be stopped where the system can wait for it (not on Windows); it
+            should be unbuffered.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self.is_stopped = False
+        try:
+            self._number = None if os.name == "nt" else file.fileno()
+        except (OSError, ValueError):
+            self._number = None
+
+    def stop(self) -> None:
+        self.is_stopped = True
 
     def read(self, size: int) -> bytes:
-        return _read(self._file, size)
+        """At least one byte, as many as are there up to a size; none at the end."""
+        read: Any = getattr(self._file, "read1", self._file.read)
+        try:
+            while not self.is_stopped:
+                if self._number is None or select.select([self._number], [], [], _POLL_S)[0]:
+                    return read(size) or b""
+        except OSError as error:
+            raise AudioError(f"{NAME}: {reason(error)}") from error
+        return b""
 
 
 def _check(name: str, sample_rate: int, channels: int) -> None:
@@ -192,51 +231,55 @@ def _check(name: str, sample_rate: int, channels: int) -> None:
         raise AudioError(f"{name}: {error}") from None
 
 
-def _read(file: BinaryIO, size: int) -> bytes:
-    """At least one byte, as many as are there up to a size; none at the end."""
-    read: Any = getattr(file, "read1", file.read)
-    return read(size) or b""
-
-
 class ReadingThread:
-    """Reads a source in a thread, so that waiting for it can be interrupted.
+    """Reads a source in a thread, so that waiting for it can be interrupted; a context manager.
 
     Args:
-        blocks: Run in the thread, which ends with the process if it waits for its source.
+        source: Its blocks run in the thread.
     """
 
-    def __init__(self, blocks: Iterator[Floats | Lost]) -> None:
-        self._items: queue.Queue[Floats | Lost | BaseException | None] = queue.Queue(_WAITING)
+    def __init__(self, source: LiveSource) -> None:
+        self._source = source
+        self._items: queue.Queue[Floats | Lost | Exception | None] = queue.Queue(_WAITING)
         self._is_over = False
-        threading.Thread(target=self._run, args=(blocks,), name="earmark-live", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="earmark-live", daemon=True)
+        self._thread.start()
 
-    def get(self, timeout_s: float) -> Floats | Lost | None:
-        """Returns the next block; None if there is none within a time, or the stream is over.
+    def __enter__(self) -> ReadingThread:
+        return self
 
-        Raises:
-            AudioError: What the source raised, or any other exception of it.
-        """
-        if self._is_over:
-            return None
-        try:
-            item = self._items.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
-        if item is None or isinstance(item, BaseException):
-            self._is_over = True
-        if isinstance(item, BaseException):
-            raise item
-        return item
+    def __exit__(self, *_: object) -> None:
+        """Stops the source and waits for the thread, but not for a source that cannot be stopped."""
+        self._source.stop()
+        end = time.monotonic() + _LONGEST_END_S
+        while self._thread.is_alive() and time.monotonic() < end:
+            with suppress(queue.Empty):  # a full queue would hold up the thread
+                self._items.get(timeout=_POLL_S)
 
     @property
     def is_over(self) -> bool:
         """Whether the stream has ended and all of it was returned."""
         return self._is_over
 
-    def _run(self, blocks: Iterator[Floats | Lost]) -> None:
+    def get(self, timeout_s: float) -> Floats | Lost | None:
+        """Returns the next block; None if there is none within a time, or the stream is over.
+
+        Raises:
+            Exception: What the source raised.
+        """
         try:
-            for block in blocks:
+            item = None if self._is_over else self._items.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        self._is_over = item is None or isinstance(item, Exception)
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def _run(self) -> None:
+        try:
+            for block in self._source.blocks():
                 self._items.put(block)
             self._items.put(None)
-        except BaseException as error:  # raised again where it can be handled
+        except Exception as error:  # raised again where it can be handled
             self._items.put(error)

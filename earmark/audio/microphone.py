@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,7 +91,7 @@ class Microphone:
         self.overflows = 0
         self._lost, self._lost_reason = 0, ""
         self._next_s: float | None = None
-        self._blocks: queue.Queue[Floats | Lost] = queue.Queue(LONGEST_WAIT_S * BLOCKS_PER_S)
+        self._blocks: queue.Queue[Floats | Lost | None] = queue.Queue(LONGEST_WAIT_S * BLOCKS_PER_S)
         try:
             self._stream: Any = sounddevice.InputStream(
                 samplerate=self.sample_rate,
@@ -114,6 +115,12 @@ class Microphone:
         """Stops recording."""
         self._stream.close()
 
+    def stop(self) -> None:
+        """Stops recording, and ends the blocks."""
+        self.close()
+        with suppress(queue.Full):  # which does not wait for more
+            self._blocks.put_nowait(None)
+
     def blocks(self) -> Iterator[Floats | Lost]:
         """Yields what is recorded.
 
@@ -122,11 +129,14 @@ class Microphone:
         """
         while True:
             try:
-                yield self._blocks.get(timeout=PATIENCE_S)
+                block = self._blocks.get(timeout=PATIENCE_S)
             except queue.Empty:
                 raise AudioError(
                     f"microphone {self.name}: no samples for {PATIENCE_S:g} s: is it still connected?"
                 ) from None
+            if block is None:
+                return
+            yield block
 
     def _take(self, samples: Floats, count: int, times: Any, status: Any) -> None:
         """Called by PortAudio in a thread of its own: samples (time, 1) in a buffer that it uses again."""

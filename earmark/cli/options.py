@@ -18,6 +18,8 @@ from earmark.model_file.atomic import require_other_files
 
 ENGINE = "Engine"
 """The panel of what computes the network."""
+WINDOWS = "Windows"
+"""The panel of how clips are cut."""
 
 Files = Annotated[
     list[str],
@@ -29,6 +31,16 @@ Dataset = Annotated[
 Datasets = Annotated[
     list[Path],
     typer.Argument(metavar="DATASETS...", help="CSV files with the columns path and labels, or packs."),
+]
+Corpus = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="The dataset is the folder of this published corpus: esc50, fsd50k ..."
+    ),
+]
+Splits = Annotated[
+    list[str] | None,
+    typer.Option("--split", metavar="NAME", help="Split of the corpus; repeatable."),
 ]
 Models = Annotated[
     list[str] | None,

@@ -10,7 +10,7 @@ from earmark.cli import app
 
 COMMANDS = get_command(app).commands
 GROUPS = {
-    "Use": ["tag", "embed"],
+    "Use": ["tag", "listen", "clips", "embed", "similar"],
     "Models": ["models", "info", "pull", "convert"],
     "Train and evaluate": [
         "train",
