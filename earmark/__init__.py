@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from earmark.evaluation.evaluation import Evaluation as Evaluation
     from earmark.evaluation.run import EvaluationOptions as EvaluationOptions
     from earmark.evaluation.run import evaluate as evaluate
+    from earmark.events.event import Event as Event
+    from earmark.events.options import EventOptions as EventOptions
     from earmark.features.front_end import FrontEnd as FrontEnd
     from earmark.hub.pull import pull as pull
     from earmark.hub.registry import list_models as list_models
@@ -43,6 +45,8 @@ _MODULES = {
     "errors": ("AudioError", "DataError", "EarmarkError", "MissingExtraError", "ModelError", "RecipeError"),
     "evaluation.evaluation": ("Evaluation",),
     "evaluation.run": ("EvaluationOptions", "evaluate"),
+    "events.event": ("Event",),
+    "events.options": ("EventOptions",),
     "features.front_end": ("FrontEnd",),
     "hub.pull": ("pull",),
     "hub.registry": ("list_models",),
