@@ -113,7 +113,7 @@ def test_warnings_of_a_run_name_their_file(run: Run, clip: Path, toy_model: Path
 
 def test_errors_of_the_system_name_the_file(run: Run, clip: Path, toy_model: Path, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    code, _, err = run("tag", clip, "-m", toy_model, "-o", tmp_path / "folder")
+    code, _, err = run("tag", clip, "-m", toy_model, "-f", "csv", "-o", tmp_path / "folder")
     assert code == 2
     assert_one_line(err, f"{tmp_path}/folder: Is a directory")
     code, _, err = run("embed", clip, "-m", toy_model, "-o", clip / "e.npz")
