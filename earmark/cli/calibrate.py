@@ -10,11 +10,24 @@ from typing import Annotated, Literal
 
 import typer
 
-from earmark.cli.options import Audio, Dataset, Device, EngineName, Precision, Quiet, Threads
+from earmark.cli.options import (
+    Audio,
+    Corpus,
+    Dataset,
+    Device,
+    EngineName,
+    Precision,
+    Quiet,
+    Splits,
+    Threads,
+)
 from earmark.cli.program import TRAIN, command, exit_code, one_matrix_thread
 from earmark.cli.progress import download_bar, status_line
 from earmark.cli.terminal import complain, say, warn
 from earmark.model_file.atomic import require_other_files
+
+TEST = "Test clips"
+"""The panel of the clips that a calibration is measured on."""
 
 
 @command(TRAIN)
@@ -29,6 +42,8 @@ def calibrate(
         typer.Option("--model", "-m", metavar="MODEL", help="Name or file (default: the model that ships)."),
     ] = None,
     audio: Audio = None,
+    corpus: Corpus = None,
+    split: Splits = None,
     fold: Annotated[int | None, typer.Option(metavar="N", help="Fit on the clips of this fold only.")] = None,
     method: Annotated[
         Literal["temperature", "platt", "shared", "isotonic"] | None,
@@ -40,18 +55,29 @@ def calibrate(
             metavar="TARGET", help="Choose each label's threshold: precision=0.9, recall=0.8 or f1."
         ),
     ] = None,
-    test_dataset: Annotated[
-        Path | None,
-        typer.Option(metavar="DATASET", help="Measure on these clips (default: by cross-fitting)."),
-    ] = None,
-    test_fold: Annotated[
-        int | None, typer.Option(metavar="N", help="Measure on this fold, and do not fit on it.")
-    ] = None,
     report: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Write the metrics and a reliability diagram there."),
     ] = None,
     quiet: Quiet = False,
+    test_dataset: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATASET",
+            help="Measure on these clips (default: by cross-fitting).",
+            rich_help_panel=TEST,
+        ),
+    ] = None,
+    test_split: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Measure on this split of the corpus; repeatable.", rich_help_panel=TEST
+        ),
+    ] = None,
+    test_fold: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Measure on this fold, and do not fit on it.", rich_help_panel=TEST),
+    ] = None,
     device: Device = "cpu",
     engine: EngineName = "onnx",
     precision: Precision = "fp32",
@@ -68,10 +94,13 @@ def calibrate(
     )
     options = CalibrationOptions(
         audio=audio,
+        corpus=corpus,
+        splits=tuple(split or ()),
         fold=fold,
         method=method,
         threshold_target=None if threshold_target is None else ThresholdTarget.parse(threshold_target),
         test_dataset=test_dataset,
+        test_splits=tuple(test_split or ()),
         test_fold=test_fold,
         device=device,
         engine=engine,

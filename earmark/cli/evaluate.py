@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from earmark.cli.options import (
+    WINDOWS,
     Audio,
+    Corpus,
     Dataset,
     Device,
     EngineName,
@@ -21,6 +23,7 @@ from earmark.cli.options import (
     Precision,
     Quiet,
     ReportFolder,
+    Splits,
     Threads,
 )
 from earmark.cli.program import TRAIN, command, exit_code, one_matrix_thread
@@ -42,20 +45,33 @@ def evaluate(
     dataset: Dataset,
     model: Models = None,
     audio: Audio = None,
+    corpus: Corpus = None,
+    split: Splits = None,
     fold: Fold = None,
     limit: Limit = None,
     group_by: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Scores by group too: a column such as device.")
     ] = None,
-    windows: Annotated[
-        Literal["all", "whole", "center"],
-        typer.Option(help="All windows, the clip in one pass, or its centre window."),
-    ] = "all",
-    pooling: Annotated[
-        Literal["max", "mean"] | None, typer.Option(help="Pool the windows' scores (default: by task).")
-    ] = None,
     output: ReportFolder = None,
     quiet: Quiet = False,
+    windows: Annotated[
+        Literal["all", "whole", "center"],
+        typer.Option(
+            help="All windows, the clip in one pass, or its centre window.", rich_help_panel=WINDOWS
+        ),
+    ] = "all",
+    pooling: Annotated[
+        Literal["max", "mean"] | None,
+        typer.Option(help="Pool the windows' scores (default: by task).", rich_help_panel=WINDOWS),
+    ] = None,
+    crop_to: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Cut longer clips at their end.", rich_help_panel=WINDOWS),
+    ] = None,
+    pad_to: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Fill up shorter clips with silence.", rich_help_panel=WINDOWS),
+    ] = None,
     tta: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Average N masked passes.", rich_help_panel=TTA)
     ] = None,
@@ -98,11 +114,15 @@ def evaluate(
         require_other_files([output / name for name in REPORT_FILES], [dataset, *names])
     options = EvaluationOptions(
         audio=audio,
+        corpus=corpus,
+        splits=tuple(split or ()),
         fold=fold,
         limit=limit,
         group_by=group_by,
         windows=windows,
         pooling=pooling,
+        crop_to_s=crop_to,
+        pad_to_s=pad_to,
         masking=None if tta is None else Masking(tta, tta_frames, tta_mels, seed),
         engine=engine,
         precision=precision,

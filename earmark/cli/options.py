@@ -26,11 +26,16 @@ Files = Annotated[
     typer.Argument(metavar="FILES...", help="Audio files, folders, or - for standard input."),
 ]
 Dataset = Annotated[
-    Path, typer.Argument(metavar="DATASET", help="A CSV file with the columns path and labels, or a pack.")
+    Path,
+    typer.Argument(
+        metavar="DATASET", help="A CSV file with the columns path and labels, a pack, or a corpus."
+    ),
 ]
 Datasets = Annotated[
     list[Path],
-    typer.Argument(metavar="DATASETS...", help="CSV files with the columns path and labels, or packs."),
+    typer.Argument(
+        metavar="DATASETS...", help="CSV files with the columns path and labels, packs, or corpora."
+    ),
 ]
 Corpus = Annotated[
     str | None,

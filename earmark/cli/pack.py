@@ -7,18 +7,15 @@ the same command continues an interrupted run.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from earmark.cli.options import Audio, Quiet
+from earmark.cli.options import Audio, Corpus, Quiet, Splits
 from earmark.cli.program import TRAIN, command, exit_code, one_matrix_thread
 from earmark.cli.progress import clip_counter
 from earmark.cli.terminal import complain, note
 from earmark.model_file.atomic import require_other_files
-
-if TYPE_CHECKING:
-    from earmark.data.manifest import Clip
 
 
 @command(TRAIN)
@@ -48,11 +45,8 @@ def pack(
         ),
     ] = None,
     audio: Audio = None,
-    corpus: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="DATASETS are folders of this published corpus, such as esc50."),
-    ] = None,
-    split: Annotated[str, typer.Option(metavar="NAME", help="Split of the corpus.")] = "",
+    corpus: Corpus = None,
+    split: Splits = None,
     workers: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Processes (default: one per core).")
     ] = None,
@@ -62,12 +56,18 @@ def pack(
     one_matrix_thread()
     import os
 
+    from earmark.data.clip_table import read_clips
     from earmark.data.shards.pack import MANIFEST_FILE, SKIPPED_FILE
     from earmark.data.shards.writer import PackOptions
     from earmark.data.shards.writer import pack as write_pack
 
     require_other_files([output / name for name in (MANIFEST_FILE, SKIPPED_FILE)], datasets)
-    clips = _clips(datasets, audio, corpus, split)
+    splits = tuple(split or ())
+    clips = [
+        clip
+        for dataset in datasets
+        for clip in read_clips(dataset, audio=audio, corpus=corpus, splits=splits).clips
+    ]
     packing = PackOptions(form, codec, sample_rate, shard_clips, _labels(labels, corpus))
     with clip_counter(quiet, len(clips)) as show:
         heading = write_pack(
@@ -79,20 +79,6 @@ def pack(
     if heading.bad:
         complain(f"skipped {heading.bad} clips, see {output / SKIPPED_FILE}")
     exit_code(heading.clips, heading.bad)
-
-
-def _clips(datasets: list[Path], audio: Path | None, corpus: str | None, split: str) -> list[Clip]:
-    from earmark.data.corpora import load_corpus
-    from earmark.data.manifest import read_manifest
-    from earmark.data.shards.pack import manifest_of
-
-    if corpus is None and split:
-        raise typer.BadParameter("needs --corpus", param_hint="--split")
-    if corpus is not None and audio is not None:
-        raise typer.BadParameter("cannot be combined with --corpus", param_hint="--audio")
-    if corpus is not None:
-        return [clip for folder in datasets for clip in load_corpus(corpus, folder, split)]
-    return [clip for dataset in datasets for clip in read_manifest(manifest_of(dataset), audio)]
 
 
 def _labels(labels: str | None, corpus: str | None) -> tuple[str, ...] | None:

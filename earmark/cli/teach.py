@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from earmark.cli.options import Audio, Datasets, Device, Quiet, Threads
+from earmark.cli.options import Audio, Corpus, Datasets, Device, Quiet, Splits, Threads
 from earmark.cli.program import TRAIN, command, exit_code
 from earmark.cli.progress import clip_counter, download_bar
-from earmark.cli.terminal import complain, note
+from earmark.cli.terminal import complain, note, warn
 from earmark.errors import extra
 from earmark.model_file.atomic import require_other_files
 
@@ -46,6 +46,8 @@ def teach(
         bool | None, typer.Option("--scores/--logits", help="What to store (default: logits).")
     ] = None,
     audio: Audio = None,
+    corpus: Corpus = None,
+    split: Splits = None,
     shard_clips: Annotated[
         int, typer.Option(min=1, metavar="N", help="Clips per file of a folder.")
     ] = 10_000,
@@ -70,8 +72,7 @@ def teach(
     with extra("earmark teach", "train"):
         import torch
 
-        from earmark.data.manifest import file_hash, read_manifest
-        from earmark.data.shards.pack import manifest_of
+        from earmark.data.clip_table import read_clips
         from earmark.inference.engines import check_threads
         from earmark.training.distill.precompute import precompute
         from earmark.training.distill.teacher_model import open_teacher_model
@@ -79,9 +80,10 @@ def teach(
     check_threads(threads)
     if threads is not None:
         torch.set_num_threads(threads)
-    tables = [manifest_of(dataset) for dataset in datasets]
-    require_other_files([output], [*tables, *model])
-    clips = [clip for table in tables for clip in read_manifest(table, audio)]
+    splits = tuple(split or ())
+    tables = [read_clips(dataset, audio=audio, corpus=corpus, splits=splits) for dataset in datasets]
+    require_other_files([output], [*(table.path for table in tables), *model])
+    clips = [clip for table in tables for clip in table.clips]
     kind: Kind | None = None if scores is None else "scores" if scores else "logits"
     _pull(model, quiet)
     teacher = open_teacher_model(
@@ -91,13 +93,14 @@ def teach(
         labels=labels,
         kind=kind if any(name.endswith(".tflite") for name in model) else None,
     )
+    warn([line for table in tables for line in table.rate_warnings(teacher.sample_rate)], quiet)
     with clip_counter(quiet, len(clips)) as show:
         skipped = precompute(
             teacher,
             clips,
             output,
             kind=kind,
-            manifests=[file_hash(table) for table in tables],
+            manifests=[table.sha256 for table in tables],
             shard_clips=shard_clips,
             device=device,
             on_error=complain,

@@ -14,18 +14,63 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from earmark.audio import pad
 from earmark.data.manifest import Clip
 from earmark.data.read_clip import read_clip
 from earmark.errors import DataError, contained
 from earmark.inference.pooling import Pooling
 from earmark.inference.result import Result
 from earmark.inference.tagger import Tagger
+from earmark.model_file.info import LONGEST_WINDOW_S
 
 Scores = NDArray[np.float32]
 WindowMode = Literal["all", "whole", "center"]
 """Windows of a clip: all, one after the other; one that is the whole clip; or one from its centre."""
 
 _MAX_LISTED = 3
+
+
+@dataclass(frozen=True)
+class ClipLengths:
+    """Limits of the length of clips, before they are cut into windows.
+
+    Source: EfficientAT's evaluation on AudioSet cuts each clip after 10 s, or fills it up with zeros.
+
+    Args:
+        crop_to_s: Only the first seconds of longer clips; None: no limit.
+        pad_to_s: Shorter clips are followed by silence, up to these seconds; None: no limit.
+
+    Raises:
+        DataError: If a length is not above 0, or longer than the longest window.
+    """
+
+    crop_to_s: float | None = None
+    pad_to_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, seconds in (("crop_to_s", self.crop_to_s), ("pad_to_s", self.pad_to_s)):
+            if seconds is not None and not 0 < seconds <= LONGEST_WINDOW_S:
+                raise DataError(f"{name} must be above 0 and at most {LONGEST_WINDOW_S:g}, got {seconds:g}")
+
+    def apply(self, waveform: Scores, sample_rate: int) -> Scores:
+        """Cuts or fills up a waveform.
+
+        Args:
+            waveform: Shape (time,), at least one sample.
+            sample_rate: In Hz.
+
+        Returns:
+            Shape (time,).
+        """
+        if self.crop_to_s is not None:
+            waveform = waveform[: max(1, round(self.crop_to_s * sample_rate))]
+        return (
+            waveform if self.pad_to_s is None else pad(waveform, round(self.pad_to_s * sample_rate), "zero")
+        )
+
+
+WHOLE_CLIPS = ClipLengths()
+"""No limits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +143,7 @@ def predict_clips(
     *,
     windows: WindowMode = "all",
     pooling: Pooling | None = None,
+    lengths: ClipLengths = WHOLE_CLIPS,
     before: Callable[[Clip], object] = lambda clip: None,
     on_error: Callable[[str], object] = lambda reason: None,
 ) -> Predictions:
@@ -109,6 +155,7 @@ def predict_clips(
         windows: "all": one window after the other; "whole": one window as long as the clip; "center": one
             window from the clip's centre.
         pooling: Of the windows' scores, "max" or "mean"; default: that of the model's task.
+        lengths: Limits of the clips' lengths.
         before: Called with each clip before it is read.
         on_error: Called with the reason when a clip cannot be processed.
     """
@@ -117,7 +164,7 @@ def predict_clips(
     for clip in clips:
         before(clip)
         try:
-            result = _tag(tagger, clip, windows, pooling)
+            result = _tag(tagger, clip, windows, pooling, lengths)
         except Exception as error:
             failed.append((clip, str(contained(error, str(clip.path)))))
             on_error(failed[-1][1])
@@ -138,11 +185,13 @@ def _named(warning: str, clip: Clip) -> str:
     return f"{clip.path}: {warning.removeprefix('samples: ')}" if warning.startswith("samples: ") else warning
 
 
-def _tag(tagger: Tagger, clip: Clip, windows: WindowMode, pooling: Pooling | None) -> Result:
-    if windows == "all" and clip.member is None:
+def _tag(
+    tagger: Tagger, clip: Clip, windows: WindowMode, pooling: Pooling | None, lengths: ClipLengths
+) -> Result:
+    if windows == "all" and clip.member is None and lengths == WHOLE_CLIPS:
         return tagger.tag(clip.path, pooling=pooling)
     rate = tagger.sample_rate
-    waveform = read_clip(clip, rate)
+    waveform = lengths.apply(read_clip(clip, rate), rate)
     if windows == "all":
         return tagger.tag(waveform, rate, pooling=pooling)
     if windows == "center":

@@ -13,11 +13,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earmark.data.manifest import Clip, file_hash, read_manifest
-from earmark.data.shards.pack import manifest_of
+from earmark.data.clip_table import ClipTable, read_clips
+from earmark.data.manifest import Clip, file_hash
 from earmark.errors import DataError, ModelError
 from earmark.evaluation.evaluation import Evaluation, evaluate_predictions, groups_of
-from earmark.evaluation.predictions import WindowMode, predict_clips, require_labels, select_clips
+from earmark.evaluation.predictions import (
+    ClipLengths,
+    WindowMode,
+    predict_clips,
+    require_labels,
+    select_clips,
+)
 from earmark.evaluation.test_time_augmentation import MaskedTagger, Masking
 from earmark.hub import registry
 from earmark.inference.engines import Engine, Precision
@@ -40,12 +46,16 @@ class EvaluationOptions:
 
     Args:
         audio: Folder of the recordings; None: that of the manifest.
+        corpus: Name of the published corpus whose folder the dataset is; None: a manifest or a pack.
+        splits: Of the corpus, if it has any.
         fold: Only clips of this fold.
         limit: At most this many clips, evenly spread over the manifest.
         group_by: Also by group: a column of the manifest, or "fold".
         windows: "all": one window after the other; "whole": one window as long as the clip; "center": one
             window from the clip's centre.
         pooling: Of the windows' scores, "max" or "mean"; None: that of the model's task.
+        crop_to_s: Only the first seconds of longer clips; None: whole clips.
+        pad_to_s: Shorter clips are filled up with silence to these seconds; None: as the model pads.
         masking: Test-time augmentation; None: none.
         engine: As for :func:`earmark.load`.
         precision: As for :func:`earmark.load`.
@@ -54,11 +64,15 @@ class EvaluationOptions:
     """
 
     audio: str | Path | None = None
+    corpus: str | None = None
+    splits: tuple[str, ...] = ()
     fold: int | None = None
     limit: int | None = None
     group_by: str | None = None
     windows: WindowMode = "all"
     pooling: Pooling | None = None
+    crop_to_s: float | None = None
+    pad_to_s: float | None = None
     masking: Masking | None = None
     engine: Engine = "onnx"
     precision: Precision = "fp32"
@@ -83,7 +97,7 @@ def evaluate(
 
     Args:
         model: A name, the path of a model file or checkpoint, a list of these (an ensemble), or a tagger.
-        dataset: Path of a manifest or of a folder of shards, or a list of clips.
+        dataset: Path of a manifest, of a pack, or of the folder of a corpus; or a list of clips.
         device: As for :func:`earmark.load`; a tagger keeps its own.
         options: Which clips are evaluated, and how.
         progress: Called before each clip with its number (from 1), the number of clips, and the clip.
@@ -98,7 +112,7 @@ def evaluate(
             column to group by.
         ModelError: If the model cannot be loaded.
     """
-    clips, manifest = _clips(dataset, options)
+    clips, table = _clips(dataset, options)
     tagger, files = _tagger(model, device, options, download_progress)
     require_labels(clips, tagger.labels)
     groups_of(clips, options.group_by)
@@ -117,28 +131,32 @@ def evaluate(
         clips,
         windows=options.windows,
         pooling=options.pooling,
+        lengths=ClipLengths(options.crop_to_s, options.pad_to_s),
         before=before,
         on_error=on_error or (lambda reason: None),
     )
     info = tagger.info
+    if table is not None:
+        warned = (*table.rate_warnings(tagger.sample_rate), *predictions.warnings)
+        predictions = replace(predictions, warnings=warned)
     found = evaluate_predictions(
         predictions, info.labels, info.task, group_by=options.group_by, threshold=info.threshold
     )
     settings = _settings(tagger, options)
-    return replace(found, info=info, origin=origin(info, files, manifest, settings))
+    return replace(found, info=info, origin=origin(info, files, table, settings))
 
 
-def _clips(dataset: Dataset, options: EvaluationOptions) -> tuple[list[Clip], Path | None]:
-    """The selected clips, and the manifest that they are from."""
+def _clips(dataset: Dataset, options: EvaluationOptions) -> tuple[list[Clip], ClipTable | None]:
+    """The selected clips, and the table that they are from."""
     if isinstance(dataset, str | os.PathLike):
-        manifest = manifest_of(Path(dataset))
-        clips = read_manifest(manifest, options.audio)
+        table = read_clips(dataset, audio=options.audio, corpus=options.corpus, splits=options.splits)
+        given: Sequence[Clip] = table.clips
     else:
-        manifest, clips = None, list(dataset)
-    clips = select_clips(clips, options.fold, options.limit)
+        table, given = None, dataset
+    clips = select_clips(given, options.fold, options.limit)
     if not options.allow_unlabelled and not any(clip.labels for clip in clips):
-        raise DataError(f"{manifest or 'dataset'}: no clip has a label to evaluate by")
-    return clips, manifest
+        raise DataError(f"{table.path if table else 'dataset'}: no clip has a label to evaluate by")
+    return clips, table
 
 
 def _tagger(
@@ -169,7 +187,17 @@ def _tagger(
 
 
 def _settings(tagger: Tagger, options: EvaluationOptions) -> dict[str, Any]:
-    names = ("fold", "limit", "group_by", "windows", "pooling", "engine", "precision")
+    names = (
+        "fold",
+        "limit",
+        "group_by",
+        "windows",
+        "pooling",
+        "crop_to_s",
+        "pad_to_s",
+        "engine",
+        "precision",
+    )
     settings: dict[str, Any] = {name: getattr(options, name) for name in names}
     if isinstance(tagger, MaskedTagger) and options.masking is not None:
         masks = [asdict(passes.masks) for passes in tagger.passes]
@@ -178,14 +206,14 @@ def _settings(tagger: Tagger, options: EvaluationOptions) -> dict[str, Any]:
 
 
 def origin(
-    info: ModelInfo, files: Sequence[Path], manifest: Path | None, settings: dict[str, Any]
+    info: ModelInfo, files: Sequence[Path], table: ClipTable | None, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """Files, settings and versions that numbers can be traced to.
 
     Args:
         info: Of the model.
         files: Of the model, several for an ensemble.
-        manifest: Table of the clips; None: they were given as a list.
+        table: Of the clips; None: they were given as a list.
         settings: Options of the run.
     """
     packages = ["numpy", "openvino" if settings.get("engine") == "openvino" else "onnxruntime"]
@@ -200,7 +228,7 @@ def origin(
             "calibration": info.calibration.method if info.calibration else None,
             "files": [{"path": str(path), "sha256": file_hash(path)} for path in files],
         },
-        "manifest": None if manifest is None else {"path": str(manifest), "sha256": file_hash(manifest)},
+        "manifest": None if table is None else table.origin,
         "settings": dict(settings),
         "versions": {
             "earmark": __version__,

@@ -153,3 +153,25 @@ def test_a_clip_that_cannot_be_read_is_named(
     assert "gone.wav" in err
     assert "24 clips" in printed
     assert out.is_file()
+
+
+def test_splits_of_a_corpus(run: Run, toy_model: Path, manifest: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    for clip in read_manifest(manifest):
+        path = corpus / f"part{clip.fold}" / clip.labels[0] / clip.path.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(clip.path.read_bytes())
+    chosen = ("--corpus", "folders", "--split", "part1", "--test-split", "part2", "-m", toy_model, "--quiet")
+    code, out, err = run("calibrate", corpus, *chosen, "-o", tmp_path / "a.onnx")
+    assert (code, err) == (0, "")
+    by_fold = run(
+        "calibrate", manifest, "--fold", 1, "--test-fold", 2, "-m", toy_model, "-o", tmp_path / "b.onnx"
+    )
+    assert metrics_of(out) == metrics_of(by_fold[1])
+    fitted_on = read_info(tmp_path / "a.onnx").calibration.fitted_on
+    assert (fitted_on["clips"], fitted_on["manifest"]) == (12, "folders part1")
+    code, _, err = run(
+        "calibrate", manifest, "--test-split", "part2", "-m", toy_model, "-o", tmp_path / "c.onnx"
+    )
+    assert code == 2
+    assert_one_line(err, "part2")

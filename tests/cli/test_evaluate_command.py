@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import corpora_toys
 import numpy as np
 import pytest
 import soundfile
@@ -15,6 +16,8 @@ import toy
 import earmark
 from earmark.data.manifest import read_manifest, targets
 from earmark.evaluation import metrics
+from earmark.model_file.info import ModelInfo
+from earmark.model_file.labels import label_set
 from earmark.models.checkpoint import save_checkpoint
 
 Run = Callable[..., tuple[int, str, str]]
@@ -86,6 +89,72 @@ def test_a_fold_or_a_few_clips_only(run: Run, checkpoint: Path, manifest: Path) 
     assert numbers(run("evaluate", manifest, "-m", checkpoint, "--limit", 5)[1])["clips"] == 5
 
 
+def corpus_of(manifest: Path, folder: Path) -> Path:
+    """The clips of a manifest as a corpus with a folder for each class."""
+    for clip in read_manifest(manifest):
+        path = folder / "held_out" / clip.labels[0] / clip.path.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(clip.path.read_bytes())
+    return folder
+
+
+def test_a_corpus_is_evaluated(run: Run, checkpoint: Path, manifest: Path, tmp_path: Path) -> None:
+    corpus = corpus_of(manifest, tmp_path / "corpus")
+    chosen = ("--corpus", "folders", "--split", "held_out")
+    code, out, err = run("evaluate", corpus, *chosen, "-m", checkpoint, "-o", tmp_path / "r")
+    assert (code, err) == (0, "")
+    assert numbers(out) == numbers(run("evaluate", manifest, "-m", checkpoint)[1])
+    report = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))
+    assert report["manifest"]["path"] == str(corpus)
+    assert report["manifest"]["corpus"] == "folders held_out"
+
+
+def test_a_corpus_with_unknown_labels_is_evaluated(run: Run, info: ModelInfo, tmp_path: Path) -> None:
+    corpora_toys.make_openmic(tmp_path / "openmic")
+    info = info.changed(labels=label_set("openmic"), threshold=None)
+    save_checkpoint(tmp_path / "toy.safetensors", toy.lively_network(info), info)
+    chosen = ("--corpus", "openmic", "--split", "test", "-o", tmp_path / "r")
+    code, out, err = run("evaluate", tmp_path / "openmic", *chosen, "-m", tmp_path / "toy.safetensors")
+    assert (code, err) == (0, "")
+    assert numbers(out)["clips"] == 4
+    with np.load(tmp_path / "r" / "scores.npz", allow_pickle=False) as stored:
+        truth, scores = stored["targets"], stored["scores"]
+    assert np.isnan(truth).sum() == 16
+    assert numbers(out)["map_macro"] == pytest.approx(
+        metrics.macro(metrics.average_precision(truth, scores)), abs=1e-4
+    )
+
+
+def test_clips_are_cut_or_filled_up(run: Run, checkpoint: Path, manifest: Path, tmp_path: Path) -> None:
+    chosen = ("--crop-to", 0.6, "--pad-to", 0.45, "--windows", "whole", "-o", tmp_path)
+    assert run("evaluate", manifest, "-m", checkpoint, *chosen)[0] == 0
+    tagger, expected = earmark.load(checkpoint), []
+    for clip in read_manifest(manifest):
+        waveform = soundfile.read(clip.path, dtype="float32")[0][: round(0.6 * RATE)]
+        waveform = np.pad(waveform, (0, max(0, round(0.45 * RATE) - len(waveform))))
+        assert 3600 <= len(waveform) <= 4800
+        expected.append(tagger.tag(waveform, RATE, window_s=len(waveform) / RATE).scores)
+    with np.load(tmp_path / "scores.npz", allow_pickle=False) as stored:
+        np.testing.assert_array_equal(stored["scores"], np.stack(expected))
+    settings = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["settings"]
+    assert (settings["crop_to_s"], settings["pad_to_s"]) == (0.6, 0.45)
+    for wrong in ("0", "-1", "nan"):
+        assert run("evaluate", manifest, "-m", checkpoint, "--pad-to", wrong)[0] == 2
+
+
+def test_a_pack_of_another_rate_is_not_silent(
+    run: Run, checkpoint: Path, manifest: Path, tmp_path: Path
+) -> None:
+    for rate in (RATE, RATE // 2):
+        pack = tmp_path / str(rate)
+        assert run("pack", manifest, "--sample-rate", rate, "-o", pack, "--workers", 1, "-q")[0] == 0
+        code, out, err = run("evaluate", pack, "-m", checkpoint)
+        assert (code, numbers(out)["clips"]) == (0, 16)
+        assert err.count("\n") == (rate != RATE)
+    assert err.startswith("earmark: warning: ")
+    assert "4000 Hz" in err
+
+
 def test_masked_passes_are_seeded(run: Run, checkpoint: Path, manifest: Path) -> None:
     def losses(*options: object) -> float:
         code, out, err = run("evaluate", manifest, "-m", checkpoint, *options)
@@ -139,6 +208,8 @@ def test_a_bad_clip_is_named_and_counted(run: Run, checkpoint: Path, manifest: P
         ([("x.wav", "tone")], ["--dcase", "a/b"]),
         ([("x.wav", "tone")], ["--tta-mels", "9"]),
         ([("x.wav", "tone")], ["--fold", "3"]),
+        ([("x.wav", "tone")], ["--split", "test"]),
+        ([("x.wav", "tone")], ["--corpus", "esc50"]),
     ],
 )
 def test_bad_datasets_are_one_line(

@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import corpora_toys
 import numpy as np
 import pytest
 import refresh
@@ -14,7 +15,8 @@ import toy
 from one_line import assert_one_line
 
 import earmark
-from earmark.data.manifest import Clip
+from earmark.data.corpora import load_corpus
+from earmark.data.manifest import Clip, clips_hash
 from earmark.model_file.info import ModelInfo
 from earmark.models.checkpoint import save_checkpoint
 from earmark.training.config.learning import Teacher
@@ -204,3 +206,15 @@ def test_the_sections_of_the_page_are_valid() -> None:
     assert len(sections) == 4
     for section in sections:
         Teacher.model_validate(section)
+
+
+def test_a_corpus_is_learned_from(run: Run, toy_model: Path, tmp_path: Path) -> None:
+    corpora_toys.make_folders(tmp_path / "corpus")
+    chosen = ("--corpus", "folders", "--model", toy_model, "--threads", 1)
+    code, out, err = run("teach", tmp_path / "corpus", *chosen, "--output", tmp_path / "a.npz")
+    assert (code, out) == (0, "")
+    assert "8 of 8 clips" in err.splitlines()[-1]
+    clips = load_corpus("folders", tmp_path / "corpus")
+    stored = StoredPredictions(tmp_path / "a.npz")
+    assert len(stored.find([clip.id for clip in clips])) == 8
+    assert stored.header.manifests == (clips_hash(clips),)

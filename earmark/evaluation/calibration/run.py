@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earmark.data.manifest import Clip, file_hash, read_manifest, targets
-from earmark.data.shards.pack import manifest_of
+from earmark.data.clip_table import ClipTable, read_clips
+from earmark.data.manifest import Clip, targets
 from earmark.errors import DataError, ModelError
 from earmark.evaluation.calibration import report
 from earmark.evaluation.calibration.calibrate import (
@@ -49,10 +49,13 @@ class CalibrationOptions:
 
     Args:
         audio: Folder of the recordings; None: that of the dataset.
+        corpus: Name of the published corpus whose folder the dataset is; None: a manifest or a pack.
+        splits: Of the corpus, if it has any.
         fold: Fit on the clips of this fold only.
         method: None: the usual method of the model's task.
         threshold_target: Of the labels' thresholds; None: no new thresholds.
         test_dataset: Measure on these clips; None: by cross-fitting.
+        test_splits: Measure on these splits of the corpus.
         test_fold: Measure on this fold, and do not fit on it.
         device: As for :func:`earmark.load`.
         engine: As for :func:`earmark.load`.
@@ -61,10 +64,13 @@ class CalibrationOptions:
     """
 
     audio: str | Path | None = None
+    corpus: str | None = None
+    splits: tuple[str, ...] = ()
     fold: int | None = None
     method: Method | None = None
     threshold_target: ThresholdTarget | None = None
     test_dataset: PathLike | None = None
+    test_splits: tuple[str, ...] = ()
     test_fold: int | None = None
     device: str = "cpu"
     engine: Engine = "onnx"
@@ -107,7 +113,8 @@ def calibrate_model(
 
     Args:
         model: A name, the path of a model file or checkpoint, or None for the default model.
-        dataset: Path of a manifest or a pack of clips that the model was not trained on.
+        dataset: Path of a manifest, a pack, or the folder of a corpus, of clips that the model was not
+            trained on.
         output: The calibrated model, a file of the same kind, replaced atomically.
         options: Which clips and method.
         progress: Called before each clip with its number (from 1), the number of clips, and the clip.
@@ -118,7 +125,7 @@ def calibrate_model(
         DataError: If the dataset cannot be read, or does not have what the method needs.
         ModelError: If the model cannot be loaded, or ``output`` is of another kind.
     """
-    table = manifest_of(Path(dataset))
+    table = read_clips(dataset, audio=options.audio, corpus=options.corpus, splits=options.splits)
     clips, test_clips = _clips(table, options)
     tagger = load(
         model,
@@ -142,27 +149,31 @@ def calibrate_model(
     test_predictions, test_data = predict(test_clips) if test_clips else (None, None)
     folds = None if test_data else calibration_folds(predictions.clips)
     result = calibrate(data, method, options.threshold_target, folds=folds, validation=test_data)
-    source = {"clips": len(predictions.clips), "manifest": table.name, "sha256": file_hash(table)}
+    source = {"clips": len(predictions.clips), "manifest": table.name, "sha256": table.sha256}
     result = result.with_source(source if options.fold is None else {**source, "fold": options.fold})
     calibrated = report.with_calibration(info, result)
     _write(file, calibrated, Path(output))
     failed = len(predictions.failed) + len(test_predictions.failed if test_predictions else ())
-    warnings = (*predictions.warnings, *report.warnings(info, result))
+    warnings = (
+        *table.rate_warnings(tagger.sample_rate),
+        *predictions.warnings,
+        *report.warnings(info, result),
+    )
     settings = {name: getattr(options, name) for name in ("fold", "test_fold", "engine", "precision")}
     settings["test_dataset"] = None if options.test_dataset is None else str(options.test_dataset)
     traced = origin(info, [file], table, settings)
     return CalibrationRun(calibrated, result, predictions, failed, warnings, traced)
 
 
-def _clips(table: Path, options: CalibrationOptions) -> tuple[list[Clip], list[Clip]]:
+def _clips(table: ClipTable, options: CalibrationOptions) -> tuple[list[Clip], list[Clip]]:
     """The clips to fit on, and those to measure on, if they are others."""
-    clips = read_manifest(table, options.audio)
-    others: list[Clip] = []
+    clips, others = list(table.clips), list[Clip]()
     fold, test_fold = options.fold, options.test_fold
     if options.test_dataset is not None:
-        others = select_clips(
-            read_manifest(manifest_of(Path(options.test_dataset)), options.audio), test_fold
-        )
+        others = select_clips(read_clips(options.test_dataset, audio=options.audio).clips, test_fold)
+    elif options.test_splits:
+        test_table = read_clips(table.path, corpus=options.corpus, splits=options.test_splits)
+        others = select_clips(test_table.clips, test_fold)
     elif test_fold is not None:
         others = select_clips(clips, test_fold)
         clips = clips if fold is not None else [clip for clip in clips if clip.fold != test_fold]
