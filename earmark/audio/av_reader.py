@@ -231,7 +231,7 @@ def samples_of(frame: Any) -> list[Floats]:
     channels = frame.layout.nb_channels
     if not frame.samples or not channels:
         return []
-    values = frame.to_ndarray()
+    values = _wide_integers(frame) if frame.format.name in ("s64", "s64p") else frame.to_ndarray()
     if not frame.format.is_planar:
         values = values.reshape(-1, channels).T
     if values.dtype.kind == "f":
@@ -239,3 +239,9 @@ def samples_of(frame: Any) -> list[Floats]:
     scale = np.float32(2.0 ** (1 - 8 * values.dtype.itemsize))
     floats = np.multiply(values, scale, dtype=np.float32, casting="unsafe")
     return [floats - np.float32(1) if values.dtype.kind == "u" else floats]
+
+
+def _wide_integers(frame: Any) -> NDArray[np.int64]:
+    """The samples of a frame of 64-bit integers, which PyAV does not convert, in the shape of its others."""
+    count = frame.samples * (1 if frame.format.is_planar else frame.layout.nb_channels)
+    return np.stack([np.frombuffer(plane, np.int64, count) for plane in frame.planes])

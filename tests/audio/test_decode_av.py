@@ -1,6 +1,7 @@
 """Formats that only FFmpeg reads are decoded through PyAV."""
 
 import io
+import struct
 import sys
 import tracemalloc
 
@@ -122,3 +123,13 @@ def test_memory_does_not_grow_with_length(tmp_path):
         return size
 
     assert peak(60) < 4_000_000  # of 11.5 MB as mono float32
+
+
+def test_integers_of_64_bits():
+    samples = np.random.default_rng(0).normal(0, 0.1, (1000, 2))
+    content = (samples * 2.0**63).astype("<i8").tobytes()
+    form = struct.pack("<IHHIIHH", 16, 1, 2, 8000, 8000 * 16, 16, 64)
+    head = b"RIFF" + struct.pack("<I", 36 + len(content)) + b"WAVEfmt " + form + b"data"
+    waveform, stream = read(head + struct.pack("<I", len(content)) + content)
+    np.testing.assert_allclose(waveform, samples.mean(1), atol=1e-7)
+    assert not stream.warnings
