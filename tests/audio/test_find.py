@@ -88,3 +88,41 @@ def test_a_folder_that_cannot_be_read_is_an_item(tmp_path, monkeypatch):
 def test_a_broken_link_is_listed_for_its_error(tmp_path):
     (tmp_path / "gone.wav").symlink_to(tmp_path / "nothing")
     assert names(tmp_path) == ["gone.wav"]
+
+
+def test_lists_hold_files_folders_and_patterns(tmp_path: Path) -> None:
+    folder = tmp_path / "yard"
+    folder.mkdir()
+    for name in ("b.wav", "a.ogg", "notes.csv"):
+        (folder / name).touch()
+    listed = tmp_path / "list.txt"
+    listed.write_bytes(f"{folder}\n\n{folder}/*.wav\r\nodd\xff.mp3\n{tmp_path}/none*.wav".encode("latin-1"))
+    found = list(find_recordings([listed, "one.flac"]))
+    assert found[:4] == [f"{folder}/a.ogg", f"{folder}/b.wav", f"{folder}/b.wav", "odd\udcff.mp3"]
+    assert str(found[4]) == f"{tmp_path}/none*.wav: no recording matches this pattern"
+    assert found[5:] == ["one.flac"]
+
+
+def test_a_recording_is_no_list_whatever_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "sound.txt"
+    path.write_bytes(b"RIFF\x24\0\0\0WAVE")
+    assert list(find_recordings([path])) == [str(path)]
+
+
+def test_patterns_find_recordings_only(tmp_path: Path) -> None:
+    (tmp_path / "in" / "deep.wav").mkdir(parents=True)
+    for name in ("in/a.wav", "in/deep.wav/b.ogg", "in/c.csv", "[x].wav"):
+        (tmp_path / name).touch()
+    assert sorted(find_recordings([tmp_path / "**"])) == [
+        str(tmp_path / name) for name in ("[x].wav", "in/a.wav", "in/deep.wav/b.ogg")
+    ]
+    assert list(find_recordings([tmp_path / "[x].wav"])) == [str(tmp_path / "[x].wav")]
+
+
+def test_a_list_is_read_as_its_paths_are_needed(tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text("first.wav\n" + "x.wav\n" * 100_000)
+    found = find_recordings([listed])
+    assert next(found) == "first.wav"
+    listed.write_text("")
+    assert sum(1 for _ in found) < 100_000
