@@ -288,7 +288,7 @@ def _existing(folder: Path) -> TableInfo | None:
     return None
 
 
-def require_same(folder: Path, there: TableInfo, here: TableInfo) -> None:
+def require_same(folder: Path | str, there: TableInfo, here: TableInfo) -> None:
     """Checks that rows of two runs belong into one archive."""
     before = {"kind": there.kind, "model": there.model, **there.settings}
     now = {"kind": here.kind, "model": here.model, **here.settings}

@@ -7,13 +7,14 @@ The summary goes to standard error.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from earmark.inference.result import Result
     from earmark.inference.tagger import Tagger, WindowLength
 
+_ADDRESS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):/(?=[^/])")
+"""The start of an address that pathlib has shortened."""
 ARCHIVES = "Archives (--output names a folder: Parquet tables)"
 
 Workers = Annotated[
@@ -51,6 +54,14 @@ Unordered = Annotated[
         "--unordered", help="Write results as they are ready, in any order.", rich_help_panel=ARCHIVES
     ),
 ]
+Cluster = Annotated[
+    Literal["ray"] | None,
+    typer.Option(
+        "--engine-cluster",
+        help="Work on a Ray cluster; --output may be an address, such as s3://bucket/results.",
+        rich_help_panel=ARCHIVES,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,7 @@ class ArchiveRequest:
     resume: bool
     force: bool
     unordered: bool
+    cluster: Literal["ray"] | None = None
 
     def wants_folder(self, output: Path | None, form: Format = Format.TABLE) -> bool:
         """Whether an output is a folder of tables.
@@ -71,9 +83,10 @@ class ArchiveRequest:
         is_folder = output is not None and (output.is_dir() or not (output.suffix or output.exists()))
         if is_folder and form in (Format.TABLE, Format.PARQUET):
             return True
-        for name in ("resume", "force"):
-            if getattr(self, name):
-                raise typer.BadParameter("needs an --output that is a folder", param_hint=f"--{name}")
+        given = {"--resume": self.resume, "--force": self.force, "--engine-cluster": self.cluster}
+        for name, value in given.items():
+            if value:
+                raise typer.BadParameter("needs an --output that is a folder", param_hint=name)
         return False
 
     def threads(self, threads: int | None, folder: bool) -> int | None:
@@ -131,8 +144,7 @@ def run_archive(
     Returns:
         How many recordings are done, those of earlier runs included, and how many of this run failed.
     """
-    from earmark.batch.run import write_archive
-
+    write = _writer(analysis, folder, request)
     with status_line(quiet) as show:
         total = _Total(paths) if sys.stderr.isatty() and not quiet else None
         shown_at = 0.0
@@ -145,19 +157,27 @@ def run_archive(
                 show(f"{summary.progress(total.count)}  {path}")
                 shown_at = time.monotonic()
 
-        summary = write_archive(
-            analysis,
-            paths(),
-            folder,
-            workers=request.workers or _cores(),
-            ordered=not request.unordered,
-            resume=request.resume,
-            force=request.force,
-            report=report,
-        )
+        summary = write(paths(), resume=request.resume, force=request.force, report=report)
     for line in () if quiet else summary.lines():
         note(line)
     return summary.files + summary.earlier, summary.failed
+
+
+def _writer(analysis: Analysis, folder: Path, request: ArchiveRequest) -> Callable[..., Summary]:
+    """What writes the tables: processes of this machine, or a cluster."""
+    from functools import partial
+
+    address = _ADDRESS.sub(r"\1://", str(folder))
+    if request.cluster:
+        from earmark.batch.ray_cluster import write_archive_on_ray
+
+        return partial(write_archive_on_ray, analysis, folder=address, workers=request.workers)
+    if "://" in address:
+        raise typer.BadParameter("an address needs --engine-cluster ray", param_hint="--output")
+    from earmark.batch.run import write_archive
+
+    workers = request.workers or _cores()
+    return partial(write_archive, analysis, folder=folder, workers=workers, ordered=not request.unordered)
 
 
 class _Total:

@@ -14,6 +14,7 @@ import typer
 
 from earmark.cli.archive import (
     ArchiveRequest,
+    Cluster,
     Force,
     Resume,
     Unordered,
@@ -112,6 +113,7 @@ def tag(
     resume: Resume = False,
     force: Force = False,
     unordered: Unordered = False,
+    engine_cluster: Cluster = None,
     device: Device = "cpu",
     engine: EngineName = "onnx",
     precision: Precision = "fp32",
@@ -132,7 +134,7 @@ def tag(
         off_threshold, min_duration, merge_gap, smooth, method, settings, time_from, time_zone, plot
     )
     _refuse_conflicts(view, request, form, events=events, whole=whole, cut=(window, hop) != (None, None))
-    archive = ArchiveRequest(workers, resume, force, unordered)
+    archive = ArchiveRequest(workers, resume, force, unordered, engine_cluster)
     is_folder = archive.wants_folder(output, form)
     if output is not None:
         require_other_files([output], model or [])
