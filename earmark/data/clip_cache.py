@@ -3,7 +3,7 @@
 No library replaces this: diskcache stores pickles and evicts by age alone, with which a random order of more
 clips than there is room for finds none of them again.
 
-Conventions: an entry is a clip as decoded and resampled, in 16 bit, under a hash of its encoded bytes, the
+Conventions: an entry is a clip as decoded and resampled, in 16 bit, under a SHA-256 of its encoded bytes, the
 sample rate and the version of earmark: a changed file has another entry, a moved one the same. Entries are
 written atomically, and verified when a run first reads them; a damaged one is replaced. A folder that is full
 drops entries that no run has used since this one began, the oldest first, then takes no more.
@@ -40,7 +40,7 @@ Waveform = NDArray[np.float32]
 _HEADER = struct.Struct("<4sIQ")  # mark, CRC-32 of the samples, their number
 _MARK = b"EMC1"
 _SCALE = 32767
-_KEY_BYTES = 20
+_KEY_BYTES = 20  # of the hash, which is enough to tell clips apart
 _TOTAL = "total"  # file with the bytes of all entries, written or about to be
 _KEPT = 0.95  # of the limit, after old entries have been removed
 _BLOCK = 1 << 20
@@ -242,12 +242,12 @@ def _rounded(waveform: Waveform) -> Samples:
 
 
 def _key(clip: Clip, sample_rate: int) -> bytes:
-    """The hash of all that decides about a clip's samples."""
+    """The hash of all that decides about a clip's samples; processors have instructions for SHA-256."""
     source = encoded_audio(clip)
     # A damaged file of its own is read as far as it goes, a damaged member of another is refused.
     kind = "file" if isinstance(source, Path) else "member"
-    digest = hashlib.blake2b(f"{__version__} {sample_rate} {kind} ".encode(), digest_size=_KEY_BYTES)
+    digest = hashlib.sha256(f"{__version__} {sample_rate} {kind} ".encode())
     with source.open("rb") if isinstance(source, Path) else source as stream:
         for block in iter(partial(stream.read, _BLOCK), b""):
             digest.update(block)
-    return digest.digest()
+    return digest.digest()[:_KEY_BYTES]
