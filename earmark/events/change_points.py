@@ -20,7 +20,7 @@ def change_point_runs(
 
     The change at a limit between two steps is the mean of the scores behind it less that before it, over half
     a span each. A box starts at a local maximum of the change and ends at the next local minimum. Boxes are
-    merged while the mean score between two of them is less than ``drop`` below the lower mean of the two.
+    merged while the mean score between two of them is less than ``drop`` below the higher mean of the two.
 
     Args:
         scores: Shape (step,).
@@ -41,8 +41,8 @@ def change_point_runs(
         boxes.append(box)
         while len(boxes) > 1:
             (first, end), (start, last) = boxes[-2:]
-            lower = min(mean(first, end), mean(start, last))
-            if start > end and mean(end, start) <= lower - drop:
+            higher = max(mean(first, end), mean(start, last))
+            if start > end and mean(end, start) <= higher - drop:
                 break
             boxes[-2:] = [(first, last)]
     kept = [box for box in boxes if mean(*box) >= threshold]

@@ -99,6 +99,11 @@ def test_change_points_join_boxes_between_which_the_score_hardly_falls() -> None
     assert spans(own, method="change_points") == [(1, 6), (7, 9)]
 
 
+def test_change_points_are_not_moved_by_faint_sounds_nearby() -> None:
+    own = series(0, 0.06, 0, 0.05, 0, 0.9, 0.9, 0.9, 0, 0.04, 0.05, 0, 0.03, 0)
+    assert spans(own, method="change_points") == [(5, 8)]
+
+
 @pytest.mark.parametrize("method", ["hysteresis", "change_points"])
 @settings(max_examples=60, deadline=None)
 @given(scores=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=40), on=st.floats(0.01, 1))
