@@ -85,6 +85,16 @@ def header(number: int, length: int) -> bytes:
     return bytes([number << 3 | _LENGTH_DELIMITED]) + _varint(length)
 
 
+def encode_integer(number: int, value: int) -> bytes:
+    """Encodes a varint field.
+
+    Args:
+        number: Number of the field, from 1 to 15.
+        value: Not negative.
+    """
+    return bytes([number << 3 | _VARINT]) + _varint(value)
+
+
 def _varint(number: int) -> bytes:
     out = bytearray()
     while number > 0x7F:

@@ -1,0 +1,188 @@
+"""The classifier at the end of a model file's graph: finds its input, and puts another one there.
+
+Source: the messages of onnx.proto3 (https://github.com/onnx/onnx).
+
+Conventions: the features of a classifier are the vector that the last layer of the base model takes, (batch,
+feature), where that layer is fully connected; otherwise the embedding. A new classifier is a chain of fully
+connected layers with ReLUs between them; what only the old one needed is left out of the graph. Neither
+PyTorch nor onnx is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earmark.errors import ModelError
+from earmark.model_file.protobuf import Field, encode, encode_integer, fields, find
+
+Floats = NDArray[np.float32]
+Layer = tuple[Floats, Floats]
+"""Weights (input, output) and biases (output,) of a fully connected layer."""
+
+_GRAPH, _METADATA = 7, 14  # of ModelProto
+_NODE, _INITIALIZER, _OUTPUT, _VALUE_INFO = 1, 5, 12, 13  # of GraphProto
+_IN, _OUT, _OP, _ATTRIBUTE = 1, 2, 4, 5  # of NodeProto
+_NAME, _TYPE = 1, 2  # of ValueInfoProto
+_DIMS, _DATA_TYPE, _TENSOR_NAME, _RAW = 1, 2, 8, 9  # of TensorProto
+_FLOAT = 1
+_SUBGRAPHS = (6, 11)  # of AttributeProto
+_LOGITS, _EMBEDDING = "logits", "embedding"
+_PREFIX = "own_classifier"
+
+
+@dataclass(frozen=True)
+class _Node:
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    encoded: bytes
+    has_subgraph: bool
+
+    @classmethod
+    def parse(cls, field: Field) -> _Node:
+        parts = list(fields(field.value))
+        attributes = [part.value for part in parts if part.number == _ATTRIBUTE]
+        return cls(
+            operator=bytes(find(field.value, _OP)).decode(),
+            inputs=tuple(bytes(part.value).decode() for part in parts if part.number == _IN),
+            outputs=tuple(bytes(part.value).decode() for part in parts if part.number == _OUT),
+            encoded=bytes(field.encoded),
+            has_subgraph=any(one.number in _SUBGRAPHS for value in attributes for one in fields(value)),
+        )
+
+
+def feature_name(content: bytes) -> str:
+    """Returns the name of the features in a graph.
+
+    Args:
+        content: A model file, or a serialised ModelProto.
+
+    Raises:
+        ModelError: If the graph has no logits.
+    """
+    nodes = [_Node.parse(field) for field in fields(find(content, _GRAPH)) if field.number == _NODE]
+    made_by = {name: node for node in nodes for name in node.outputs}
+    if _LOGITS not in made_by:
+        raise ModelError("the graph of the base model has no output logits: export it again")
+    last = made_by[_LOGITS]
+    source = made_by.get(last.inputs[0]) if last.operator == "Gemm" else None
+    # The input of a quantised or transposed layer is no vector of features.
+    plain = source is not None and source.operator not in ("DequantizeLinear", "Transpose")
+    return last.inputs[0] if plain else _EMBEDDING
+
+
+def with_feature_output(content: bytes, name: str) -> bytes:
+    """Returns the graph with the features among its outputs.
+
+    Args:
+        content: A model file, or a serialised ModelProto.
+        name: From :func:`feature_name`.
+
+    Returns:
+        A serialised ModelProto without metadata.
+    """
+    inside = [bytes(field.encoded) for field in fields(find(content, _GRAPH))]
+    if name != _EMBEDDING:
+        tensor_type = encode(1, encode_integer(1, _FLOAT))
+        inside.append(encode(_OUTPUT, encode(_NAME, name.encode()) + encode(_TYPE, tensor_type)))
+    return _model(content, b"".join(inside))
+
+
+def with_classifier(content: bytes, name: str, layers: Sequence[Layer]) -> bytes:
+    """Returns the graph with another classifier.
+
+    Args:
+        content: A model file, or a serialised ModelProto.
+        name: Name of the features, from :func:`feature_name`.
+        layers: Layers of the classifier, at least one; the last one's outputs are the logits.
+
+    Returns:
+        A serialised ModelProto without metadata, with the outputs "logits" and "embedding".
+    """
+    graph = list(fields(find(content, _GRAPH)))
+    nodes = [_Node.parse(field) for field in graph if field.number == _NODE]
+    kept = _needed([node for node in nodes if _LOGITS not in node.outputs], {name, _EMBEDDING})
+    used = {one for node in kept for one in node.inputs}
+    all_used = any(node.has_subgraph for node in kept)
+    inside: list[bytes] = [node.encoded for node in kept] + _classifier(name, layers)
+    for field in graph:
+        if field.number == _NODE or field.number == _VALUE_INFO:
+            continue
+        if field.number == _INITIALIZER and not all_used:
+            tensor = bytes(find(field.value, _TENSOR_NAME)).decode()
+            if tensor not in used:
+                continue
+        if field.number == _OUTPUT:
+            label = bytes(find(field.value, _NAME)).decode()
+            if label not in (_LOGITS, _EMBEDDING):
+                continue
+            if label == _LOGITS:
+                inside.append(_logits_output(len(layers[-1][1])))
+                continue
+        inside.append(bytes(field.encoded))
+    return _model(content, b"".join(inside))
+
+
+def apply(layers: Sequence[Layer], features: Floats) -> Floats:
+    """Computes the logits of features, (..., feature) -> (..., class), as the graph does."""
+    values = features
+    for number, (weights, biases) in enumerate(layers):
+        values = np.maximum(values, 0) if number else values
+        values = np.asarray(values @ weights + biases, np.float32)
+    return values
+
+
+def _needed(nodes: Sequence[_Node], wanted: set[str]) -> list[_Node]:
+    """The nodes that the wanted values depend on, in order."""
+    if any(node.has_subgraph for node in nodes):  # what a subgraph uses is not among its node's inputs
+        return list(nodes)
+    kept, wanted = [], set(wanted)
+    for node in reversed(nodes):
+        if wanted.intersection(node.outputs):
+            kept.append(node)
+            wanted.update(node.inputs)
+    return kept[::-1]
+
+
+def _classifier(name: str, layers: Sequence[Layer]) -> list[bytes]:
+    """Nodes and initializers of a classifier."""
+    made: list[bytes] = []
+    at = name
+    for number, (weights, biases) in enumerate(layers):
+        own = f"{_PREFIX}.{number}"
+        if number:
+            made.append(_node("Relu", (at,), f"{own}.relu"))
+            at = f"{own}.relu"
+        out = _LOGITS if number == len(layers) - 1 else f"{own}.out"
+        made.append(_node("Gemm", (at, f"{own}.weight", f"{own}.bias"), out))
+        made += [_initializer(f"{own}.weight", weights), _initializer(f"{own}.bias", biases)]
+        at = out
+    return made
+
+
+def _node(operator: str, inputs: Sequence[str], output: str) -> bytes:
+    named = b"".join(encode(_IN, name.encode()) for name in inputs)
+    return encode(_NODE, named + encode(_OUT, output.encode()) + encode(_OP, operator.encode()))
+
+
+def _initializer(name: str, values: Floats) -> bytes:
+    dims = b"".join(encode_integer(_DIMS, length) for length in values.shape)
+    raw = np.ascontiguousarray(values, "<f4").tobytes()
+    head = dims + encode_integer(_DATA_TYPE, _FLOAT) + encode(_TENSOR_NAME, name.encode())
+    return encode(_INITIALIZER, head + encode(_RAW, raw))
+
+
+def _logits_output(classes: int) -> bytes:
+    dims = encode(1, encode(2, b"batch")) + encode(1, encode_integer(1, classes))
+    tensor_type = encode(1, encode_integer(1, _FLOAT) + encode(2, dims))
+    return encode(_OUTPUT, encode(_NAME, _LOGITS.encode()) + encode(_TYPE, tensor_type))
+
+
+def _model(content: bytes, graph: bytes) -> bytes:
+    """The same model with another graph, without metadata."""
+    others = [bytes(one.encoded) for one in fields(content) if one.number not in (_GRAPH, _METADATA)]
+    return b"".join(others) + encode(_GRAPH, graph)
