@@ -217,7 +217,7 @@ class LogMel:
         if not self.front_end.standardize:
             return waveform
         check_level(waveform)
-        centred = waveform - waveform.mean()
+        centred: Float32s = waveform - waveform.mean()
         centred /= centred.std() + np.float32(STANDARD_DEVIATION_FLOOR)
         return centred
 

@@ -1,5 +1,7 @@
 """Features of consecutive windows: those of each window alone, shared frames computed once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,10 +15,13 @@ def noise(samples: int) -> np.ndarray:
     return (0.1 * np.random.default_rng(0).standard_normal(samples)).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", FRONT_ENDS)
+SHAPES = {**FRONT_ENDS, "standardized": replace(FRONT_ENDS["audax"], standardize=True)}
+
+
+@pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("hop_frames", [1, 7.5, 20, 200])
 def test_windows_are_those_of_their_pieces(name: str, hop_frames: float) -> None:
-    front_end = FRONT_ENDS[name]
+    front_end = SHAPES[name]
     log_mel, rate, length = LogMel(front_end), front_end.sample_rate, front_end.sample_rate
     hop = round(hop_frames * front_end.hop_length)
     waveform = noise(length + 5 * hop)
