@@ -28,7 +28,7 @@ from earmark.cli.options import (
 )
 from earmark.cli.program import TRAIN, command, exit_code, one_matrix_thread
 from earmark.cli.progress import download_bar, status_line
-from earmark.cli.terminal import complain, say, warn
+from earmark.cli.terminal import complain, note, say, warn
 from earmark.errors import extra
 from earmark.model_file.atomic import require_other_files
 
@@ -86,7 +86,7 @@ def evaluate(
     ] = 0,
     dcase: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Write NAME.output.csv and NAME.meta.yaml.", rich_help_panel=DCASE),
+        typer.Option(metavar="NAME", help="Write the files of submission NAME.", rich_help_panel=DCASE),
     ] = None,
     author: Annotated[
         list[str] | None,
@@ -148,16 +148,18 @@ def evaluate(
         if not quiet and found.by_class and not any(path.suffix == ".png" for path in written):
             complain("plots need an optional part of earmark: pip install 'earmark[plot]'")
     if dcase is not None:
-        _write_submission(found, names, dcase, output or Path(), author or [])
+        _write_submission(found, names, dcase, output or Path(), author or [], quiet)
     exit_code(len(found.predictions.clips), len(found.predictions.failed))
 
 
 def _write_submission(
-    found: Evaluation, models: list[str], name: str, folder: Path, authors: list[str]
+    found: Evaluation, models: list[str], name: str, folder: Path, authors: list[str], quiet: bool
 ) -> None:
     from earmark.evaluation.dcase import write_submission
 
     with extra("earmark evaluate --dcase", "train"):
         from earmark.evaluation.complexity.model_cost import complexity
     cost = complexity(models, found.origin["model"]["window_s"])
-    write_submission(found, cost, name, folder, authors)
+    written = write_submission(found, cost, name, folder, authors)
+    if not quiet:
+        note(f"wrote {', '.join(map(str, written))}")

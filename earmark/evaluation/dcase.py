@@ -1,10 +1,10 @@
-"""The two files of a DCASE submission: a system's predictions, and its description.
+"""The files of a DCASE submission: a system's predictions, and its description.
 
 Source: DCASE 2021, task 1a (low-complexity acoustic scene classification with several devices), submission
 templates; SP4ASC's submission writes the same.
 
 Conventions: accuracies are in percent, log losses in nats, as the challenge has them; overall numbers are
-macro, means over classes. Fields of the second file that only its author can fill in are left empty.
+macro, means over classes. Fields of the description that only its author can fill in are left empty.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from earmark.data.manifest import Clip
 from earmark.errors import DataError
 from earmark.evaluation.evaluation import Evaluation, Values
 from earmark.evaluation.predictions import Predictions
@@ -25,8 +26,27 @@ from earmark.model_file.info import ModelInfo
 if TYPE_CHECKING:
     from earmark.evaluation.complexity.model_cost import Complexity  # which needs PyTorch
 
-BITS = 16
-"""Bits of a parameter in the stated model size."""
+BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "int8": 8}
+"""Bits of a stored parameter, by precision."""
+COMPLEXITY_MANAGEMENT = {"fp16": "16-bit weights", "bf16": "16-bit weights", "int8": "weight quantization"}
+"""How a precision makes a model smaller, as the challenge names it."""
+AUGMENTATIONS = {
+    "crop_s": "random crops",
+    "roll_s": "time rolling",
+    "speed": "speed perturbation",
+    "gain_db": "random gain",
+    "impulse_responses": "impulse responses",
+    "waveform_mix_probability": "waveform mixing",
+    "f_min_range": "shifted mel filters",
+    "equalize_db": "random equaliser",
+    "low_pass_probability": "random low-pass",
+    "resized_crop_scale": "resized crops",
+    "mixstyle_probability": "Freq-MixStyle",
+    "mask_mels": "SpecAugment",
+    "mask_s": "SpecAugment",
+    "mixup_alpha": "mixup",
+}
+"""Keys of a recipe's table ``augment``, and what they switch on."""
 KILOBYTE = 1024
 NOT_PLAIN = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 """Words that YAML does not read as text."""
@@ -35,7 +55,11 @@ NOT_PLAIN = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 def write_submission(
     found: Evaluation, cost: Complexity, name: str, folder: Path, authors: Sequence[str] = ()
 ) -> list[Path]:
-    """Writes ``NAME.output.csv`` and ``NAME.meta.yaml``.
+    """Writes the predictions of a system, and its description.
+
+    The predictions for clips without labels, which are those to submit, are ``NAME.output.csv``; those for
+    labelled clips are ``NAME.development.output.csv``. ``NAME.meta.yaml`` has the results of labelled clips;
+    if it exists, clips without labels leave it as it is.
 
     Args:
         found: An evaluation of a single-label model; results are stated if clips have labels, groups as
@@ -45,36 +69,49 @@ def write_submission(
         folder: Created if it is missing.
         authors: Given name, then last name.
 
+    Returns:
+        The files that were written.
+
     Raises:
         DataError: If the model's labels may co-occur.
     """
     if found.info is None or found.info.task != "single_label":
         title = found.info.name if found.info else "the model"
         raise DataError(f"{title}: DCASE submissions need a single-label model, this one is multi-label")
-    paths = [folder / f"{name}.output.csv", folder / f"{name}.meta.yaml"]
-    write_atomically(paths[0], output_table(found.predictions, found.labels))
-    write_atomically(paths[1], meta_yaml(name, found.info, cost, found, authors))
-    return paths
+    labelled = has_results(found)
+    output = folder / f"{name}{'.development' if labelled else ''}.output.csv"
+    write_atomically(output, output_table(found.predictions, found.labels))
+    description = folder / f"{name}.meta.yaml"
+    if description.exists() and not labelled:
+        return [output]
+    write_atomically(description, meta_yaml(name, found.info, cost, found, authors))
+    return [output, description]
+
+
+def has_results(found: Evaluation) -> bool:
+    """Whether the clips of an evaluation have the labels that results need."""
+    return bool(found.by_class) and "log_loss_macro" in found.overall
 
 
 def output_table(predictions: Predictions, labels: Sequence[str]) -> str:
-    """The content of ``NAME.output.csv``: file name, scene, and the probability of each class, by tabs."""
+    """The table of predictions: file name, scene, and the probability of each class, separated by tabs."""
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerow(("filename", "scene_label", *labels))
     for clip, scores in zip(predictions.clips, predictions.scores, strict=True):
         shares = (f"{score:.8g}" for score in scores)
-        writer.writerow((clip.path.name, labels[int(scores.argmax())], *shares))
+        writer.writerow((_file_name(clip), labels[int(scores.argmax())], *shares))
     return text.getvalue()
+
+
+def _file_name(clip: Clip) -> str:
+    """The challenge's name of a clip; packs keep it as the clip's id, without the suffix."""
+    return clip.path.name if clip.member is None else f"{clip.id.removesuffix('.wav')}.wav"
 
 
 def meta_yaml(name: str, info: ModelInfo, cost: Complexity, found: Evaluation, authors: Sequence[str]) -> str:
     """The content of ``NAME.meta.yaml``; arguments as for :func:`write_submission`."""
     passes = found.origin.get("settings", {}).get("passes")
-    parameters = cost.cost.parameters
-    size_kb = round(parameters * BITS / 8 / KILOBYTE, 2)
-    rates = f"{info.front_end.sample_rate / 1000:g}kHz"
-    members = info.arguments.get("members", ())
     values = {
         "submission": {
             "label": name,
@@ -83,31 +120,80 @@ def meta_yaml(name: str, info: ModelInfo, cost: Complexity, found: Evaluation, a
             "authors": [_author(author, number == 0) for number, author in enumerate(authors or [""])],
         },
         "system": {
-            "description": {
-                "input_sampling_rate": rates,
-                "acoustic_features": "log-mel energies",
-                "embeddings": None,
-                "data_augmentation": f"test-time masking, {passes} passes" if passes else None,
-                "machine_learning_method": "CNN",
-                "ensemble_method_subsystem_count": len(members) or None,
-                "decision_making": "average" if members or passes else None,
-                "description": info.description or None,
-            },
-            "complexity": {
-                "total_parameters": parameters,
-                "total_parameters_non_zero": parameters,
-                "model_size": size_kb,
-                "model_size_non_zero": size_kb,
-                "bits_per_parameter": BITS,
-                "macs": cost.cost.macs,
-            },
-            "external_datasets": None,
+            "description": _description(info, passes),
+            "complexity": _complexity(info, cost),
+            "external_datasets": [
+                {"name": source, "url": None, "total_audio_length": None} for source in external_sources(info)
+            ]
+            or None,
             "source_code": info.source or None,
         },
     }
-    if found.by_class and "log_loss_macro" in found.overall:
+    if has_results(found):
         values["results"] = {"development_dataset": _results(found)}
     return "\n".join(_emitted(values)) + "\n"
+
+
+def _description(info: ModelInfo, passes: int | None) -> dict[str, Any]:
+    members = info.arguments.get("members", ())
+    return {
+        "input_sampling_rate": f"{info.front_end.sample_rate / 1000:g}kHz",
+        "acoustic_features": "log-mel energies",
+        "embeddings": None,
+        "data_augmentation": ", ".join(augmentations(info)) or None,
+        "test_time_augmentation": "SpecAugment" if passes else None,
+        "test_time_passes": passes or 1,
+        "machine_learning_method": "CNN",
+        "ensemble_method_subsystem_count": len(members) or None,
+        "decision_making": "average" if members or passes else None,
+        "external_data_usage": _external_data_usage(info),
+        "complexity_management": COMPLEXITY_MANAGEMENT.get(info.precision),
+        "description": info.description or None,
+    }
+
+
+def _complexity(info: ModelInfo, cost: Complexity) -> dict[str, Any]:
+    """Parameters, size in kB of 1024 bytes, and multiply-accumulate operations of one pass."""
+    bits, parameters = BITS[info.precision], cost.cost.parameters
+    size_kb = round(parameters * bits / 8 / KILOBYTE, 2)
+    return {
+        "total_parameters": parameters,
+        "total_parameters_non_zero": parameters,
+        "model_size": size_kb,
+        "model_size_non_zero": size_kb,
+        "bits_per_parameter": bits,
+        "macs": cost.cost.macs,
+    }
+
+
+def augmentations(info: ModelInfo) -> list[str]:
+    """The augmentation of a model's training, as far as its model info has it."""
+    used = [
+        AUGMENTATIONS[key]
+        for made in _trainings(info)
+        for key in made.get("augment", ())
+        if key in AUGMENTATIONS
+    ]
+    masks = info.arguments.get("spec_augment") or ()
+    return list(dict.fromkeys([*used, *(["SpecAugment"] if any(masks) else [])]))
+
+
+def external_sources(info: ModelInfo) -> list[str]:
+    """The weights that a model's training started from, and its teachers."""
+    starts = [made["init_from"] for made in _trainings(info) if "init_from" in made]
+    teachers = [teacher["name"] for made in _trainings(info) for teacher in made.get("teachers", ())]
+    return list(dict.fromkeys(starts + teachers))
+
+
+def _external_data_usage(info: ModelInfo) -> str | None:
+    usage = {"init_from": "pre-trained model", "teachers": "knowledge distillation"}
+    keys = {key for made in _trainings(info) for key in made}
+    return ", ".join(text for key, text in usage.items() if key in keys) or None
+
+
+def _trainings(info: ModelInfo) -> list[Mapping[str, Any]]:
+    """The provenance of a model, or of each member of an ensemble."""
+    return list(info.provenance.get("members", {"": info.provenance}).values())
 
 
 def _results(found: Evaluation) -> dict[str, Any]:

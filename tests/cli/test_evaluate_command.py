@@ -240,34 +240,24 @@ def test_recordings_may_lie_elsewhere(run: Run, checkpoint: Path, manifest: Path
 
 
 def test_dcase_files(run: Run, checkpoint: Path, manifest: Path, tmp_path: Path) -> None:
-    code, _, err = run(
-        "evaluate",
-        manifest,
-        "-m",
-        checkpoint,
-        "--dcase",
-        "King_XY_1",
-        "--author",
-        "Ada King",
-        "--output",
-        tmp_path,
-        "--group-by",
-        "license",
-    )
-    assert (code, err) == (0, "")
-    rows = list(csv.DictReader(io.StringIO((tmp_path / "King_XY_1.output.csv").read_text()), delimiter="\t"))
+    named = ("-m", checkpoint, "--dcase", "King_XY_1", "--output", tmp_path)
+    code, _, err = run("evaluate", manifest, *named, "--author", "Ada King", "--group-by", "license")
+    assert code == 0
+    files = [tmp_path / "King_XY_1.development.output.csv", tmp_path / "King_XY_1.meta.yaml"]
+    assert err == f"wrote {files[0]}, {files[1]}\n"
+    rows = list(csv.DictReader(io.StringIO(files[0].read_text()), delimiter="\t"))
     assert len(rows) == 16
     assert set(rows[0]) == {"filename", "scene_label", "tone", "noise"}
-    meta = (tmp_path / "King_XY_1.meta.yaml").read_text(encoding="utf-8")
+    meta = files[1].read_text(encoding="utf-8")
     assert 'lastname: "King"' in meta
     assert "device_wise:" in meta
     unlabelled = table(
         tmp_path / "u.csv", ("path", "labels"), *((clip.path, "") for clip in read_manifest(manifest))
     )
-    code, out, err = run("evaluate", unlabelled, "-m", checkpoint, "--dcase", "none", "--output", tmp_path)
-    assert code == 0
-    assert (numbers(out), err) == ({"clips": 16}, "")
-    assert (tmp_path / "none.output.csv").read_text() == (tmp_path / "King_XY_1.output.csv").read_text()
+    code, out, err = run("evaluate", unlabelled, *named, "--quiet")
+    assert (code, numbers(out), err) == (0, {"clips": 16}, "")
+    assert (tmp_path / "King_XY_1.output.csv").read_text() == files[0].read_text()
+    assert files[1].read_text(encoding="utf-8") == meta
 
 
 def test_a_model_file_is_evaluated_without_pytorch(

@@ -138,6 +138,8 @@ def test_the_checkpoint_is_the_evaluated_network(clips, undisturbed):
     assert info.embedding_size == network(torch.zeros(1, 32, 26)).embedding.shape[1]
     assert info.provenance["seed"] == 0
     assert info.provenance["clips"] == 8 + 4
+    assert info.provenance["augment"]["mixup_alpha"] == recipe.augment.mixup_alpha > 0
+    assert "init_from" not in info.provenance
 
 
 def test_the_average_is_kept_where_there_is_one(clips, undisturbed, tmp_path):

@@ -85,14 +85,16 @@ def model_info(
     arguments = dict(recipe.model.arguments)
     if recipe.model.annealing is not None and isinstance(network, DyMN):
         arguments["temperature"] = network.config.temperature
-    facts = {
+    facts: dict[str, Any] = {
         "earmark": __version__,
         "torch": torch.__version__,
         "seed": recipe.seed,
         "epochs": recipe.optimizer.epochs,
         "clips": sum(len(group) for group in split.groups),
         "command": recipe.command,
+        "augment": recipe.augment.model_dump(mode="json", exclude_defaults=True),
     }
+    facts |= {"init_from": recipe.model.init_from} if recipe.model.init_from else {}
     return ModelInfo(
         name=recipe.name,
         labels=split.labels,
