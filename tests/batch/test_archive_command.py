@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -119,23 +120,21 @@ def test_a_killed_run_loses_and_repeats_nothing(clips: Path, toy_model: Path, tm
     out = tmp_path / "results"
     command = [sys.executable, "-m", "earmark", "tag", str(listed), "-m", str(toy_model), "-o", str(out)]
     command += ["--workers", "2", "--resume"]
-    done = 0
-    for _ in range(3):
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        grown = out / ".unfinished"
-        while process.poll() is None and not any(grown.glob("*.files.arrows")):
+    for part in range(3):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        stream = out / ".unfinished" / f"{part:05}.files.arrows"
+        while process.poll() is None and not (stream.exists() and stream.stat().st_size):
             time.sleep(0.01)
-        time.sleep(0.4)
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.wait()
     last = subprocess.run(command, capture_output=True, text=True)
     assert last.returncode == 0, last.stderr
-    first = last.stderr.splitlines()[0]
-    done = int(first.split()[0])
-    earlier = int(first.rpartition(", ")[2].split()[0])
+    numbers = re.fullmatch(r"(\d+) files .+, (\d+) done earlier", last.stderr.splitlines()[-1])
+    assert numbers
+    done, earlier = map(int, numbers.groups())
     assert done + earlier == len(names)
     assert earlier > 0
-    assert [row["path"] for row in table(out, "files")].sort() == sorted(map(str, names)).sort()
+    assert sorted(row["path"] for row in table(out, "files")) == sorted(map(str, names))
     assert len(table(out, "tags")) == 2 * len(names)
 
 
