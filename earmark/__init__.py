@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING
 from earmark.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from earmark.custom.fit import fit as fit
+    from earmark.custom.options import FitOptions as FitOptions
+    from earmark.custom.report import FitReport as FitReport
     from earmark.errors import AudioError as AudioError
     from earmark.errors import DataError as DataError
     from earmark.errors import EarmarkError as EarmarkError
@@ -42,6 +45,9 @@ if TYPE_CHECKING:
     from earmark.training.run import train as train
 
 _MODULES = {
+    "custom.fit": ("fit",),
+    "custom.options": ("FitOptions",),
+    "custom.report": ("FitReport",),
     "errors": ("AudioError", "DataError", "EarmarkError", "MissingExtraError", "ModelError", "RecipeError"),
     "evaluation.evaluation": ("Evaluation",),
     "evaluation.run": ("EvaluationOptions", "evaluate"),

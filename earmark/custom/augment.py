@@ -1,7 +1,7 @@
 """Variations of few clips: shifts, gain, speed, a part, noise.
 
-Conventions: waveforms are mono float32 (time,). Measured in docs/fit.md: with 4 clips a class, five variations
-of each are worth up to a percentage point.
+Conventions: waveforms are mono float32 (time,). With 4 clips a class, five variations of each are worth up
+to a percentage point (docs/fit.md).
 """
 
 from __future__ import annotations

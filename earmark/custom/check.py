@@ -1,4 +1,4 @@
-"""Checks own sounds before and during a fit: what is too quiet, clipped, too short, unreadable or twice there.
+"""Checks own sounds before and during a fit: silent, clipped, short and unreadable clips, and copies.
 
 Conventions: what would make the numbers wrong is left out (unreadable clips, copies, a clip in two classes);
 what may be meant (quiet, clipped, short clips) is only named.

@@ -128,7 +128,7 @@ def _from_folder(folder: Path, problems: list[str]) -> Iterator[Example]:
     for name in names:
         label = clean_label(name)
         if label is None:
-            problems.append(f"{ascii(name)}: the name of this folder is no valid text: rename it")
+            problems.append(f"{name!a}: the name of this folder is no valid text: rename it")
             continue
         labels = () if label.lower() in BACKGROUND else (label,)
         inside = folder / name

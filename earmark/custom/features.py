@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +29,15 @@ from earmark.custom.graph_head import feature_name, with_feature_output
 from earmark.data.manifest import file_hash
 from earmark.errors import AudioError, EarmarkError, ModelError, contained
 from earmark.hub import registry
+from earmark.hub.pull import pull
 from earmark.inference.engines import Session, open_engine
 from earmark.inference.tagger import Tagger
 from earmark.model_file.atomic import write_atomically
 from earmark.model_file.info import ModelInfo
 from earmark.model_file.onnx_file import read_model_file
+
+if TYPE_CHECKING:
+    from earmark.hub.download import Progress
 
 Floats = NDArray[np.float32]
 MAX_WINDOWS = 720
@@ -98,17 +103,21 @@ class _FeatureSession:
         return self._session.run(wanted, inputs)
 
 
-def open_base(model: str | os.PathLike[str] | None) -> Base:
-    """Opens a base model.
+def open_base(model: str | os.PathLike[str] | None, progress: Progress | None = None) -> Base:
+    """Opens a base model, downloaded first if it is a published one.
 
     Args:
         model: A name or the path of a model file; None: the default model.
+        progress: As for :func:`earmark.load`.
 
     Raises:
         ModelError: If it cannot be opened, or is a checkpoint.
     """
     if model is not None and Path(model).suffix == ".safetensors":
         raise ModelError(f"{os.fspath(model)}: the base must be a model file (.onnx): export the checkpoint")
+    known = None if registry.lookup(model) else registry.published().get(os.fspath(model or ""))
+    if known and known.labels:
+        pull(known.name, progress=progress)
     path = registry.find(model)
     content, info = read_model_file(path)
     feature = feature_name(content)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from earmark.evaluation import metrics
 from earmark.model_file.atomic import require_other_files, write_atomically
 from earmark.model_file.info import Task
 from earmark.model_file.onnx_file import attach_info
+
+if TYPE_CHECKING:
+    from earmark.hub.download import Progress as DownloadProgress
 
 FEW_CLIPS = 8
 """Clips a class up to which they are varied."""
@@ -62,6 +65,7 @@ def fit(
     options: FitOptions | None = None,
     *,
     progress: Progress = lambda what, done, total: None,
+    download_progress: DownloadProgress | None = None,
 ) -> FitReport:
     """Fits a tagger to labelled clips, and tests it by cross-validation.
 
@@ -70,6 +74,7 @@ def fit(
         output: The model file to write; None: only check and test.
         options: Options; None: the defaults.
         progress: Called with what is done, how many are done, and how many there are.
+        download_progress: As ``progress`` of :func:`earmark.load`, for the base model.
 
     Returns:
         The report. With no output, its findings include labels that may be wrong.
@@ -85,7 +90,7 @@ def fit(
     dataset = _limited(dataset, options.max_clips)
     if output is not None:
         require_other_files([output], {example.path for example in dataset.examples})
-    base = open_base(options.base)
+    base = open_base(options.base, download_progress)
     prepared = prepare(base, dataset, options, progress)
     depth, reason = choose_depth(prepared.dataset, options)
     task = choose_task(prepared.dataset, options)

@@ -64,7 +64,9 @@ def _fit(table: Table, clips: NDArray[np.bool_], seed: int) -> list[Layer]:
                     losses = functional.cross_entropy(logits, wanted, reduction="none")
                     losses = losses * balance[wanted.argmax(1)]
                 else:
-                    losses = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(1)
+                    losses = functional.binary_cross_entropy_with_logits(
+                        logits, wanted, reduction="none"
+                    ).sum(1)
                 optimizer.zero_grad()
                 (losses * weights[batch]).mean().backward()  # type: ignore[no-untyped-call]
                 optimizer.step()

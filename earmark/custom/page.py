@@ -33,7 +33,8 @@ LONGEST_S = 10.0
 RATE = 48000
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #ddd}
+table{border-collapse:collapse;margin:1em 0}
+td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #ddd}
 td:first-child,th:first-child{text-align:left}figure{display:inline-block;margin:.5em 1em .5em 0;width:21em;
 vertical-align:top}img{width:100%;height:8em;image-rendering:pixelated}audio{width:100%}
 .c td{text-align:center;padding:.1em .4em}.c th{font-weight:normal}.c th.v{writing-mode:vertical-rl}"""
@@ -105,7 +106,8 @@ def _confusion(report: FitReport) -> str:
             f"<td style='background:rgba(40,90,200,{count / total:.2f})'>{count or ''}" for count in counts
         )
         rows.append(f"<tr><th>{escape(label)}{cells}")
-    return f"<h2>Confusion</h2><p>Rows: true; columns: predicted.</p><table class=c><tr><th>{head}{''.join(rows)}</table>"
+    intro = "<h2>Confusion</h2><p>Rows: true; columns: predicted.</p>"
+    return f"{intro}<table class=c><tr><th>{head}{''.join(rows)}</table>"
 
 
 def _findings(report: FitReport) -> str:

@@ -1,7 +1,7 @@
 """The report of a fit: numbers of the cross-validation, for people, for programs, and for the model info.
 
-Conventions: every number is measured on clips whose sources the classifier was not fitted to; the model that is
-written is fitted to all clips. Intervals are 95 %, by drawing sources with replacement.
+Conventions: every number is measured on clips whose sources the classifier was not fitted to; the model that
+is written is fitted to all clips. Intervals are 95 %, by drawing sources with replacement.
 """
 
 from __future__ import annotations

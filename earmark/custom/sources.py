@@ -1,8 +1,8 @@
 """Groups takes of one source by their names, so that they are never on both sides of a split.
 
-Conventions: a group that the data states (a column, a subfolder, a long recording) stands. Otherwise the marks
-of takes at the end of a file's name are dropped (``-A``, ``_2``, ``(3)``, ``take4``, ``part1``), and files of
-a class that share what is left, which must have a digit, as an identifier has, are one group.
+Conventions: a group that the data states (a column, a subfolder, a long recording) stands. Otherwise the
+marks of takes at the end of a file's name are dropped (``-A``, ``_2``, ``(3)``, ``take4``, ``part1``), and
+files of a class that share what is left, which must have a digit, as an identifier has, are one group.
 """
 
 from __future__ import annotations

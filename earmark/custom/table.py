@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,7 @@ class Table:
     def windows(self) -> list[Indices]:
         """Rows of each clip as it is."""
         starts = np.searchsorted(self.owner[: self.num_plain], np.arange(len(self.targets) + 1))
-        return [np.arange(start, stop) for start, stop in zip(starts[:-1], starts[1:], strict=True)]
+        return [np.arange(start, stop) for start, stop in pairwise(starts)]
 
 
 def make_table(
