@@ -47,6 +47,9 @@ class ClipFolder:
         context_s: Seconds of sound before and after each event, 0 to 600, where the recording has them.
         codec: "flac", "wav", "mp3" or "opus".
 
+    Attributes:
+        clips: What has been cut.
+
     Raises:
         ModelError: If the context is out of range.
     """
@@ -55,7 +58,7 @@ class ClipFolder:
         if not 0 <= context_s <= MAX_CONTEXT_S:
             raise ModelError(f"context_s must be between 0 and {MAX_CONTEXT_S:g}, got {context_s:g}")
         self._folder, self._context_s, self._codec = folder, context_s, codec
-        self._clips: list[Clip] = []
+        self.clips: list[Clip] = []
         self._names: set[str] = set()
 
     def add(self, recording: Path, source: str, events: Sequence[Event]) -> list[str]:
@@ -83,7 +86,7 @@ class ClipFolder:
                 target = self._folder / self._name(recording, event)
                 require_other_files([target], [recording])
                 write_atomically(target, encode(to_int16(samples), stream.sample_rate, self._codec))
-                self._clips.append(Clip(target.name, source, event))
+                self.clips.append(Clip(target.name, source, event))
             warnings = list(stream.warnings)
         if beyond:
             warnings.append(f"{recording}: {len(beyond)} events lie beyond its end: is it the recording?")
@@ -100,7 +103,7 @@ class ClipFolder:
                 f"{clip.event.end_s:.3f}",
                 f"{clip.event.peak:.4f}",
             )
-            for clip in self._clips
+            for clip in self.clips
         ]
         if rows:
             content = csv_rows([COLUMNS, *rows]).encode("utf-8", "surrogateescape")
