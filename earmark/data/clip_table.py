@@ -13,7 +13,14 @@ from pathlib import Path
 
 from earmark.data.corpora import load_corpus
 from earmark.data.manifest import Clip, clips_hash, file_hash, read_manifest
-from earmark.data.shards.pack import MANIFEST_FILE, PACK_FILE, check, read_pack_info
+from earmark.data.shards.pack import (
+    MANIFEST_FILE,
+    PACK_FILE,
+    PackInfo,
+    check,
+    rate_warnings,
+    read_pack_info,
+)
 from earmark.errors import DataError
 
 
@@ -25,13 +32,13 @@ class ClipTable:
         path: Manifest, or folder of the corpus.
         clips: In the order of the table.
         corpus: Name of the corpus, and its splits; empty: it is a manifest or a pack.
-        pack_rate: Sample rate of a pack's clips, in Hz; None: each clip has its own.
+        pack: Description of the pack; None: it is no pack.
     """
 
     path: Path
     clips: tuple[Clip, ...]
     corpus: str = ""
-    pack_rate: int | None = None
+    pack: PackInfo | None = None
 
     @property
     def name(self) -> str:
@@ -55,13 +62,7 @@ class ClipTable:
         Args:
             sample_rate: Of the model, in Hz.
         """
-        rate = self.pack_rate
-        if rate is None or rate == sample_rate:
-            return ()
-        lost = (
-            f": nothing above {rate / 2:g} Hz is left, so pack the clips again" if rate < sample_rate else ""
-        )
-        return (f"{self.path.parent}: resampled from {rate} Hz to the model's {sample_rate} Hz{lost}",)
+        return () if self.pack is None else rate_warnings(self.path.parent, self.pack, sample_rate)
 
 
 def read_clips(
@@ -95,10 +96,9 @@ def read_clips(
 
 
 def _of_manifest(path: Path, audio: str | Path | None) -> ClipTable:
+    pack = None
     if path.is_dir():
-        rate, path = check(path).sample_rate, path / MANIFEST_FILE
+        pack, path = check(path), path / MANIFEST_FILE
     elif path.name == MANIFEST_FILE and path.with_name(PACK_FILE).is_file():
-        rate = read_pack_info(path.parent).sample_rate
-    else:
-        rate = None
-    return ClipTable(path, tuple(read_manifest(path, audio)), pack_rate=rate)
+        pack = read_pack_info(path.parent)
+    return ClipTable(path, tuple(read_manifest(path, audio)), pack=pack)

@@ -160,7 +160,8 @@ def _head(found: Evaluation) -> str:
     lines = [f"# {title}\n\n{len(found.predictions.clips)} clips were evaluated{failed}.\n\n"]
     origin = found.origin
     files = [("model", file) for file in origin.get("model", {}).get("files", ())]
-    files += [("manifest", origin["manifest"])] if origin.get("manifest") else []
+    table = origin.get("manifest")
+    files += [(f"corpus {table['corpus']}" if "corpus" in table else "manifest", table)] if table else []
     lines += [f"- {kind}: `{file['path']}`, SHA-256 {file['sha256'][:16]}\n" for kind, file in files]
     for kind in ("settings", "versions"):
         values = origin.get(kind, {}).items()

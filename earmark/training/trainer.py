@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from earmark.data.shards.pack import rate_warnings, read_pack_info
 from earmark.errors import RecipeError
 from earmark.model_file.info import ModelInfo
 from earmark.models.checkpoint import save_checkpoint
@@ -76,6 +77,9 @@ def train_network(
     resolved = check_run_folder(folder, recipe, fold)
     with open_devices(recipe.run.device) as devices, interruptions(folder), run_lock(folder, devices):
         trainer = Trainer(recipe, split, folder, fold, progress, devices)
+        for folder in filter(None, (source.shards for source in recipe.data.sources)):
+            for warning in rate_warnings(folder, read_pack_info(folder), recipe.front_end.sample_rate):
+                trainer.progress({"warning": warning})
         trainer.resume()
         if devices.is_main:
             bind_run_folder(folder, recipe, split, resolved, devices)

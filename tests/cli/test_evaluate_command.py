@@ -107,6 +107,7 @@ def test_a_corpus_is_evaluated(run: Run, checkpoint: Path, manifest: Path, tmp_p
     report = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))
     assert report["manifest"]["path"] == str(corpus)
     assert report["manifest"]["corpus"] == "folders held_out"
+    assert f"- corpus folders held_out: `{corpus}`" in (tmp_path / "r" / "report.md").read_text("utf-8")
 
 
 def test_a_corpus_with_unknown_labels_is_evaluated(run: Run, info: ModelInfo, tmp_path: Path) -> None:

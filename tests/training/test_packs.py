@@ -50,6 +50,16 @@ def test_clips_of_a_pack_are_taken_as_those_of_its_manifest(packed, clips):
     assert {(clip.labelled, clip.labels, clip.fold) for clip in source_clips(source)} == {(False, (), 3)}
 
 
+def test_a_pack_of_another_rate_is_not_silent(clips, tmp_path):
+    pack(read_manifest(clips), tmp_path / "pack", PackOptions(sample_rate=toy.SAMPLE_RATE // 2))
+
+    def report(facts):
+        raise InterruptedError(facts.get("warning", ""))
+
+    with pytest.raises(InterruptedError, match="resampled from 4000 Hz to the model's 8000 Hz"):
+        train(recipe_of(tmp_path / "pack"), tmp_path / "run", 1, report)
+
+
 @pytest.mark.parametrize("form", ["shards", "memmap"])
 def test_a_network_learns_the_same_from_a_lossless_pack(packed, clips, tmp_path, form):
     changes = {"optimizer": {"epochs": 1}, "evaluation": {"every_epochs": 1}}

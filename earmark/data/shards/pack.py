@@ -158,6 +158,21 @@ def check(folder: Path) -> PackInfo:
     return info
 
 
+def rate_warnings(folder: Path, info: PackInfo, sample_rate: int) -> tuple[str, ...]:
+    """A warning if the clips of a pack are stored at another rate than a model takes.
+
+    Args:
+        folder: Of the pack.
+        info: Its description.
+        sample_rate: Of the model, in Hz.
+    """
+    rate = info.sample_rate
+    if rate == sample_rate:
+        return ()
+    lost = f": nothing above {rate / 2:g} Hz is left, so pack the clips again" if rate < sample_rate else ""
+    return (f"{folder}: resampled from {rate} Hz to the model's {sample_rate} Hz{lost}",)
+
+
 def names_hash(names: Iterable[str]) -> str:
     """SHA-256 of names, in their order."""
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
