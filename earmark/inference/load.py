@@ -101,14 +101,36 @@ def _open_file(
     model: str, mark: bytes | None, threads: int | None, engine: str, precision: str, device: str
 ) -> tuple[Session, ModelInfo]:
     """Opens a model file by name or absolute path; with a mark, the same file as another process has."""
+    path, content, info = _read_file(model, mark)
+    session = open_engine(content, path, threads=threads, engine=engine, precision=precision, device=device)
+    again = model, content[-_MARK_BYTES:], threads, engine, precision, device
+    open_local = partial(_local_session_of_file, *again)
+    return OpenedSession(session, partial(_session_of_file, *again), open_local=open_local), info
+
+
+def _read_file(model: str, mark: bytes | None) -> tuple[Path, bytes, ModelInfo]:
     path = registry.find(model)
     content, info = read_model_file(path)
-    found = content[-_MARK_BYTES:]
-    if mark not in (None, found):
+    if mark not in (None, content[-_MARK_BYTES:]):
         raise ModelError(f"{path}: has changed since another process opened it: load it anew")
-    session = open_engine(content, path, threads=threads, engine=engine, precision=precision, device=device)
-    reopen = partial(_session_of_file, model, found, threads, engine, precision, device)
-    return OpenedSession(session, reopen), info
+    return path, content, info
+
+
+def _local_session_of_file(
+    model: str, mark: bytes, threads: int | None, engine: str, precision: str, device: str
+) -> Session:
+    from earmark.inference.local_scores import LocalSession, seconds_per_position
+    from earmark.model_file.subgraph import split_before_pooling
+
+    path, content, info = _read_file(model, mark)
+    open_part = partial(
+        open_engine, path=path, threads=threads, engine=engine, precision=precision, device=device
+    )
+    try:
+        split = split_before_pooling(content)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+    return LocalSession(split, open_part, seconds_per_position(info))
 
 
 def _session_of_file(*arguments: Any) -> Session:

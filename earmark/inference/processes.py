@@ -23,12 +23,19 @@ class OpenedSession:
         session: Opened in this process.
         reopen: Opens it anew; can be pickled.
         survives_fork: Whether a forked child can go on using the session itself.
+        open_local: Opens the same model for local scores; can be pickled. None: it has none.
     """
 
     def __init__(
-        self, session: Session, reopen: Callable[[], Session], *, survives_fork: bool = False
+        self,
+        session: Session,
+        reopen: Callable[[], Session],
+        *,
+        survives_fork: bool = False,
+        open_local: Callable[[], Session] | None = None,
     ) -> None:
         self._session: Session | None = session
+        self.open_local = open_local
         self._reopen, self._survives_fork = reopen, survives_fork
         if not survives_fork:
             _watch_forks()

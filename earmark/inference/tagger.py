@@ -41,7 +41,7 @@ WINDOWS_AHEAD = 4
 """Windows that :meth:`Tagger.tag_many` decodes ahead of the network."""
 
 
-class _Lengths(NamedTuple):
+class Lengths(NamedTuple):
     """Window and hop in samples; with a window of None, the recording is one, of at most ``hop`` samples."""
 
     window: int | None
@@ -64,7 +64,7 @@ class Tagger:
     def __reduce__(self) -> tuple[type[Tagger], tuple[Session, ModelInfo]]:
         """Pickles the names or paths of the models and the options that they were opened with."""
         require_portable(getattr(self.session, "sessions", (self.session,)), self.info.name)
-        return Tagger, (self.session, self.info)
+        return type(self), (self.session, self.info)
 
     def with_session(self, session: Session) -> Tagger:
         """Returns a tagger of the same model that runs another session."""
@@ -72,7 +72,8 @@ class Tagger:
 
     def uncalibrated(self) -> Tagger:
         """Returns the tagger without calibration and thresholds: scores are plain sigmoids, or a softmax."""
-        return Tagger(self.session, self.info.changed(calibration=None, threshold=None, threshold_rule=""))
+        plain = self.info.changed(calibration=None, threshold=None, threshold_rule="")
+        return type(self)(self.session, plain)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -206,7 +207,7 @@ class Tagger:
         hop_s, window_s = hop / self.sample_rate, length / self.sample_rate
         return Listener(
             lambda: self._extractor.open(sample_rate, length, hop, self.info.padding),
-            lambda window: self._window(window).scores,
+            lambda window: self._scores(self._run(window.features)[0][0]),
             OnlineDetector(self.labels, resolved, max(hop_s, window_s)),
             sample_rate,
             (window_s, hop_s),
@@ -259,7 +260,7 @@ class Tagger:
         return np.stack([self._run(one)[1] for one in features])
 
     def _tag_many(
-        self, paths: Iterable[FilePath | EarmarkError], lengths: _Lengths, pooling: Pooling
+        self, paths: Iterable[FilePath | EarmarkError], lengths: Lengths, pooling: Pooling
     ) -> Iterator[Result | EarmarkError]:
         windows = WindowStore()
         failure: Exception | None = None
@@ -274,14 +275,15 @@ class Tagger:
                         yield self._result(windows.windows(), item, pooling, lengths)
                 elif failure is None:
                     try:
-                        windows.append(self._window(item))
+                        for window in self._windows(item):
+                            windows.append(window)
                     except Exception as error:
                         failure = error
                 if not isinstance(item, FeatureWindow):
                     windows, failure = WindowStore(), None
 
     def _read_many(
-        self, paths: Iterable[FilePath | EarmarkError], lengths: _Lengths
+        self, paths: Iterable[FilePath | EarmarkError], lengths: Lengths
     ) -> Generator[FeatureWindow | Recording | EarmarkError, None, None]:
         """The windows of each file, and behind them the file itself, or the error that ended it."""
         for path in paths:
@@ -298,29 +300,35 @@ class Tagger:
     def _outputs(self, windows: Generator[FeatureWindow, None, None]) -> Iterator[Window]:
         with closing(read_ahead(windows)) as features:
             for one in features:
-                yield self._window(one)
+                yield from self._windows(one)
 
-    def _window(self, window: FeatureWindow) -> Window:
+    def _windows(self, window: FeatureWindow) -> Iterator[Window]:
+        """The windows of a result that come from one window of the network."""
         logits, embedding = self._run(window.features)
-        calibration, task = self.info.calibration, self.info.task
-        scores = calibration.probabilities(logits) if calibration else uncalibrated_scores(logits, task)
-        return Window(window.start_s, window.end_s, scores, embedding)
+        yield Window(window.start_s, window.end_s, self._scores(logits[0]), embedding)
 
-    def _run(self, features: Floats) -> tuple[Floats, Floats]:
-        """Logits (class,) and embedding (channel,) of one window."""
+    def _scores(self, logits: Floats) -> Floats:
+        """Scores of logits, (..., class)."""
+        calibration = self.info.calibration
+        return (
+            calibration.probabilities(logits) if calibration else uncalibrated_scores(logits, self.info.task)
+        )
+
+    def _run(self, features: Floats, output: str = "logits") -> tuple[Floats, Floats]:
+        """Logits (row, class), or another output like them, and embedding (channel,) of one window."""
         inputs, name = {self.info.graph_input: features[None]}, self.info.name
-        logits, embedding = self.session.run(["logits", "embedding"], inputs)
-        if logits.shape != (1, len(self.labels)):
+        logits, embedding = self.session.run([output, "embedding"], inputs)
+        if logits.ndim != 2 or logits.shape[1] != len(self.labels):
             raise ModelError(
                 f"model {name} has {len(self.labels)} labels, its graph returned logits of shape "
                 f"{logits.shape}: export it again"
             )
         if np.isnan(logits).any() or not np.isfinite(embedding).all():
             raise ModelError(f"model {name} returned NaN or infinite numbers: are its weights damaged?")
-        return logits[0], embedding[0]
+        return logits, embedding[0]
 
     def _result(
-        self, windows: Sequence[Window], recording: Recording, pooling: Pooling, lengths: _Lengths
+        self, windows: Sequence[Window], recording: Recording, pooling: Pooling, lengths: Lengths
     ) -> Result:
         return Result(
             labels=self.labels,
@@ -336,16 +344,16 @@ class Tagger:
             hop_s=lengths.hop / self.sample_rate if lengths.window else None,
         )
 
-    def _plan(self, window_s: WindowLength, hop_s: float | None) -> _Lengths:
+    def _plan(self, window_s: WindowLength, hop_s: float | None) -> Lengths:
         """Window and hop in samples, or a recording as one window."""
         if window_s != "whole":
-            return _Lengths(*self._lengths(window_s, hop_s))
+            return Lengths(*self._lengths(window_s, hop_s))
         if hop_s is not None:
             raise ModelError(f"a recording as one window has no hop: omit hop_s, got {hop_s:g}")
         longest = round(LONGEST_WINDOW_S * self.sample_rate)
         if self.info.fixed_window:
             self._require_window(longest)
-        return _Lengths(None, longest)
+        return Lengths(None, longest)
 
     def _lengths(self, window_s: float | None, hop_s: float | None) -> tuple[int, int]:
         """Window and hop in samples."""

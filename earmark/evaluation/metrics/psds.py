@@ -117,9 +117,11 @@ def _rates(
             hits[number] += np.sum(covered >= options.truth_tolerance)
             wrong = found[~is_right]
             false[number] += len(wrong)
-            triggers[number] += [
-                np.sum(_overlap_share(wrong, events) >= options.cross_trigger_tolerance) for events in true
-            ]
+            if len(wrong) and options.cross_trigger_cost:
+                triggers[number] += [
+                    np.sum(_overlap_share(wrong, events) >= options.cross_trigger_tolerance)
+                    for events in true
+                ]
     np.fill_diagonal(triggers, 0)
     cross_rates = (triggers / true_s).sum(1) / max(1, len(labels) - 1)
     rates = false / duration_s + options.cross_trigger_cost * cross_rates
