@@ -12,6 +12,8 @@ from earmark.features.front_end import FrontEnd
 from earmark.features.learned import LEAF, GraphFrontEnd
 from earmark.features.log_mel import LogMel
 from earmark.features.presets import AUDAX, EFFICIENTAT, FSDKAGGLE, SP4ASC
+from earmark.model_file.onnx_runtime import onnxruntime
+from earmark.models.onnx_graph import module_to_onnx
 
 
 @torch.no_grad()
@@ -49,6 +51,19 @@ def test_it_equals_numpy_at_any_length(front_end: FrontEnd):
         assert got.shape == wanted.shape
         assert got.dtype == np.float32
         assert np.abs(got - wanted).max() <= 2e-3
+
+
+@pytest.mark.slow
+def test_silence_is_finite_in_a_graph_that_standardizes():
+    """The exporter takes a sum with a tiny number for one with zero."""
+    front_end = replace(ODD, standardize=True)
+    axes = ({0: torch.export.Dim("batch"), 1: torch.export.Dim("time", min=front_end.min_samples)},)
+    names = ["waveform"], ["log_mel"]
+    graph = module_to_onnx(FoldedLogMel(front_end), (torch.zeros(2, 9000),), axes, names, 18)
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    clips = np.stack([np.zeros(4000), np.random.default_rng(0).standard_normal(4000)]).astype(np.float32)
+    [found] = session.run(None, {"waveform": clips})
+    np.testing.assert_allclose(found, LogMel(front_end)(clips), atol=2e-3)
 
 
 def test_the_model_info_names_the_log_mel_in_the_graph(info):
