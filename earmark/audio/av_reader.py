@@ -27,7 +27,7 @@ _BLOCK = 1 << 14
 """Samples that are handed on together at least; a codec's frames have some hundreds."""
 _TOLERANCE_S = 0.1
 """How far the stated duration may exceed the sound: codec frames do not end at the stated time."""
-_FLAC_OPTIONS = {"err_detect": "crccheck+explode"}
+FLAC_OPTIONS = {"err_detect": "crccheck+explode"}
 """Else a damaged frame is decoded to noise."""
 _READ_ERRORS = (av.FFmpegError, ValueError, OverflowError, MemoryError)
 
@@ -118,7 +118,7 @@ class AvReader:
         if codec.name == "alac" or self._is_ogg_vorbis():  # FFmpeg would cut the last frame twice
             codec.flags2 |= av.codec.context.Flags2.skip_manual
         if codec.name == "flac":
-            codec.options = _FLAC_OPTIONS
+            codec.options = FLAC_OPTIONS
         for packet in self._counted(self._packets()):
             try:
                 frames = codec.decode(packet)
@@ -154,7 +154,7 @@ class AvReader:
     def _is_flac_frame(self, content: bytes) -> bool:
         decoder: Any = av.CodecContext.create("flac", "r")
         decoder.extradata = self._track.codec_context.extradata
-        decoder.options = _FLAC_OPTIONS
+        decoder.options = FLAC_OPTIONS
         try:
             return bool(decoder.decode(av.Packet(content)))
         except _READ_ERRORS:

@@ -45,6 +45,8 @@ _READ_BYTES = 1 << 16
 _POLL_S = 0.1
 """How often a stream that waits looks whether it was stopped."""
 _LONGEST_END_S = 2.0
+_TOLERANCE_S = 0.05
+"""How far time stamps may be ahead of the samples."""
 _WAITING = 16
 """Blocks that a thread reads ahead."""
 
@@ -136,6 +138,8 @@ class DecodedStream:
     def __init__(self, file: BinaryIO) -> None:
         import av
 
+        from earmark.audio.av_reader import FLAC_OPTIONS
+
         self._file = _Incoming(file)
         self._errors = (av.FFmpegError, ValueError, OverflowError, MemoryError)
         options = {"format_whitelist": ALLOWED}
@@ -150,35 +154,50 @@ class DecodedStream:
             self._container.close()
             raise AudioError(f"{self.name}: has no audio track that can be decoded")
         self._track = tracks[0]
+        if self._track.codec_context.name == "flac":
+            self._track.codec_context.options = FLAC_OPTIONS
         self.sample_rate = int(self._track.codec_context.sample_rate)
         _check(self.name, self.sample_rate, self._track.codec_context.channels)
 
     def blocks(self) -> Iterator[Floats | Lost]:
-        """Yields what has come, float32 (time,), at the first rate; packets that cannot be decoded are lost.
+        """Yields what has come, float32 (time,), at the first rate.
+
+        Where time stamps jump ahead, or packets cannot be decoded, samples are lost.
 
         Raises:
             AudioError: If the stream breaks off.
         """
         from earmark.audio.av_reader import samples_of
 
-        codec = self._track.codec_context
         mixer: Mixer | None = None
+        for frame, missing_s in self._frames():
+            if missing_s:
+                yield Lost(round(missing_s * self.sample_rate), "they did not arrive, or were damaged")
+            for block in samples_of(frame):
+                kind = (frame.sample_rate, len(block))
+                if mixer is None or mixer.kind != kind:
+                    yield from mixer.finish() if mixer else ()
+                    mixer = Mixer(*kind, self.sample_rate, Levels())
+                yield from mixer.push(block)
+        if mixer:
+            yield from mixer.finish()
+
+    def _frames(self) -> Iterator[tuple[Any, float]]:
+        """Each frame, and the seconds that are missing before it."""
+        codec = self._track.codec_context
+        failed_s, next_s = 0.0, None
         for packet in self._packets():
             try:
                 frames = codec.decode(packet)
             except self._errors:
-                seconds = float((packet.duration or 0) * packet.time_base) if packet.time_base else 0.0
-                yield Lost(round(seconds * self.sample_rate), "a packet could not be decoded")
+                failed_s += float((packet.duration or 0) * (packet.time_base or 0))
                 continue
             for frame in frames:
-                for block in samples_of(frame):
-                    kind = (frame.sample_rate, len(block))
-                    if mixer is None or mixer.kind != kind:
-                        yield from mixer.finish() if mixer else ()
-                        mixer = Mixer(*kind, self.sample_rate, Levels())
-                    yield from mixer.push(block)
-        if mixer:
-            yield from mixer.finish()
+                ahead_s = 0.0 if None in (frame.time, next_s) else frame.time - next_s
+                yield frame, ahead_s if ahead_s > _TOLERANCE_S else failed_s
+                known_s = next_s if frame.time is None else frame.time
+                failed_s = 0.0
+                next_s = None if known_s is None else known_s + frame.samples / frame.sample_rate
 
     def stop(self) -> None:
         """Ends the blocks soon."""

@@ -142,9 +142,9 @@ class Listener:
 
     def _begin(self) -> None:
         """Starts a recording at the present position."""
+        self._stream = self._open_stream()
         self._start_s = self.position_s
         self._mixer: Mixer | None = None
-        self._stream = self._open_stream()
         self._averager = StepAverager(self.hop_s)
 
     def _mixed(self, blocks: Iterable[Floats]) -> list[Notice]:
