@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from earmark.cli.options import AsJson, Audio, Quiet
-from earmark.cli.program import TRAIN, command, exit_code, one_matrix_thread
+from earmark.cli.program import OWN, command, exit_code, one_matrix_thread
 from earmark.cli.progress import download_bar, status_line
 from earmark.cli.terminal import complain, note, say
 
@@ -27,7 +27,7 @@ MAX_SHOWN = 20
 """Findings of a kind that are printed without --check."""
 
 
-@command(TRAIN)
+@command(OWN)
 def fit(
     data: Annotated[
         Path,
@@ -46,7 +46,7 @@ def fit(
         typer.Option(metavar="MODEL", help="Base model, a name or file (default: the one that ships)."),
     ] = None,
     depth: Annotated[
-        Literal["probe", "head", "full"] | None,
+        Literal["probe", "head"] | None,
         typer.Option(help="What is trained (default: by the amount of data)."),
     ] = None,
     report: Annotated[
@@ -130,7 +130,7 @@ def fit(
         note(f"wrote {page}")
     if output is not None and not as_json:
         say(f"\nwrote {output}")
-    exit_code(sum(found.counts.values()), found.num_failed)
+    exit_code(found.num_clips, found.num_failed)
 
 
 def _show_findings(found: FitReport, check: bool, quiet: bool, show: Callable[[str], object]) -> None:

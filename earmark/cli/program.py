@@ -21,7 +21,7 @@ from earmark.cli.terminal import abandon, complain, note, say, standard_streams
 from earmark.errors import EarmarkError, first_line
 from earmark.version import __version__
 
-USE, MODELS, TRAIN, SHIP = "Use", "Models", "Train and evaluate", "Ship"
+USE, OWN, MODELS, TRAIN, SHIP = "Use", "Own sounds", "Models", "Train and evaluate", "Ship"
 """Groups of ``earmark --help``."""
 COULD_NOTHING, COULD_SOME, INTERRUPTED = 2, 1, 130
 """Exit codes: a wrong command, or nothing could be done; some inputs failed; Ctrl-C."""

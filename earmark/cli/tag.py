@@ -64,6 +64,8 @@ if TYPE_CHECKING:
     from earmark.inference.result import Result
     from earmark.inference.tagger import Tagger, WindowLength
 
+WINDOWS = "Windows"
+"""The panel of what a file is cut into, and whether that is shown."""
 TOP = 10
 """Tags per file by default."""
 
@@ -87,8 +89,12 @@ def tag(
     ] = False,
     window: Window = None,
     hop: Hop = None,
-    whole: Annotated[bool, typer.Option("--whole", help="Tag each file as one window.")] = False,
-    windows: Annotated[bool, typer.Option("--windows", help="Show the tags of each window.")] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Tag each file as one window.", rich_help_panel=WINDOWS)
+    ] = False,
+    windows: Annotated[
+        bool, typer.Option("--windows", help="Show the tags of each window.", rich_help_panel=WINDOWS)
+    ] = False,
     form: Annotated[
         Format,
         typer.Option("--format", "-f", metavar="FORMAT", help=f"Output format: {', '.join(TAG_FORMATS)}."),

@@ -11,6 +11,7 @@ from earmark.cli import app
 COMMANDS = get_command(app).commands
 GROUPS = {
     "Use": ["tag", "listen", "clips", "embed", "similar"],
+    "Own sounds": ["fit", "suggest", "review"],
     "Models": ["models", "info", "pull", "convert"],
     "Train and evaluate": [
         "train",
