@@ -20,7 +20,7 @@ from earmark.errors import DataError
 from earmark.evaluation.calibration import fit as calibration
 from earmark.evaluation.calibration.data import CalibrationData
 from earmark.evaluation.calibration.thresholds import ThresholdTarget, choose_thresholds
-from earmark.model_file.calibration import Calibration, Method, uncalibrated_scores
+from earmark.model_file.calibration import Calibration, Method, Platt, uncalibrated_scores
 
 Mask = NDArray[np.bool_]
 Fitter = Callable[[Table, Mask], list[Layer]]
@@ -109,16 +109,20 @@ def _evaluated(
 
 def _calibration(table: Table, logits: Sequence[Floats], truth: Floats) -> Calibration | None:
     """Fits a calibration to the classes that were tested; None where it is not possible."""
+    tested = np.asarray((truth > 0).any(0))
+    if not tested.any():
+        return None
     method: Method = "temperature"
     if table.task == "multi_label":
-        positives = (truth > 0).sum(0)
-        method = "platt" if positives.min() >= MIN_POSITIVES else "shared"
-    windows = tuple(uncalibrated_scores(own, table.task) for own in logits)
-    tested = (truth > 0).any(0)
-    if not tested.all():  # a calibration of all classes needs clips of all
-        return None
+        enough = tested.all() and (truth > 0).sum(0).min() >= MIN_POSITIVES
+        method = "platt" if enough else "shared"
+    labels = tuple(label for label, known in zip(table.labels, tested, strict=True) if known)
+    windows = tuple(uncalibrated_scores(own[:, tested], table.task) for own in logits)
     with suppress(DataError):
-        return calibration.fit(method, CalibrationData(table.labels, table.task, windows, truth))
+        found = calibration.fit(method, CalibrationData(labels, table.task, windows, truth[:, tested]))
+        if isinstance(found, Platt) and method == "shared":  # one sigmoid, also for what was not tested
+            return Platt(found.slope[:1] * len(tested), found.intercept[:1] * len(tested))
+        return found
     return None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +147,11 @@ def choose_depth(dataset: Dataset, options: FitOptions) -> tuple[Depth, str]:
         return options.depth, "as asked"
     counts = dataset.counts()
     smallest = min(count for label, count in counts.items() if label)
-    return "probe", f"the smallest class has {smallest} clips"
+    has_torch = find_spec("torch") is not None
+    reason = f"the smallest class has {smallest} clip{'s'[: smallest != 1]}"
+    if smallest < MANY_CLIPS:
+        return "probe", reason
+    return ("head", reason) if has_torch else ("probe", f"{reason}, but depth head needs PyTorch")
 
 
 def choose_task(dataset: Dataset, options: FitOptions) -> Task:
@@ -167,7 +172,8 @@ def _limited(dataset: Dataset, most: int) -> Dataset:
     members: dict[tuple[str, ...], list[int]] = {}
     for number, example in enumerate(dataset.examples):
         members.setdefault(example.labels, []).append(number)
-    share, left, kept = most, len(members), set()
+    share, left = most, len(members)
+    kept: set[int] = set()
     for numbers in sorted(members.values(), key=len):
         count = min(len(numbers), max(1, share // left))
         kept.update(numbers[index * len(numbers) // count] for index in range(count))
@@ -245,6 +251,7 @@ def _report(
         task=table.task,
         labels=table.labels,
         counts=dataset.counts(),
+        num_clips=len(durations),
         hours=float(durations.sum()) / 3600,
         num_sources=len(np.unique(table.groups)),
         findings=findings,
@@ -258,6 +265,6 @@ def _suspects(table: Table, found: CrossValidation, dataset: Dataset) -> Sequenc
     single = np.flatnonzero(truth.sum(1) == 1)
     examples = [dataset.examples[int(found.clips[row])] for row in single]
     tested = truth[single].any(0)
-    if not len(single) or not tested.all():
+    if len(table.labels) < 2 or not len(single) or not tested.all():
         return ()
     return check.label_suspects(examples, truth[single], found.scores[single], table.labels)

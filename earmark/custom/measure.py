@@ -52,7 +52,8 @@ def measure(table: Table, found: CrossValidation) -> tuple[Numbers, dict[str, Nu
 
 
 def _single(truth: Floats) -> bool:
-    return bool(len(truth)) and bool((truth.sum(1) == 1).all())
+    """Whether there are several classes, and each clip is of exactly one."""
+    return bool(len(truth)) and truth.shape[1] > 1 and bool((truth.sum(1) == 1).all())
 
 
 def _by_class(table: Table, found: CrossValidation) -> dict[str, Numbers]:
@@ -67,7 +68,7 @@ def _by_class(table: Table, found: CrossValidation) -> dict[str, Numbers]:
         "average_precision": metrics.average_precision(truth, scores),
         "threshold": np.array(found.thresholds),
     }
-    tested = (truth > 0).any(0)
+    tested = np.asarray((truth > 0).any(0))
     numbers: dict[str, Numbers] = {}
     for index, label in enumerate(table.labels):
         own: Numbers = {"clips": int((table.targets[:, index] > 0).sum())}

@@ -13,7 +13,7 @@ from earmark.errors import DataError
 from earmark.model_file.info import Task
 
 PathLike = str | os.PathLike[str]
-Depth = Literal["probe", "head", "full"]
+Depth = Literal["probe", "head"]
 MIN_FOLDS, MAX_FOLDS = 2, 20
 
 
@@ -24,7 +24,7 @@ class FitOptions:
     Args:
         base: Base model, a name or path; None: the default model.
         depth: "probe": logistic regression on the base model's features. "head": a hidden layer more, trained
-            in PyTorch. "full": all weights. None: chosen by the amount of data.
+            in PyTorch. None: chosen by the amount of data.
         task: "single_label": each clip has exactly one of the labels, scores are a softmax. "multi_label":
             labels may co-occur or none may apply, scores are sigmoids. None: "single_label" if every example
             has exactly one label, else "multi_label".
@@ -53,7 +53,7 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         if self.depth not in (None, *get_args(Depth)):
-            raise DataError(f"depth must be probe, head or full, got {self.depth!r}")
+            raise DataError(f"depth must be probe or head, got {self.depth!r}")
         if self.task not in (None, "multi_label", "single_label"):
             raise DataError(f"task must be multi_label or single_label, got {self.task!r}")
         if not 0 < self.precision <= 1:

@@ -46,11 +46,12 @@ class FitReport:
         model: Name of the model.
         output: The model file; None if none was written.
         base: Name of the base model.
-        depth: "probe", "head" or "full".
+        depth: "probe" or "head".
         depth_reason: Why this depth.
         task: Of the model.
         labels: One per class.
         counts: Clips of each label, and of background ("").
+        num_clips: Clips that were used.
         hours: Duration of all clips.
         num_sources: Number of groups.
         num_folds: Folds of the cross-validation; 0 if there was none.
@@ -72,6 +73,7 @@ class FitReport:
     task: Task
     labels: tuple[str, ...]
     counts: Mapping[str, int]
+    num_clips: int
     hours: float
     num_sources: int
     num_folds: int
@@ -96,9 +98,8 @@ class FitReport:
 
     def summary(self) -> str:
         """Text for the console."""
-        clips = sum(self.counts.values())
         lines = [
-            f"{len(self.labels)} classes, {clips} labels and background clips, {self.num_sources} sources, "
+            f"{len(self.labels)} classes, {self.num_clips} clips of {self.num_sources} sources, "
             f"{self.hours * 60:.1f} minutes",
             f"depth {self.depth}: {self.depth_reason}",
             self.headline,
