@@ -202,10 +202,17 @@ def test_convert_any_checkpoint(run, own_weights, tmp_path, written):
     [info] = written
     assert (info.name, info.labels, info.task) == ("own", label_set("tau_scenes"), "single_label")
     assert (info.front_end, info.window_s, info.license) == (SCENES.front_end, 0.5, "CC0")
+    assert info.padding == "zero"
     network, kept = load_checkpoint(out_path.with_suffix(".safetensors"))
     assert kept == info
     given = torch.load(own_weights, weights_only=True)["net"]
     assert all(torch.equal(given[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_the_padding_of_a_converted_model_is_chosen(run, own_weights, tmp_path, written):
+    options = [*ARGUMENTS, *OPTIONS, "--padding", "repeat", "--output", tmp_path / "own.onnx"]
+    assert run("convert", own_weights, *options)[0] == 0
+    assert written[0].padding == "repeat"
 
 
 KNOWN = ["--architecture", "mn01", "--labels", "tau_scenes"]
@@ -227,6 +234,7 @@ KNOWN = ["--architecture", "mn01", "--labels", "tau_scenes"]
         [*KNOWN, "--front-end", "eficientat"],
         [*KNOWN, "--front-end-argument", "n_mel=3"],
         [*KNOWN, "--task", "guess"],
+        [*KNOWN, "--padding", "mirror"],
     ],
 )
 def test_a_wrong_conversion_is_one_line_and_writes_nothing(run, own_weights, tmp_path, arguments):

@@ -133,6 +133,7 @@ def test_every_entry_is_complete():
         assert known.architecture
         assert known.source
         assert known.layout in ("", "torchvision")
+        assert known.padding == "zero", "as all authors, or models would differ in ensembles"
         assert set(known.sha256) <= set("0123456789abcdef")
         assert all(0 < score < 1 for score in known.scores.values())
         assert bool(known.scores) <= bool(known.scored_on)
