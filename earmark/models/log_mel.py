@@ -131,8 +131,8 @@ class TorchLogMel(nn.Module):
 
 def standardized(waveform: Tensor) -> Tensor:
     """Shifts and scales waveforms (batch, time) to mean 0 and standard deviation 1."""
-    # Both sides of the fraction are multiplied by 1e8: the exporter to ONNX takes a sum with 1e-8 for one with
-    # zero, and silence would become NaN.
+    # Both sides of the fraction are multiplied by 1e8: the exporter to ONNX leaves out a sum with 1e-8, and
+    # silence would become NaN.
     scaled = (waveform - waveform.mean(1, keepdim=True)) / STANDARD_DEVIATION_FLOOR
     return scaled / (scaled.square().mean(1, keepdim=True).sqrt() + 1)
 
