@@ -149,7 +149,7 @@ def tag(
         tagger = load(model, device=device, engine=engine, precision=precision, threads=threads, progress=bar)
     view.check(tagger)
     options = request.options(tagger.labels, view.threshold) if events else None
-    window_s, hop_s = _lengths(tagger, window, hop, events=events, whole=whole)
+    tagger, window_s, hop_s = _cut(tagger, window, hop, events=events, whole=whole)
     if is_folder and output is not None:
         _refuse_in_folders(view, request)
         analysis = replace(
@@ -236,15 +236,18 @@ def _analysis(tagger: Tagger, view: _View, options: EventOptions | None) -> Anal
     return Analysis(tagger, filter=Filter(view.labels, view.rollup, view.threshold, view.top or TOP))
 
 
-def _lengths(
+def _cut(
     tagger: Tagger, window_s: float | None, hop_s: float | None, *, events: bool, whole: bool
-) -> tuple[WindowLength, float | None]:
-    """Window and hop of tags, of events, or of whole files."""
+) -> tuple[Tagger, WindowLength, float | None]:
+    """The tagger of tags, of events, or of whole files, its window and its hop."""
     from earmark.events.windows import event_lengths
+    from earmark.inference.local_scores import finest_scores
 
-    if events:
-        return event_lengths(window_s, hop_s, tagger.info.window_s, tagger.info.fixed_window)
-    return "whole" if whole else window_s, hop_s
+    if not events:
+        return tagger, "whole" if whole else window_s, hop_s
+    if (window_s, hop_s) == (None, None):
+        return finest_scores(tagger)
+    return tagger, *event_lengths(window_s, hop_s, tagger.info.window_s, tagger.info.fixed_window)
 
 
 def _tag_writer(form: Format, output: Path | None, view: _View) -> AbstractContextManager[Add]:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earmark.errors import ModelError
+from earmark.events.windows import event_lengths
 from earmark.features.front_end import FrontEnd
 from earmark.inference.engines import Session
 from earmark.inference.feature_extractor import FeatureWindow
@@ -37,10 +38,13 @@ from earmark.model_file.subgraph import SplitGraph
 Floats = NDArray[np.float32]
 
 _LOCAL = "local_logits"
-PIECE_S = 1.0
-"""Length of a piece in seconds; chosen on synthetic scenes, see docs/research/events.md."""
+WINDOW_S = 5.0
+"""Default window in seconds, if the model was not trained for a shorter one. This and the next two numbers
+were chosen on synthetic scenes: docs/research/events.md."""
+PIECE_S = 1.25
+"""Length of a piece in seconds."""
 MIN_THRESHOLD = 0.5
-"""Lowest threshold for scores of pieces, chosen likewise: those of whole windows are lower."""
+"""Lowest threshold: a sound fills more of a piece than of a window, so that its scores are higher."""
 
 
 class LocalSession:
@@ -90,6 +94,9 @@ class LocalTagger(Tagger):
                 end_s = min(start_s + count * step_s, window.end_s)
                 yield Window(start_s, end_s, scores[first + count // 2], embedding)
 
+    def _lengths(self, window_s: float | None, hop_s: float | None) -> tuple[int, int]:
+        return super()._lengths(min(WINDOW_S, self.info.window_s) if window_s is None else window_s, hop_s)
+
     def _result(
         self, windows: Sequence[Window], recording: Recording, pooling: Pooling, lengths: Lengths
     ) -> Result:
@@ -119,6 +126,21 @@ def with_local_scores(tagger: Tagger) -> Tagger:
             threshold=raised, threshold_rule=f"{info.threshold_rule}; at least {MIN_THRESHOLD}"
         )
     return LocalTagger(OpenedSession(open_local(), open_local), info)
+
+
+def finest_scores(tagger: Tagger) -> tuple[Tagger, float | None, float | None]:
+    """Returns what events are found with by default: local scores, or overlapping windows without them.
+
+    Args:
+        tagger: The model.
+
+    Returns:
+        A tagger, its window and its hop in seconds; a hop of None is as long as the window.
+    """
+    try:
+        return with_local_scores(tagger), min(WINDOW_S, tagger.info.window_s), None
+    except ModelError:
+        return tagger, *event_lengths(None, None, tagger.info.window_s, tagger.info.fixed_window)
 
 
 def piece_steps(steps: int, window_s: float) -> int:
