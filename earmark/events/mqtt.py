@@ -60,15 +60,15 @@ def parse_address(url: str, password: str | None = None) -> Address:
         EarmarkError: If it is not such a URL.
     """
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(url, allow_fragments=False)
         port = parts.port or PORTS.get(parts.scheme, 0)
     except ValueError:
         parts, port = urlsplit(""), 0
     topic = unquote(parts.path[1:])
-    if parts.scheme not in PORTS or not parts.hostname or not topic or set("+#\0") & set(topic):
+    if not (parts.scheme in PORTS and parts.hostname and topic) or parts.query or set("+#\0") & set(topic):
         raise EarmarkError(
             "the address of a broker must be mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC (mqtts:// for TLS), "
-            f"the topic without + and #, got {_without_password(url)!r}"
+            f"the topic without +, # and ?, got {_without_password(url)!r}"
         )
     user = unquote(parts.username) if parts.username else None
     own = unquote(parts.password) if parts.password else password
@@ -181,7 +181,7 @@ class Publisher:
     def _disconnected(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if self._answered.is_set() and not self._is_closing:
             self._report(f"connection lost ({reason}); {self._waiting} messages wait, trying again")
-        elif not self._answered.is_set():
+        elif not self._is_closing:
             self._refusal = f"refuses the connection ({reason})"
             self._answered.set()
 
