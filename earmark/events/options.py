@@ -82,6 +82,12 @@ class EventOptions:
             return self
         return replace(self, threshold=THRESHOLD if thresholds is None else tuple(thresholds))
 
+    def selected(self, indices: Sequence[int]) -> EventOptions:
+        """Returns the options for some of the labels, by their positions."""
+        if isinstance(self.threshold, (float, int, str)):
+            return self
+        return replace(self, threshold=tuple(self.threshold[index] for index in indices))
+
     def limits(self, labels: Sequence[str]) -> Limits:
         """Returns the settings of each label as arrays.
 

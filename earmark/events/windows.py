@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from earmark.errors import ModelError
 from earmark.events.event import ROUNDING_S, ScoreSeries
 
 MAX_OVERLAP = 10
@@ -36,7 +37,7 @@ def event_lengths(
 
 def average_windows(
     labels: tuple[str, ...],
-    spans_s: Sequence[tuple[float, float]],
+    spans_s: Sequence[tuple[float, float]] | NDArray[np.float64],
     scores: NDArray[np.float32],
     hop_s: float,
 ) -> ScoreSeries:
@@ -47,25 +48,40 @@ def average_windows(
 
     Args:
         labels: One per class.
-        spans_s: Start and end of each window, ascending; the first starts at the recording's start.
+        spans_s: Start and end of each window, shape (window, 2), ascending from the recording's start.
         scores: Shape (window, class).
         hop_s: Seconds from one window to the next; only the last one may be closer.
 
     Returns:
         The series: as many steps as hops begin before the end of the last window, which it ends with.
+
+    Raises:
+        ModelError: If windows are closer than a hop.
     """
-    start_s, end_s = spans_s[0][0], spans_s[-1][1]
+    spans = np.asarray(spans_s, np.float64)
+    start_s, end_s = float(spans[0, 0]), float(spans[-1, 1])
     steps = max(1, int(np.ceil((end_s - start_s - ROUNDING_S) / hop_s)))
     edges = start_s + np.append(np.arange(steps) * hop_s, end_s - start_s)
+    firsts = np.maximum(0, ((spans[:, 0] - start_s + ROUNDING_S) / hop_s).astype(int))
+    lasts = np.minimum(steps, np.ceil((spans[:, 1] - start_s - ROUNDING_S) / hop_s).astype(int))
+    if np.any(np.diff(firsts[:-1]) < 1):
+        raise ModelError(f"windows must be at least one hop apart, {hop_s:g} s")
     total = np.zeros((steps, len(labels)), np.float32)
     weight = np.zeros(steps, np.float32)
-    for (begin, end), row in zip(spans_s, scores, strict=True):
-        first = max(0, int((begin - start_s + ROUNDING_S) / hop_s))
-        last = min(steps, int(np.ceil((end - start_s - ROUNDING_S) / hop_s)))
-        overlap = np.minimum(edges[first + 1 : last + 1], end) - np.maximum(edges[first:last], begin)
+
+    def add(windows: NDArray[np.intp], step: NDArray[np.intp]) -> None:
+        """Adds windows to a step each, which differ."""
+        overlap = np.minimum(edges[step + 1], spans[windows, 1]) - np.maximum(edges[step], spans[windows, 0])
         share = (overlap / hop_s).astype(np.float32)
-        total[first:last] += share[:, None] * row
-        weight[first:last] += share
+        total[step] += share[:, None] * scores[windows]
+        weight[step] += share
+
+    on_grid, last = np.arange(len(spans) - 1), len(spans) - 1
+    for number in reversed(range(int((lasts - firsts).max()))):  # in the order of the windows in each step
+        inside = on_grid[firsts[:-1] + number < lasts[:-1]]
+        add(inside, firsts[inside] + number)
+    step = np.arange(firsts[last], lasts[last])
+    add(np.full(len(step), last), step)
     total /= np.maximum(weight, np.finfo(np.float32).tiny)[:, None]
-    resolution_s = max(hop_s, max(end - begin for begin, end in spans_s))
+    resolution_s = max(hop_s, float((spans[:, 1] - spans[:, 0]).max()))
     return ScoreSeries(labels, total, hop_s, resolution_s, start_s, end_s)

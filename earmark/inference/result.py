@@ -7,7 +7,7 @@ from the start of the recording.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -29,6 +29,8 @@ Floats = NDArray[np.float32]
 Threshold = float | Sequence[float] | Literal["auto"]
 """Lowest score of a tag: one for all labels, one per label, or "auto", the model's own thresholds."""
 Limits = tuple[float, ...] | None
+SCORES_AT_ONCE = 1 << 19
+"""Scores of windows that events are detected in at a time."""
 
 
 class Tag(NamedTuple):
@@ -77,8 +79,7 @@ class Result:
     @cached_property
     def scores(self) -> Floats:
         """Scores of the recording, float32 (class,)."""
-        blocks = (np.stack([window.scores for window in block]) for block in in_blocks(self.windows))
-        return pool_blocks(blocks, self.pooling)
+        return pool_blocks(self._score_blocks(), self.pooling)
 
     @cached_property
     def embedding(self) -> Floats:
@@ -99,9 +100,7 @@ class Result:
     @cached_property
     def score_series(self) -> ScoreSeries:
         """Scores over time: the mean of the windows that overlap each step of one hop."""
-        first, spans = self.windows[0], [(window.start_s, window.end_s) for window in self.windows]
-        scores = np.stack([window.scores for window in self.windows])
-        return average_windows(self.labels, spans, scores, self.hop_s or first.end_s - first.start_s)
+        return self._series(range(len(self.labels)))
 
     def events(
         self, threshold: Threshold | None = None, options: EventOptions | None = None
@@ -126,7 +125,15 @@ class Result:
         options = options or EventOptions()
         if threshold is not None:
             options = replace(options, threshold=self._limits(threshold))
-        return tuple(detect(self.score_series, options.resolved(self.thresholds)))
+        options = options.resolved(self.thresholds)
+        on = options.limits(self.labels).on.astype(np.float32)
+        reached = np.flatnonzero(pool_blocks(self._score_blocks(), "max") >= on).tolist()
+        at_once = max(1, SCORES_AT_ONCE // len(self.windows))
+        events: list[Event] = []
+        for first in range(0, len(reached), at_once):  # labels in turn, so that memory stays small
+            chosen = reached[first : first + at_once]
+            events += detect(self._series(chosen), options.selected(chosen))
+        return tuple(sorted(events, key=lambda event: (event.start_s, event.end_s)))
 
     def filter(
         self,
@@ -170,6 +177,23 @@ class Result:
         facts, warnings = (json.dumps(part, ensure_ascii=False) for part in (self._facts(), self.warnings))
         windows = ", ".join(json.dumps(self._window_dict(one), ensure_ascii=False) for one in self.windows)
         return f'{facts[:-1]}, "windows": [{windows}], "warnings": {warnings}}}'
+
+    def _series(self, indices: Sequence[int]) -> ScoreSeries:
+        """Scores over time of some of the labels."""
+        labels = tuple(self.labels[index] for index in indices)
+        scores = np.concatenate([block[:, list(indices)] for block in self._score_blocks()])
+        spans = self._spans
+        return average_windows(labels, spans, scores, self.hop_s or float(spans[0, 1] - spans[0, 0]))
+
+    @cached_property
+    def _spans(self) -> NDArray[np.float64]:
+        """Start and end of each window, (window, 2)."""
+        spans = ((window.start_s, window.end_s) for window in self.windows)
+        return np.fromiter(spans, np.dtype((float, 2)), len(self.windows))
+
+    def _score_blocks(self) -> Iterator[Floats]:
+        """Scores of the windows, (window, class), block by block."""
+        return (np.stack([window.scores for window in block]) for block in in_blocks(self.windows))
 
     def _facts(self) -> dict[str, Any]:
         """What :meth:`to_dict` says before the windows."""
