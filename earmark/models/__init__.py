@@ -11,6 +11,7 @@ from earmark.models import efficientnet as efficientnet
 from earmark.models import mobilenet as mobilenet
 from earmark.models import resnet as resnet
 from earmark.models import resnetish as resnetish
+from earmark.models import small_cnn as small_cnn
 from earmark.models import vggish as vggish
 from earmark.models.network import Network, Output
 from earmark.models.registry import architectures, create_model

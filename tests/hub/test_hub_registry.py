@@ -13,6 +13,7 @@ from earmark.evaluation.complexity.network_cost import measure
 from earmark.features.learned import LearnedFrontEnd
 from earmark.features.presets import EFFICIENTAT, SP4ASC
 from earmark.hub import registry
+from earmark.hub.predictions import published_predictions
 from earmark.model_file.labels import label_set
 from earmark.models import create_model
 from earmark.models.waveform_network import attach_front_end
@@ -139,6 +140,19 @@ def test_every_entry_is_complete():
         assert bool(known.scores) <= bool(known.scored_on)
         if known.labels:
             assert len(label_set(known.labels)) == known.num_classes
+
+
+def test_every_entry_of_predictions_is_complete():
+    assert list(published_predictions()) == ["passt_ensemble"]
+    for known in published_predictions().values():
+        assert known.folder.name == known.name
+        assert len(label_set(known.labels)) > 1
+        assert known.kind in ("logits", "scores")
+        assert known.table.name.endswith(".npy")
+        assert known.index.name.endswith(".pkl")
+        for file in (known.table, known.index):
+            assert file.url.startswith("https://")
+            assert set(file.sha256) <= set("0123456789abcdef")
 
 
 def test_the_kernels_of_dymn_have_their_temperature():
