@@ -125,7 +125,9 @@ def test_webvtt() -> None:
 
 def test_textgrid(tmp_path: Path) -> None:
     path = tmp_path / "a.TextGrid"
-    path.write_text(write(Format.TEXTGRID, made()), encoding="utf-8")
+    text = write(Format.TEXTGRID, made())
+    path.write_text(text, encoding="utf-8")
+    assert 'text = "Door ""knock"" & <slam> -->"' in text, "quotes are doubled"
     grid = praat.openTextgrid(str(path), includeEmptyIntervals=True)
     assert (grid.minTimestamp, grid.maxTimestamp) == (0, 10)
     assert list(grid.tierNames) == ["Dog", EVENTS[1].label, "Regen, Wind"]
