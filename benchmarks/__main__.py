@@ -3,7 +3,7 @@
     python -m benchmarks [PART ...] [--quick] [--json FILE] [--docs FILE] [--cache FOLDER] [--threads N ...]
 
 PART is one of the main jobs (cold, warm, long, growth; by default all four, see :mod:`benchmarks.jobs`) or
-networks, packs, step or engines, each in the module of that name.
+networks, engines, archive, step or packs, each in the module of that name.
 
 Conventions: every figure is a ratio of two measurements of the same run. Needs the extra "train".
 """
@@ -27,7 +27,7 @@ from benchmarks.tables import machine, update
 
 Measured = tuple[str, list[Any]]
 """A table, and the rows that it was made of."""
-OTHERS = ("networks", "engines", "step", "packs")
+OTHERS = ("networks", "engines", "archive", "step", "packs")
 """Parts besides the main jobs, in the order they run in: packs last, as it makes this process grow."""
 
 
@@ -47,6 +47,14 @@ def measure_engines(plan: Plan, cache: Path | None, threads: tuple[int, ...]) ->
         run(("-m", "benchmarks.prepare", "engines", str(folder)))
         rows = _shown(engines.measured(folder, plan.engines, threads))
         return engines.table(rows, engines.shares(folder, plan.engines)), rows
+
+
+def measure_archive(plan: Plan) -> Measured:
+    """Archives."""
+    from benchmarks import archive
+
+    found = archive.prepared(plan)
+    return archive.table(found), found.rows
 
 
 def measure_step(plan: Plan) -> Measured:
@@ -119,6 +127,8 @@ def main() -> None:
         results["networks"] = measure_networks(plan, arguments.cache, threads)
     if "engines" in parts:
         results["engines"] = measure_engines(plan, arguments.cache, threads)
+    if "archive" in parts:
+        results["archive"] = measure_archive(plan)
     if "step" in parts:
         results["step"] = measure_step(plan)
     if "packs" in parts:

@@ -3,6 +3,7 @@
     python -m benchmarks.prepare jobs FOLDER SECONDS
     python -m benchmarks.prepare networks FOLDER [NAME ...]
     python -m benchmarks.prepare engines FOLDER
+    python -m benchmarks.prepare archive FOLDER SECONDS
 
 Runs in a process of its own, so that the process that measures stays small (see :mod:`benchmarks.processes`).
 
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from benchmarks.archive import CLIPS
 from benchmarks.networks import networks
 from earmark.errors import ModelError
 from earmark.export.export import export_model
@@ -78,6 +80,18 @@ def prepare_engines(folder: Path) -> None:
     if not (folder / "mn10_int8.onnx").is_file():
         noise = np.random.default_rng(0).standard_normal((4, 1, 128, 1000)).astype(np.float32)
         write_atomically(folder / "mn10_int8.onnx", quantized(folder / "mn10.onnx", list(noise)))
+
+
+def prepare_archive(folder: Path, seconds: float) -> None:
+    """Writes 000.ogg to 039.ogg of 5 s, long.wav, mn04.onnx, mn10.onnx and mn10_int8.onnx."""
+    prepare_engines(folder)
+    _write_model(folder / "mn04", _random_info("mn04", 527, FrontEnd(), 10.0))
+    write_recording(folder / "long.wav", seconds)
+    generator = np.random.default_rng(0)
+    for number in range(CLIPS):
+        noise = 0.1 * generator.standard_normal(5 * FILE_RATE, np.float32)
+        swell = 1 + np.sin(np.arange(len(noise)) * (4 * np.pi / FILE_RATE))
+        soundfile.write(folder / f"{number:03}.ogg", noise * swell, FILE_RATE)
 
 
 def write_recording(path: Path, length_s: float) -> None:
@@ -173,6 +187,8 @@ def main(kind: str, folder: str, *arguments: str) -> None:
         prepare_jobs(Path(folder), float(arguments[0]))
     elif kind == "networks":
         prepare_networks(Path(folder), *arguments)
+    elif kind == "archive":
+        prepare_archive(Path(folder), float(arguments[0]))
     else:
         prepare_engines(Path(folder))
 
