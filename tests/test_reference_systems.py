@@ -28,7 +28,7 @@ def keys() -> set[str]:
 
 def states(word: str) -> list[int]:
     """Numbers of the rows that say so."""
-    return [int(number) for number, _, here, _ in ROWS if re.match(rf"{word}(:|;|$)", here)]
+    return [int(number) for number, _, here, _ in ROWS if re.match(rf"{word}(:|;|,|$)", here)]
 
 
 def test_rows_are_numbered_and_whole():
