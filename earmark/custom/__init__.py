@@ -1,4 +1,4 @@
-"""Own sounds: a folder of labelled recordings -> a model file that tags them.
+"""Own sounds: a folder of recordings -> a tagger, with a report on how good it is.
 
     from earmark.custom import FitOptions, fit
 
@@ -11,9 +11,9 @@ background. Features of windows come from :class:`earmark.Tagger`, so scores wit
 "fit" has what is needed; depth "head" needs "train" too.
 """
 
-from earmark.custom.dataset import Dataset, Example, read_dataset
+from earmark.custom.dataset import Dataset, Example, merged, read_dataset
 from earmark.custom.fit import fit
 from earmark.custom.options import FitOptions
 from earmark.custom.report import FitReport
 
-__all__ = ["Dataset", "Example", "FitOptions", "FitReport", "fit", "read_dataset"]
+__all__ = ["Dataset", "Example", "FitOptions", "FitReport", "fit", "merged", "read_dataset"]

@@ -114,6 +114,14 @@ def read_dataset(path: str | os.PathLike[str], audio: str | os.PathLike[str] | N
     return Dataset(tuple(group_takes(examples)), tuple(problems))
 
 
+def merged(datasets: Sequence[Dataset]) -> Dataset:
+    """Returns the examples of several datasets as one, those of the same file and region once."""
+    found = {
+        (one.path.resolve(), one.start_s, one.end_s): one for dataset in datasets for one in dataset.examples
+    }
+    return Dataset(tuple(found.values()), tuple(text for dataset in datasets for text in dataset.problems))
+
+
 def _from_folder(folder: Path, problems: list[str]) -> Iterator[Example]:
     annotated = annotated_recordings(folder)
     if annotated:

@@ -13,7 +13,7 @@ from earmark.errors import DataError
 from earmark.model_file.info import Task
 
 PathLike = str | os.PathLike[str]
-Depth = Literal["probe", "head"]
+Depth = Literal["probe", "head", "full"]
 MIN_FOLDS, MAX_FOLDS = 2, 20
 
 
@@ -24,10 +24,12 @@ class FitOptions:
     Args:
         base: Base model, a name or path; None: the default model.
         depth: "probe": logistic regression on the base model's features. "head": a hidden layer more, trained
-            in PyTorch. None: chosen by the amount of data.
+            in PyTorch. "full": all weights of the network. None: chosen by the amount of data.
         task: "single_label": each clip has exactly one of the labels, scores are a softmax. "multi_label":
             labels may co-occur or none may apply, scores are sigmoids. None: "single_label" if every example
             has exactly one label, else "multi_label".
+        keep_base_labels: Whether the model answers the base model's labels too, in the same pass; own labels
+            replace those of the same name. Both are multi-label then.
         audio: Folder of the recordings that a CSV file names; None: that of the CSV file.
         folds: Folds of the cross-validation; None: 5, or as many as the smallest class has sources if these
             are fewer.
@@ -42,6 +44,7 @@ class FitOptions:
     base: PathLike | None = None
     depth: Depth | None = None
     task: Task | None = None
+    keep_base_labels: bool = False
     audio: PathLike | None = None
     folds: int | None = None
     precision: float = 0.9
@@ -53,9 +56,11 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         if self.depth not in (None, *get_args(Depth)):
-            raise DataError(f"depth must be probe or head, got {self.depth!r}")
+            raise DataError(f"depth must be probe, head or full, got {self.depth!r}")
         if self.task not in (None, "multi_label", "single_label"):
             raise DataError(f"task must be multi_label or single_label, got {self.task!r}")
+        if self.keep_base_labels and self.task == "single_label":
+            raise DataError("keep_base_labels needs the task multi_label: several labels may apply")
         if not 0 < self.precision <= 1:
             raise DataError(f"precision must be above 0 and at most 1, got {self.precision:g}")
         if self.folds is not None and not MIN_FOLDS <= self.folds <= MAX_FOLDS:

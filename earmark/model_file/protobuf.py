@@ -79,20 +79,20 @@ def header(number: int, length: int) -> bytes:
     """Encodes what precedes the value of a length-delimited field.
 
     Args:
-        number: Number of the field, from 1 to 15.
+        number: Number of the field.
         length: Length of the value in bytes.
     """
-    return bytes([number << 3 | _LENGTH_DELIMITED]) + _varint(length)
+    return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(length)
 
 
 def encode_integer(number: int, value: int) -> bytes:
     """Encodes a varint field.
 
     Args:
-        number: Number of the field, from 1 to 15.
+        number: Number of the field.
         value: Not negative.
     """
-    return bytes([number << 3 | _VARINT]) + _varint(value)
+    return _varint(number << 3 | _VARINT) + _varint(value)
 
 
 def _varint(number: int) -> bytes:
