@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from earmark.errors import ModelError
 from earmark.events.event import ROUNDING_S, ScoreSeries
 
 MAX_OVERLAP = 10
@@ -50,13 +49,10 @@ def average_windows(
         labels: One per class.
         spans_s: Start and end of each window, shape (window, 2), ascending from the recording's start.
         scores: Shape (window, class).
-        hop_s: Seconds from one window to the next; only the last one may be closer.
+        hop_s: Seconds from one window to the next; windows may be closer, which takes longer.
 
     Returns:
         The series: as many steps as hops begin before the end of the last window, which it ends with.
-
-    Raises:
-        ModelError: If windows are closer than a hop.
     """
     spans = np.asarray(spans_s, np.float64)
     start_s, end_s = float(spans[0, 0]), float(spans[-1, 1])
@@ -64,8 +60,6 @@ def average_windows(
     edges = start_s + np.append(np.arange(steps) * hop_s, end_s - start_s)
     firsts = np.maximum(0, ((spans[:, 0] - start_s + ROUNDING_S) / hop_s).astype(int))
     lasts = np.minimum(steps, np.ceil((spans[:, 1] - start_s - ROUNDING_S) / hop_s).astype(int))
-    if np.any(np.diff(firsts[:-1]) < 1):
-        raise ModelError(f"windows must be at least one hop apart, {hop_s:g} s")
     total = np.zeros((steps, len(labels)), np.float32)
     weight = np.zeros(steps, np.float32)
 
@@ -76,12 +70,15 @@ def average_windows(
         total[step] += share[:, None] * scores[windows]
         weight[step] += share
 
-    on_grid, last = np.arange(len(spans) - 1), len(spans) - 1
+    closer = np.flatnonzero(np.diff(firsts) < 1)
+    regular = int(closer[0]) + 1 if len(closer) else len(spans)
+    on_grid = np.arange(regular)
     for number in reversed(range(int((lasts - firsts).max()))):  # in the order of the windows in each step
-        inside = on_grid[firsts[:-1] + number < lasts[:-1]]
+        inside = on_grid[firsts[:regular] + number < lasts[:regular]]
         add(inside, firsts[inside] + number)
-    step = np.arange(firsts[last], lasts[last])
-    add(np.full(len(step), last), step)
+    for window in range(regular, len(spans)):
+        step = np.arange(firsts[window], lasts[window])
+        add(np.full(len(step), window), step)
     total /= np.maximum(weight, np.finfo(np.float32).tiny)[:, None]
     resolution_s = max(hop_s, float((spans[:, 1] - spans[:, 0]).max()))
     return ScoreSeries(labels, total, hop_s, resolution_s, start_s, end_s)
