@@ -100,16 +100,22 @@ class LiveSession:
         return problem is None
 
     def _listen(self, is_stopped: threading.Event) -> None:
+        is_ending = False
         with ReadingThread(self._source) as samples:
-            while not (is_stopped.is_set() or samples.is_over):
+            while not samples.is_over:
+                if is_stopped.is_set() and not is_ending:
+                    is_ending = True
+                    self._source.stop()  # what has come in is listened to
                 block = samples.get(_TICK_S)
+                if block is None and is_ending:
+                    break
                 if isinstance(block, Lost):
                     self._gap(block)
                 elif block is not None:
                     self._report(self._listener.feed(block))
                 for output in self._outputs:
                     output.tick()
-        if samples.is_over and not self._listener.position_s:
+        if not is_ending and not self._listener.position_s:
             raise AudioError(f"{self._source.name}: ended without a sample")
 
     def _gap(self, lost: Lost) -> None:
