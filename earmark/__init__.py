@@ -31,11 +31,13 @@ if TYPE_CHECKING:
     from earmark.evaluation.run import EvaluationOptions as EvaluationOptions
     from earmark.evaluation.run import evaluate as evaluate
     from earmark.events.event import Event as Event
+    from earmark.events.online import Notice as Notice
     from earmark.events.options import EventOptions as EventOptions
     from earmark.features.front_end import FrontEnd as FrontEnd
     from earmark.hub.pull import pull as pull
     from earmark.hub.registry import list_models as list_models
     from earmark.inference.embeddings import Embeddings as Embeddings
+    from earmark.inference.listener import Listener as Listener
     from earmark.inference.load import load as load
     from earmark.inference.result import Result as Result
     from earmark.inference.result import Tag as Tag
@@ -52,11 +54,13 @@ _MODULES = {
     "evaluation.evaluation": ("Evaluation",),
     "evaluation.run": ("EvaluationOptions", "evaluate"),
     "events.event": ("Event",),
+    "events.online": ("Notice",),
     "events.options": ("EventOptions",),
     "features.front_end": ("FrontEnd",),
     "hub.pull": ("pull",),
     "hub.registry": ("list_models",),
     "inference.embeddings": ("Embeddings",),
+    "inference.listener": ("Listener",),
     "inference.load": ("load",),
     "inference.result": ("Result", "Tag"),
     "inference.tagger": ("Tagger",),
