@@ -108,20 +108,22 @@ def model_settings(
     }
 
 
-def tag_in_workers(
+def tag_each(
     tagger: Tagger,
     paths: Iterable[str | EarmarkError],
     window_s: WindowLength,
     hop_s: float | None,
     request: ArchiveRequest,
 ) -> Iterator[Result | EarmarkError]:
-    """Tags recordings in processes; as :meth:`earmark.Tagger.tag_many`."""
+    """Tags recordings, in processes if a number of them was given; as :meth:`earmark.Tagger.tag_many`."""
+    if request.workers is None:
+        return tagger.tag_many(paths, window_s=window_s, hop_s=hop_s)
     from functools import partial
 
     from earmark.batch.local import work_through
 
     work = partial(tagger.tag, window_s=window_s, hop_s=hop_s)
-    done = work_through(work, paths, workers=request.workers or 1, ordered=not request.unordered)
+    done = work_through(work, paths, workers=request.workers, ordered=not request.unordered)
     return (result for _, result in done)
 
 

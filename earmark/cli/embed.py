@@ -1,6 +1,6 @@
-"""``earmark embed``: audio files in, a file of embeddings out.
+"""``earmark embed``: audio files in, a file or a folder of embeddings out.
 
-Conventions: the file is written when all is done, whole or not at all.
+Conventions: a file is written when all is done, whole or not at all; tables in a folder as results come.
 """
 
 from __future__ import annotations
@@ -10,6 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from earmark.cli.archive import (
+    ArchiveRequest,
+    Force,
+    Resume,
+    Unordered,
+    Workers,
+    model_settings,
+    run_archive,
+    tag_each,
+)
 from earmark.cli.options import (
     Device,
     EngineName,
@@ -37,7 +47,10 @@ STAGES = "Inner stages (in PyTorch)"
 def embed(
     files: Files,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write: .npz or .parquet.")
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="PATH", help="A file, .npz or .parquet, or a folder for tables."
+        ),
     ],
     model: Models = None,
     by_window: Annotated[
@@ -58,6 +71,10 @@ def embed(
     pool: Annotated[
         str, typer.Option(help="How feature maps of stages become vectors.", rich_help_panel=STAGES)
     ] = "mean",
+    workers: Workers = None,
+    resume: Resume = False,
+    force: Force = False,
+    unordered: Unordered = False,
     device: Device = "cpu",
     engine: EngineName = "onnx",
     precision: Precision = "fp32",
@@ -69,24 +86,36 @@ def embed(
     from earmark.inference.load import load
     from earmark.inference.result import Result
 
-    write = file_writer(output)
+    archive = ArchiveRequest(workers, resume, force, unordered)
+    is_folder = archive.wants_folder(output)
+    write = None if is_folder else file_writer(output)
     require_other_files([output], model or [])
     if stage:
         if (device, engine, precision) != ("cpu", "onnx", "fp32"):
             raise typer.BadParameter("cannot be combined with --stage", param_hint="--device, --engine, ...")
+        if is_folder or workers:
+            raise typer.BadParameter("cannot be combined with --workers or a folder", param_hint="--stage")
         tagger = _by_stages(model, stage, pool, threads)
     else:
+        threads = archive.threads(threads, is_folder)
         with download_bar(quiet) as bar:
             tagger = load(
                 model, device=device, engine=engine, precision=precision, threads=threads, progress=bar
             )
+    if write is None:
+        from earmark.batch.analysis import Analysis
+
+        more = model_settings(model, device, engine, precision)
+        analysis = Analysis(tagger, "embeddings", window, hop, by_window=by_window, more_settings=more)
+        exit_code(*run_archive(analysis, lambda: inputs(files, recursive, None), output, archive, quiet))
+        return
     embeddings: list[Embeddings] = []
 
     def add(result: Result, number: int) -> None:
         embeddings.append(Embeddings.from_result(result))
 
     with status_line(quiet) as show:
-        results = tagger.tag_many(inputs(files, recursive, output), window_s=window, hop_s=hop)
+        results = tag_each(tagger, inputs(files, recursive, output), window, hop, archive)
         embedded, failed = each_file(results, add, show, quiet)
     if embeddings:
         write(embeddings, by_window)

@@ -21,7 +21,7 @@ from earmark.cli.archive import (
     Workers,
     model_settings,
     run_archive,
-    tag_in_workers,
+    tag_each,
 )
 from earmark.cli.event_options import (
     AsEvents,
@@ -174,11 +174,7 @@ def tag(
     else:
         writer = _tag_writer(form, output, view)
     with writer as add, status_line(quiet) as show:
-        paths = inputs(files, recursive, output)
-        if workers is None:
-            results = tagger.tag_many(paths, window_s=window_s, hop_s=hop_s)
-        else:
-            results = tag_in_workers(tagger, paths, window_s, hop_s, archive)
+        results = tag_each(tagger, inputs(files, recursive, output), window_s, hop_s, archive)
         tagged, failed = each_file(results, lambda result, number: add(result), show, quiet)
     exit_code(tagged, failed)
 

@@ -156,3 +156,18 @@ def test_a_full_disk_is_one_line_and_what_was_done_is_kept(
     assert more.returncode == 0, more.stderr
     assert "done earlier" in more.stderr
     assert len(table(out, "files")) == len(names)
+
+
+@pytest.mark.parametrize("by_window", [False, True])
+def test_embeddings(run: Run, clips: Path, toy_model: Path, tmp_path: Path, by_window: bool) -> None:
+    command = ("embed", clips / "0.wav", clips / "1.wav", "-m", toy_model, "--hop", 0.1)
+    options = ("--by-window",) if by_window else ()
+    assert run(*command, *options, "-o", tmp_path / "out", "--workers", 1)[0] == 0
+    run(*command, *options, "-o", tmp_path / "e.parquet", "--threads", 1)
+    found, expected = (
+        parquet.read_table(path) for path in (tmp_path / "out/embeddings", tmp_path / "e.parquet")
+    )
+    assert found.drop(["embedding"]).to_pylist() == expected.drop(["embedding"]).to_pylist()
+    one, other = (np.array(table.column("embedding").to_pylist()) for table in (found, expected))
+    assert one == pytest.approx(other, abs=1e-5)
+    assert len(table(tmp_path / "out", "files")) == 2
