@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -107,7 +107,9 @@ class RecordingEvents:
         """The time of a position in ISO 8601 with milliseconds and the offset from UTC, if it is known."""
         if self.recorded_at is None:
             return None
-        return (self.recorded_at + timedelta(seconds=position_s)).isoformat(timespec="milliseconds")
+        zone = self.recorded_at.tzinfo  # hours are counted in UTC: clocks may change during the recording
+        time = (self.recorded_at.astimezone(UTC) + timedelta(seconds=position_s)).astimezone(zone)
+        return time.isoformat(timespec="milliseconds")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the events as a dict that JSON can represent."""

@@ -6,6 +6,7 @@ import json
 import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 import webvtt
@@ -51,6 +52,15 @@ def test_csv_has_times_of_day_if_they_are_asked_for() -> None:
     assert rows[3]["start_time"] == "2024-02-01T00:00:07.000+02:00"
     assert rows[3]["end_time"] == "2024-02-01T00:00:08.000+02:00"
     assert rows[4]["start_time"] == ""
+
+
+def test_clocks_that_change_during_a_recording() -> None:
+    start = datetime(2024, 3, 31, 1, 59, 58, tzinfo=ZoneInfo("Europe/Berlin"))
+    rows = list(csv.DictReader(io.StringIO(write(Format.CSV, made(recorded_at=start), times=True))))
+    assert (rows[3]["start_time"], rows[0]["start_time"]) == (
+        "2024-03-31T03:00:07.000+02:00",
+        "2024-03-31T01:59:58.000+01:00",
+    )
 
 
 @pytest.mark.parametrize("form", [Format.JSON, Format.JSONL])
