@@ -144,7 +144,9 @@ class DecodedStream:
         self._errors = (av.FFmpegError, ValueError, OverflowError, MemoryError)
         options = {"format_whitelist": ALLOWED}
         try:
-            self._container = av.open(self._file, options=options, metadata_errors="ignore", buffer_size=4096)
+            self._container: Any = av.open(
+                self._file, options=options, metadata_errors="ignore", buffer_size=4096
+            )
         except self._errors as error:
             raise AudioError(
                 f"{self.name}: not a stream that can be read without seeking; for raw samples give their rate"
@@ -185,7 +187,8 @@ class DecodedStream:
     def _frames(self) -> Iterator[tuple[Any, float]]:
         """Each frame, and the seconds that are missing before it."""
         codec = self._track.codec_context
-        failed_s, next_s = 0.0, None
+        failed_s = 0.0
+        next_s: float | None = None
         for packet in self._packets():
             try:
                 frames = codec.decode(packet)
@@ -193,7 +196,7 @@ class DecodedStream:
                 failed_s += float((packet.duration or 0) * (packet.time_base or 0))
                 continue
             for frame in frames:
-                ahead_s = 0.0 if None in (frame.time, next_s) else frame.time - next_s
+                ahead_s = 0.0 if frame.time is None or next_s is None else frame.time - next_s
                 yield frame, ahead_s if ahead_s > _TOLERANCE_S else failed_s
                 known_s = next_s if frame.time is None else frame.time
                 failed_s = 0.0

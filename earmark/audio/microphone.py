@@ -159,7 +159,7 @@ class Microphone:
         """Samples between the block before and this one, by PortAudio's clock."""
         if self._next_s is None:
             return 0
-        return max(0, round((times.inputBufferAdcTime - self._next_s) * self.sample_rate))
+        return max(0, int((times.inputBufferAdcTime - self._next_s) * self.sample_rate + 0.5))
 
 
 def _sounddevice() -> Any:

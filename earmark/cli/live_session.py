@@ -33,7 +33,7 @@ def stop_signals() -> Iterator[threading.Event]:
 
     def stop(number: int, _frame: object) -> None:
         is_stopped.set()
-        signal.signal(number, usual[number])
+        signal.signal(number, usual[signal.Signals(number)])
 
     usual = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -92,6 +92,7 @@ class Publisher:
     def __init__(self, address: Address) -> None:
         with extra("MQTT", "mqtt"):
             from paho.mqtt import client as mqtt
+            from paho.mqtt.enums import CallbackAPIVersion
         self.lost = 0
         self._address = address
         self._lock = threading.Lock()
@@ -100,7 +101,7 @@ class Publisher:
         self._is_full = self._is_closing = False
         self._refusal: str | None = None
         self._answered = threading.Event()
-        self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
         self._client.max_queued_messages_set(LONGEST_QUEUE)
         self._client.reconnect_delay_set(FIRST_RETRY_S, LAST_RETRY_S)
         self._client.connect_timeout = CONNECT_TIMEOUT_S

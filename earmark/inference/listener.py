@@ -56,6 +56,7 @@ class Listener:
         self._silence: Floats = np.zeros(len(self.labels), np.float32)
         self.scores, self.level_db = self._silence, -math.inf
         self._received = self._skipped = 0
+        self._mixer: Mixer | None = None
         self._begin()
 
     @property
@@ -144,7 +145,7 @@ class Listener:
         """Starts a recording at the present position."""
         self._stream = self._open_stream()
         self._start_s = self.position_s
-        self._mixer: Mixer | None = None
+        self._mixer = None
         self._averager = StepAverager(self.hop_s)
 
     def _mixed(self, blocks: Iterable[Floats]) -> list[Notice]:
