@@ -29,6 +29,7 @@ def scores(model: Path) -> np.ndarray:
     return earmark.load(model).tag(noise, 8000).scores
 
 
+@pytest.mark.slow
 def test_a_graph_of_waveforms_of_one_length(run: Run, toy_model: Path, tmp_path: Path) -> None:
     clip, output = tmp_path / "hum.wav", tmp_path / "out" / "toy.onnx"
     soundfile.write(clip, 0.1 * np.sin(np.arange(8000) / 5), 8000)
@@ -54,6 +55,7 @@ def test_a_checkpoint_is_fused_and_halved(run: Run, checkpoint: Path, tmp_path: 
     np.testing.assert_allclose(scores(output), scores(checkpoint), atol=1e-2)
 
 
+@pytest.mark.slow
 def test_layers_compute_in_8_bits(run: Run, toy_model: Path, tmp_path: Path) -> None:
     clips, output = toy.write_clips(tmp_path / "clips", clips_per_fold=8, quiet=0), tmp_path / "small.onnx"
     options = ("--precision", "int8", "--calibration-set", clips, "--max-drop", 0.5)

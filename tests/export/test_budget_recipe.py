@@ -73,6 +73,7 @@ def test_a_budget_that_nothing_fits_is_one_line(wide) -> None:
         propose(wide.changed(front_end=LEAF), parse_budget("dcase2022"))
 
 
+@pytest.mark.slow
 def test_the_recipe_can_be_trained(run, wide, proposal, toy_model: Path, tmp_path: Path) -> None:
     manifest = toy.write_clips(tmp_path / "clips", clips_per_fold=6, quiet=0)
     path = tmp_path / "small.toml"

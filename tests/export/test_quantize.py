@@ -79,6 +79,7 @@ def test_weights_have_a_scale_for_each_channel_and_ends_stay_in_float(made: Quan
     assert tensors[last.input[1]].data_type == onnx.TensorProto.FLOAT
 
 
+@pytest.mark.slow
 def test_the_export_is_a_model_file_and_describes_the_quantisation(
     content: bytes, info: ModelInfo, clips: list[Clip], tmp_path: Path
 ) -> None:
@@ -125,6 +126,7 @@ def test_at_least_one_layer_is_in_8_bits() -> None:
     assert "b" not in float_nodes
 
 
+@pytest.mark.slow
 def test_an_exceeded_limit_is_an_error_of_one_line(
     content: bytes, info: ModelInfo, clip_set: CalibrationSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,6 +120,7 @@ def test_the_log_mel_stays_in_fp32(graph, toy_model, tmp_path):
     np.testing.assert_allclose(*scores, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_openvino(graph, tmp_path):
     openvino = pytest.importorskip("openvino", reason="needs the extra openvino")
     made = export(graph, tmp_path / "toy.xml", ExportOptions(waveform=True))
@@ -131,6 +132,7 @@ def test_openvino(graph, tmp_path):
     assert "f16" not in {node.get_element_type().to_string() for node in weights}
 
 
+@pytest.mark.slow
 def test_pt2(info, tmp_path):
     info = info.changed(architecture="cnn6_60k", arguments={"n_mels": 32}, embedding_size=128)
     network = ExportSource(info, toy.lively_network(info))  # of few layers, which take the time

@@ -115,6 +115,7 @@ def test_a_long_scene_is_the_mean_of_its_windows(golden: Path, name: str) -> Non
     assert_close(hear.get_scene_embeddings(audio, model), golden_embeddings(golden)[f"{name}__scene_cat20"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mn01_all_b_mel_avgs", "mn10_all_b_mel_avgs", "mn10_ts1280"])
 def test_timestamps_as_the_reference(golden: Path, name: str) -> None:
     window_s = 1.28 if name == "mn10_ts1280" else 0.16

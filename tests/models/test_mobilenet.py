@@ -130,7 +130,7 @@ def test_channels_last_does_not_change_outputs():
     [
         pytest.param({}, marks=pytest.mark.slow),
         pytest.param({"head": "multihead_attention_pooling"}, marks=pytest.mark.slow),
-        {"head": "fully_convolutional", "se_dims": "cf", "n_mels": 64},
+        pytest.param({"head": "fully_convolutional", "se_dims": "cf", "n_mels": 64}, marks=pytest.mark.slow),
     ],
 )
 @torch.no_grad()

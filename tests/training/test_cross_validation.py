@@ -24,6 +24,7 @@ from earmark.training.model_card import model_card
 from earmark.training.splits import split_clips
 
 
+@pytest.mark.slow
 def test_its_networks_learn(cv_folder, cross_validated):
     for fold in (1, 2):
         log = (run_folder(cv_folder, fold) / "log.jsonl").read_text(encoding="utf-8")
@@ -34,6 +35,7 @@ def test_its_networks_learn(cv_folder, cross_validated):
         assert lines[-1]["map_macro"] > 0.9
 
 
+@pytest.mark.slow
 def test_each_clip_is_evaluated_once_by_a_network_not_trained_on_it(cv_recipe, cv_folder, cross_validated):
     start = 0
     for fold in (1, 2):
@@ -49,6 +51,7 @@ def test_each_clip_is_evaluated_once_by_a_network_not_trained_on_it(cv_recipe, c
     np.testing.assert_array_equal(cross_validated.targets, targets(cross_validated.clips, info.labels))
 
 
+@pytest.mark.slow
 def test_the_network_to_ship_is_trained_on_all(cv_folder, cross_validated):
     network, info = load_checkpoint(run_folder(cv_folder, None) / "last.safetensors")
     kept = cross_validated.network.state_dict()
@@ -62,6 +65,7 @@ def test_the_network_to_ship_is_trained_on_all(cv_folder, cross_validated):
     )
 
 
+@pytest.mark.slow
 def test_the_model_info_holds_the_scores(cross_validated):
     found, truth, scores = cross_validated.info.metrics, cross_validated.targets, cross_validated.scores
     assert (found["clips"], found["folds"]) == (48, [1, 2])
@@ -81,6 +85,7 @@ def test_the_model_info_holds_the_scores(cross_validated):
     assert found["accuracy"] > 0.95
 
 
+@pytest.mark.slow
 def test_the_threshold_limits_every_kind_of_negative(cv_recipe, cross_validated):
     threshold = cross_validated.info.threshold
     assert 0.3 <= threshold <= 1
@@ -96,6 +101,7 @@ def test_the_threshold_limits_every_kind_of_negative(cv_recipe, cross_validated)
     np.testing.assert_allclose(cross_validated.negatives["hum"], highest, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_complete_runs_are_not_repeated(cv_recipe, cv_folder, cross_validated):
     reported = []
     again = cross_validate(cv_recipe, cv_folder, reported.append)
@@ -161,6 +167,7 @@ def test_a_mistake_is_found_before_anything_is_trained(clips, tmp_path, problem)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_summary_of_nothing_is_empty(cross_validated):
     empty = np.zeros((0, 2), np.float32)
     assert summary(cross_validated.info, (), empty, empty) == {}
@@ -184,6 +191,7 @@ def test_a_single_fold_is_a_fixed_split(clips, tmp_path):
     assert all(torch.equal(value, kept[name]) for name, value in cross_validated.network.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [None, "recall=0.9"])
 def test_a_recipe_may_calibrate_its_model(cv_recipe, cv_folder, cross_validated, target):
     table = cv_recipe.evaluation.model_copy(update={"calibration": "shared", "threshold_target": target})

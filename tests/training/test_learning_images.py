@@ -26,6 +26,7 @@ def folder(tmp_path_factory):
     return made
 
 
+@pytest.mark.slow
 def test_it_learns_them_and_its_network_starts_a_training_on_sound(folder, clips, tmp_path):
     values = toy.toy_values(clips)
     values["data"] = {

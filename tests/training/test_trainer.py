@@ -197,7 +197,7 @@ def variant(request, clips, tmp_path_factory) -> tuple[dict, Path]:
     return tables, folder
 
 
-@pytest.mark.parametrize("save_every_s", [0, 600])
+@pytest.mark.parametrize("save_every_s", [0, pytest.param(600, marks=pytest.mark.slow)])
 def test_so_does_one_of_any_kind(clips, tmp_path, variant, save_every_s):
     tables, whole = variant
     often = toy.toy_recipe(clips, **tables, run={"save_every_s": save_every_s})
