@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from earmark.data.corpora import load_corpus
+from earmark.data.corpora import find_corpus, load_corpus
 from earmark.data.manifest import Clip, clips_hash, file_hash, read_manifest
 from earmark.data.shards.pack import (
     MANIFEST_FILE,
@@ -91,6 +91,8 @@ def read_clips(
         return _of_manifest(place, audio)
     if audio is not None:
         raise DataError(f"corpus {corpus!r} is read from its own folder: omit the folder of the audio files")
+    if find_corpus(corpus).is_images:
+        raise DataError(f"corpus {corpus!r} holds images, which only a training reads")
     clips = [clip for split in splits or ("",) for clip in load_corpus(corpus, place, split)]
     return ClipTable(place, tuple(clips), f"{corpus} {'+'.join(splits)}".strip())
 

@@ -54,6 +54,7 @@ def test_a_corpus_has_the_clips_of_recipes(tmp_path):
         {"corpus": "esc50", "splits": ("train",)},
         {"corpus": "fsd50k"},
         {"corpus": "none"},
+        {"corpus": "images", "splits": ("val",)},
     ],
 )
 def test_what_does_not_apply_is_refused(options, tmp_path):
