@@ -46,9 +46,16 @@ def fit(
         typer.Option(metavar="MODEL", help="Base model, a name or file (default: the one that ships)."),
     ] = None,
     depth: Annotated[
-        Literal["probe", "head"] | None,
+        Literal["probe", "head", "full"] | None,
         typer.Option(help="What is trained (default: by the amount of data)."),
     ] = None,
+    add: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DATA", help="More clips or classes, as DATA; repeatable."),
+    ] = None,
+    keep_base_labels: Annotated[
+        bool, typer.Option("--keep-base-labels", help="Answer the base model's labels too, in one pass.")
+    ] = False,
     report: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Write the report there, as a page with players and as JSON."),
@@ -99,13 +106,14 @@ def fit(
     if (output is None) != check:
         raise typer.BadParameter("give the model file to write, or --check", param_hint="--output")
     one_matrix_thread()
-    from earmark.custom import FitOptions
+    from earmark.custom import FitOptions, merged, read_dataset
     from earmark.custom import fit as fit_sounds
 
     options = FitOptions(
         base=base,
         depth=depth,
         task=task,
+        keep_base_labels=keep_base_labels,
         audio=audio,
         folds=folds,
         precision=precision,
@@ -117,7 +125,7 @@ def fit(
     )
     with download_bar(quiet) as bar, status_line(quiet) as show:
         found = fit_sounds(
-            data,
+            merged([read_dataset(one, audio) for one in (data, *(add or ()))]),
             output,
             options,
             progress=lambda what, done, total: show(f"{what} {done} of {total}"),

@@ -41,6 +41,7 @@ def model_info(
         name=report.model,
         labels=report.labels,
         task=report.task,
+        precision="fp32" if report.depth == "full" else base.precision,
         threshold=None if found is None else found.thresholds,
         threshold_rule="" if found is None else rule,
         calibration=None if found is None else found.calibration,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from earmark.custom.classifier import Fitter
 from earmark.custom.folds import grouped_folds, num_folds
-from earmark.custom.graph_head import Layer, apply
 from earmark.custom.table import Floats, Table, clip_scores
 from earmark.errors import DataError
 from earmark.evaluation.calibration import fit as calibration
@@ -22,8 +22,6 @@ from earmark.evaluation.calibration.data import CalibrationData
 from earmark.evaluation.calibration.thresholds import ThresholdTarget, choose_thresholds
 from earmark.model_file.calibration import Calibration, Method, Platt, uncalibrated_scores
 
-Mask = NDArray[np.bool_]
-Fitter = Callable[[Table, Mask], list[Layer]]
 CALIBRATION_FOLDS = 5
 MIN_POSITIVES = 20
 """Clips that each class needs for a sigmoid of its own."""
@@ -80,9 +78,9 @@ def cross_validate(
     present = [int(fold) for fold in np.unique(folds) if fold]
     for done, fold in enumerate(present):
         progress(done, len(present))
-        layers = fitter(table, folds != fold)
+        classifier = fitter(table, folds != fold)
         for clip in np.flatnonzero(folds == fold):
-            logits[int(clip)] = apply(layers, table.features[windows[clip]])
+            logits[int(clip)] = classifier.logits(windows[clip])
     clips = np.array(sorted(logits), np.int64)
     return _evaluated(table, clips, [logits[int(clip)] for clip in clips], folds[clips], count, precision)
 

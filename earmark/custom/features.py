@@ -13,9 +13,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ from earmark.errors import AudioError, EarmarkError, ModelError, contained
 from earmark.hub import registry
 from earmark.hub.pull import pull
 from earmark.inference.engines import Session, open_engine
+from earmark.inference.feature_extractor import FeatureExtractor
 from earmark.inference.tagger import Tagger
 from earmark.model_file.atomic import write_atomically
 from earmark.model_file.info import ModelInfo
@@ -214,14 +215,33 @@ def _store(path: Path, values: Floats) -> None:
     write_atomically(path, file.getvalue())
 
 
+def log_mels(base: Base, example: Example) -> Iterator[Floats]:
+    """Computes the inputs of the network for the windows of an example, as many as :func:`extract` does.
+
+    Raises:
+        AudioError: If the clip cannot be read.
+    """
+    info = base.info
+    length = info.num_samples(info.window_s)
+    with _opened(base, example) as (rate, blocks):
+        groups = FeatureExtractor(info.front_end).stream(blocks, rate, length, length, info.padding)
+        for window in islice(chain.from_iterable(groups), MAX_WINDOWS):
+            yield window.features
+
+
+@contextmanager
+def _opened(base: Base, example: Example) -> Iterator[tuple[int, Iterator[Floats]]]:
+    """Sample rate and blocks of an example."""
+    if example.end_s is not None:
+        rate = base.tagger.sample_rate
+        yield rate, iter([_region(example, rate)])
+        return
+    with open_audio(str(example.path)) as stream:
+        yield stream.sample_rate, stream.blocks()
+
+
 def _computed(base: Base, example: Example, variant: int, seed: int, digest: str) -> Floats:
-    with ExitStack() as resources:
-        if example.end_s is None:
-            stream = resources.enter_context(open_audio(str(example.path)))
-            rate, blocks = stream.sample_rate, stream.blocks()
-        else:
-            rate = base.tagger.sample_rate
-            blocks = iter([_region(example, rate)])
+    with _opened(base, example) as (rate, blocks):
         levels = _Levels(rate)
         sound: Iterable[Floats] = levels.measured(blocks)
         if variant:

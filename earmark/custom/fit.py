@@ -17,8 +17,10 @@ import numpy as np
 
 from earmark.custom import check, measure
 from earmark.custom.augment import VARIATIONS
+from earmark.custom.base_labels import calibrated_layers, kept_classes, with_base_labels
 from earmark.custom.card import model_info
-from earmark.custom.cross_validation import CrossValidation, Fitter, cross_validate
+from earmark.custom.classifier import Fitter, LayerClassifier
+from earmark.custom.cross_validation import CrossValidation, cross_validate
 from earmark.custom.dataset import Dataset, read_dataset
 from earmark.custom.features import Base, Clip, Floats, extract, open_base
 from earmark.custom.graph_head import with_classifier
@@ -26,7 +28,7 @@ from earmark.custom.options import Depth, FitOptions
 from earmark.custom.probe import fit_probe
 from earmark.custom.report import FitReport
 from earmark.custom.table import Table, make_table
-from earmark.errors import DataError, EarmarkError
+from earmark.errors import DataError, EarmarkError, extra
 from earmark.evaluation import metrics
 from earmark.model_file.atomic import require_other_files, write_atomically
 from earmark.model_file.info import Task
@@ -95,17 +97,25 @@ def fit(
     prepared = prepare(base, dataset, options, progress)
     depth, reason = choose_depth(prepared.dataset, options)
     task = choose_task(prepared.dataset, options)
+    if options.keep_base_labels:
+        kept_classes(base.info, prepared.dataset.labels)  # refused before the work
     table = _table(base, prepared, task, options, progress)
-    fitter = _fitter(depth, options)
+    fitter = _fitter(depth, base, prepared.dataset, options)
     found = cross_validate(
         table, fitter, options.folds, options.precision, lambda done, total: progress("fold", done, total)
     )
     name = base.info.name if output is None else Path(output).stem
     report = _report(name, base, prepared, (depth, reason), table, found, output)
     if output is not None:
-        layers = fitter(table, np.ones(len(table.targets), bool))
-        graph = with_classifier(base.content, base.feature, layers)
+        classifier = fitter(table, np.ones(len(table.targets), bool))
         info = model_info(report, base.info, found, options)
+        if options.keep_base_labels and isinstance(classifier, LayerClassifier):
+            kept = kept_classes(base.info, info.labels)
+            layers = calibrated_layers(classifier.layers, info.calibration)
+            info = with_base_labels(info, base.info, kept)
+            graph = with_classifier(base.content, base.feature, layers, kept)
+        else:
+            graph = classifier.graph(base, info)
         write_atomically(output, attach_info(graph, info))
     return report
 
@@ -162,6 +172,8 @@ def choose_task(dataset: Dataset, options: FitOptions) -> Task:
     """
     if options.task == "single_label" and not dataset.exclusive:
         raise DataError("task single_label needs one label for each clip, and no background")
+    if options.keep_base_labels:
+        return "multi_label"
     return options.task or ("single_label" if dataset.exclusive else "multi_label")
 
 
@@ -204,12 +216,18 @@ def _table(base: Base, prepared: Prepared, task: Task, options: FitOptions, prog
     return make_table(examples, [clip.features for clip in prepared.clips], variations, labels, task)
 
 
-def _fitter(depth: Depth, options: FitOptions) -> Fitter:
+def _fitter(depth: Depth, base: Base, dataset: Dataset, options: FitOptions) -> Fitter:
     if depth == "probe":
         return fit_probe
-    from earmark.custom.head import head_fitter
+    with extra(f"earmark fit --depth {depth}", "train"):
+        import torch  # noqa: F401
+    if depth == "head":
+        from earmark.custom.head import head_fitter
 
-    return head_fitter(options.seed)
+        return head_fitter(options.seed)
+    from earmark.custom.full import full_fitter
+
+    return full_fitter(base, dataset.examples, options.seed)
 
 
 def _report(

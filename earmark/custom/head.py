@@ -6,17 +6,15 @@ number of epochs, so that no clips need to be kept for choosing one. Needs the e
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
 
+from earmark.custom.classifier import Fitter, LayerClassifier
 from earmark.custom.graph_head import Layer
 from earmark.custom.table import Table
-from earmark.errors import extra
-
-if TYPE_CHECKING:
-    from earmark.custom.cross_validation import Fitter
 
 HIDDEN, DROPOUT, EPOCHS, BATCH = 256, 0.5, 60, 64
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 1e-2
@@ -28,19 +26,11 @@ def head_fitter(seed: int) -> Fitter:
     Args:
         seed: Of the weights, dropout and order of rows.
 
-    Raises:
-        MissingExtraError: If PyTorch is not installed.
     """
-    with extra("earmark fit --depth head", "train"):
-        import torch  # noqa: F401
-    return lambda table, clips: _fit(table, clips, seed)
+    return lambda table, clips: LayerClassifier(table, _fit(table, clips, seed))
 
 
 def _fit(table: Table, clips: NDArray[np.bool_], seed: int) -> list[Layer]:
-    import torch
-    from torch import nn
-    from torch.nn import functional
-
     rows = table.rows_of(clips)
     features = torch.from_numpy(table.features[rows])
     targets = torch.from_numpy(table.targets[table.owner[rows]])

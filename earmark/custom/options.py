@@ -57,6 +57,10 @@ class FitOptions:
     def __post_init__(self) -> None:
         if self.depth not in (None, *get_args(Depth)):
             raise DataError(f"depth must be probe, head or full, got {self.depth!r}")
+        if self.keep_base_labels and self.depth == "full":
+            raise DataError(
+                "keep_base_labels needs depth probe or head: full changes the base model's weights"
+            )
         if self.task not in (None, "multi_label", "single_label"):
             raise DataError(f"task must be multi_label or single_label, got {self.task!r}")
         if self.keep_base_labels and self.task == "single_label":

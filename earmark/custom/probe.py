@@ -12,6 +12,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
+from earmark.custom.classifier import LayerClassifier
 from earmark.custom.folds import grouped_folds
 from earmark.custom.graph_head import Layer, apply
 from earmark.custom.table import Floats, Table, clip_scores
@@ -28,7 +29,7 @@ MAX_STEPS, TOLERANCE = 200, 1e-3
 _SPLITS = 4
 
 
-def fit_probe(table: Table, clips: Mask) -> list[Layer]:
+def fit_probe(table: Table, clips: Mask) -> LayerClassifier:
     """Fits a classifier.
 
     Args:
@@ -36,12 +37,12 @@ def fit_probe(table: Table, clips: Mask) -> list[Layer]:
         clips: Which clips it is fitted to, (clip,); each class has one at least.
 
     Returns:
-        One layer.
+        A classifier of one layer.
 
     Raises:
         MissingExtraError: If scikit-learn is not installed.
     """
-    return [_layer(table, clips, _choose(table, clips))]
+    return LayerClassifier(table, [_layer(table, clips, _choose(table, clips))])
 
 
 def _choose(table: Table, clips: Mask) -> float:

@@ -46,7 +46,7 @@ class FitReport:
         model: Name of the model.
         output: The model file; None if none was written.
         base: Name of the base model.
-        depth: "probe" or "head".
+        depth: "probe", "head" or "full".
         depth_reason: Why this depth.
         task: Of the model.
         labels: One per class.

@@ -14,7 +14,6 @@ from earmark.custom import FitOptions, fit, read_dataset
 from earmark.custom.features import Clip, extract, open_base
 from earmark.custom.fit import prepare
 from earmark.custom.folds import grouped_folds, num_folds
-from earmark.custom.graph_head import apply
 from earmark.custom.probe import fit_probe
 from earmark.custom.table import clip_scores, make_table
 from earmark.errors import DataError, EarmarkError
@@ -46,8 +45,8 @@ def test_scores_within_a_fit_are_those_of_tag(
         dataset.examples, [one.features for one in prepared.clips], [], dataset.labels, report.task
     )
     assert max(map(len, table.windows())) > 1  # clips longer than a window
-    layers = fit_probe(table, np.ones(len(table.targets), bool))
-    logits = [apply(layers, table.features[rows]) for rows in table.windows()]
+    classifier = fit_probe(table, np.ones(len(table.targets), bool))
+    logits = [classifier.logits(rows) for rows in table.windows()]
     expected = clip_scores(logits, report.task, tagger.info.calibration)
     for example, scores in zip(dataset.examples, expected, strict=True):
         np.testing.assert_allclose(tagger.tag(example.path).scores, scores, atol=1e-4)
