@@ -34,7 +34,8 @@ def is_flax_checkpoint(path: str | PathLike[str]) -> bool:
             start = stream.read(9)
     except OSError:
         return False
-    return len(start) == 9 and start[0] in _FIRST_BYTES and start[8:] != b"{"
+    # A safetensors file begins with the length of its header, in eight bytes whose last are zero.
+    return len(start) == 9 and start[0] in _FIRST_BYTES and start[4:8] != bytes(4)
 
 
 def read_flax_checkpoint(path: str | PathLike[str]) -> dict[str, NDArray[Any]]:

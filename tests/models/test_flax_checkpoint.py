@@ -16,6 +16,7 @@ from earmark.models import create_model
 from earmark.models.checkpoint import load_checkpoint
 from earmark.models.waveform_network import WaveformNetwork
 
+STEP = 43643  # with which the ninth byte is that of a safetensors file, "{"
 OPTIONS = ["--front-end", "audax", "--window", "5", "--task", "multi_label", "--argument"]
 
 
@@ -27,7 +28,7 @@ def packed(array: np.ndarray) -> msgpack.ExtType:
 
 def write_training_state(path: Path, given: dict[str, np.ndarray], frozen: tuple[str, ...] = ()) -> Path:
     """A checkpoint as audax's ``save_best_checkpoint`` writes it: the whole training state."""
-    state: dict = {"params": {}, "frozen_params": {}, "batch_stats": {}}
+    state: dict = {"step": STEP, "params": {}, "frozen_params": {}, "batch_stats": {}}
     for name, array in given.items():
         collection, *folders, leaf = name.split("/")
         is_frozen = collection == "params" and folders[0] in frozen
@@ -37,10 +38,9 @@ def write_training_state(path: Path, given: dict[str, np.ndarray], frozen: tuple
         part[leaf] = packed(array)
     moments = dict.fromkeys(("mu", "nu"), state["params"])
     state |= {
-        "step": 43600,
         "dynamic_scale": None,
         "aux_rng_keys": {"mixup": packed(np.array([0, 7], np.uint32))},
-        "opt_state": {"0": {"count": packed(np.int32(43600)), **moments}, "1": {}},
+        "opt_state": {"0": {"count": packed(np.int32(STEP)), **moments}, "1": {}},
     }
     path.write_bytes(msgpack.packb(state, strict_types=True))
     return path
