@@ -231,6 +231,8 @@ def samples_of(frame: Any) -> list[Floats]:
     channels = frame.layout.nb_channels
     if not frame.samples or not channels:
         return []
+    if frame.format.name == "fltp" and channels == 1:  # frames are short, and PyAV's own way takes long
+        return [np.frombuffer(frame.planes[0], np.float32, frame.samples)[np.newaxis]]
     values = _wide_integers(frame) if frame.format.name in ("s64", "s64p") else frame.to_ndarray()
     if not frame.format.is_planar:
         values = values.reshape(-1, channels).T

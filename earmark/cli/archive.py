@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from earmark.cli.progress import status_line
+from earmark.cli.progress import status_line, window_progress
 from earmark.cli.terminal import complain, note
 from earmark.errors import EarmarkError
 from earmark.events.layout import Format
@@ -114,10 +114,11 @@ def tag_each(
     window_s: WindowLength,
     hop_s: float | None,
     request: ArchiveRequest,
+    show: Callable[[str], None],
 ) -> Iterator[Result | EarmarkError]:
     """Tags recordings, in processes if a number of them was given; as :meth:`earmark.Tagger.tag_many`."""
     if request.workers is None:
-        return tagger.tag_many(paths, window_s=window_s, hop_s=hop_s)
+        return tagger.tag_many(paths, window_s=window_s, hop_s=hop_s, progress=window_progress(show))
     from functools import partial
 
     from earmark.batch.local import work_through

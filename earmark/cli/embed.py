@@ -115,7 +115,7 @@ def embed(
         embeddings.append(Embeddings.from_result(result))
 
     with status_line(quiet) as show:
-        results = tag_each(tagger, inputs(files, recursive, output), window, hop, archive)
+        results = tag_each(tagger, inputs(files, recursive, output), window, hop, archive, show)
         embedded, failed = each_file(results, add, show, quiet)
     if embeddings:
         write(embeddings, by_window)

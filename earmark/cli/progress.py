@@ -6,6 +6,7 @@ Conventions: status line and bar appear in a terminal only; nothing here writes 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from earmark.inference.result import Result
 
 Counter = Callable[..., None]
+SHOW_EVERY_S = 0.5
+"""Seconds from one line of progress within a recording to the next."""
 
 
 @contextmanager
@@ -64,6 +67,36 @@ def each_file(
         show(f"{done} files  {item.path}")
         warn(item.warnings, quiet)
     return done, failed
+
+
+def window_progress(show: Callable[[str], None]) -> Callable[[str, float, float | None], None]:
+    """Shows how far a recording is, its speed and the time left.
+
+    Args:
+        show: Shows a line.
+
+    Returns:
+        As the ``progress`` of :meth:`earmark.Tagger.tag_many`.
+    """
+    current, began_s, shown_s = "", 0.0, 0.0
+
+    def progress(path: str, end_s: float, total_s: float | None) -> None:
+        nonlocal current, began_s, shown_s
+        now_s = time.monotonic()
+        if path != current:
+            current, began_s, shown_s = path, now_s, now_s
+        if now_s - shown_s < SHOW_EVERY_S:
+            return
+        shown_s, speed = now_s, end_s / (now_s - began_s)
+        line = (
+            f"{path}  {end_s / 60:.1f} of {total_s / 60:.1f} min"
+            if total_s
+            else f"{path}  {end_s / 60:.1f} min"
+        )
+        left = f"  {max(0.0, total_s - end_s) / speed:.0f} s left" if total_s else ""
+        show(f"{line}  {speed:.0f} x real time{left}")
+
+    return progress
 
 
 @contextmanager

@@ -174,7 +174,7 @@ def tag(
     else:
         writer = _tag_writer(form, output, view)
     with writer as add, status_line(quiet) as show:
-        results = tag_each(tagger, inputs(files, recursive, output), window_s, hop_s, archive)
+        results = tag_each(tagger, inputs(files, recursive, output), window_s, hop_s, archive, show)
         tagged, failed = each_file(results, lambda result, number: add(result), show, quiet)
     exit_code(tagged, failed)
 

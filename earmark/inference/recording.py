@@ -36,6 +36,7 @@ class Recording:
         path: Path of a file, or None.
         sample_rate: Sample rate in Hz; 0 until the file is open.
         duration_s: Duration in seconds.
+        stated_s: Duration that an open file states, in seconds, or None.
         warnings: Faults that did not prevent reading, one line each.
 
     Raises:
@@ -45,6 +46,7 @@ class Recording:
     def __init__(self, source: Source, sample_rate: int | None = None) -> None:
         self.path: str | None = None
         self.sample_rate, self.duration_s = sample_rate or 0, 0.0
+        self.stated_s: float | None = None
         self.warnings: tuple[str, ...] = ()
         if isinstance(source, (str, os.PathLike)):
             self.path = os.fspath(source)
@@ -72,7 +74,7 @@ class Recording:
             yield from chain.from_iterable(extractor.stream(blocks, self.sample_rate, length, hop, padding))
             return
         with open_audio(self.path) as stream:
-            self.sample_rate = stream.sample_rate
+            self.sample_rate, self.stated_s = stream.sample_rate, stream.duration_s
             groups = extractor.stream(stream.blocks(), stream.sample_rate, length, hop, padding)
             yield from chain.from_iterable(groups)
             self.duration_s = stream.samples_read / stream.sample_rate

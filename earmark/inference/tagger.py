@@ -8,7 +8,7 @@ does not grow with their length, and the network takes one window at a time.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Literal, NamedTuple
 
@@ -127,6 +127,7 @@ class Tagger:
         window_s: WindowLength = None,
         hop_s: float | None = None,
         pooling: Pooling | None = None,
+        progress: Callable[[str, float, float | None], object] | None = None,
     ) -> Iterator[Result | EarmarkError]:
         """Tags files, decoding the next ones in a thread while the network works on the present one.
 
@@ -135,6 +136,8 @@ class Tagger:
             window_s: As for :meth:`tag`.
             hop_s: As for :meth:`tag`.
             pooling: As for :meth:`tag`.
+            progress: Called for each window, from the thread that decodes: path, end of the window in
+                seconds, and the duration that the file states in seconds, or None.
 
         Yields:
             For each path, in order, its result, or the error if the file cannot be tagged.
@@ -143,7 +146,9 @@ class Tagger:
             ModelError: If window_s, hop_s or pooling is out of range.
         """
         lengths = self._plan(window_s, hop_s)
-        return self._tag_many(paths, lengths, check_pooling(pooling, self.info.task))
+        return self._tag_many(
+            self._read_many(paths, lengths, progress), lengths, check_pooling(pooling, self.info.task)
+        )
 
     def stream(
         self,
@@ -260,11 +265,14 @@ class Tagger:
         return np.stack([self._run(one)[1] for one in features])
 
     def _tag_many(
-        self, paths: Iterable[FilePath | EarmarkError], lengths: Lengths, pooling: Pooling
+        self,
+        read: Generator[FeatureWindow | Recording | EarmarkError, None, None],
+        lengths: Lengths,
+        pooling: Pooling,
     ) -> Iterator[Result | EarmarkError]:
         windows = WindowStore()
         failure: Exception | None = None
-        with closing(read_ahead(self._read_many(paths, lengths), WINDOWS_AHEAD)) as items:
+        with closing(read_ahead(read, WINDOWS_AHEAD)) as items:
             for item in items:
                 if isinstance(item, EarmarkError):
                     yield item
@@ -283,7 +291,10 @@ class Tagger:
                     windows, failure = WindowStore(), None
 
     def _read_many(
-        self, paths: Iterable[FilePath | EarmarkError], lengths: Lengths
+        self,
+        paths: Iterable[FilePath | EarmarkError],
+        lengths: Lengths,
+        progress: Callable[[str, float, float | None], object] | None,
     ) -> Generator[FeatureWindow | Recording | EarmarkError, None, None]:
         """The windows of each file, and behind them the file itself, or the error that ended it."""
         for path in paths:
@@ -292,7 +303,10 @@ class Tagger:
                 continue
             try:
                 recording = Recording(path)
-                yield from recording.windows(self._extractor, *lengths, self.info.padding)
+                for window in recording.windows(self._extractor, *lengths, self.info.padding):
+                    if progress is not None:
+                        progress(os.fspath(path), window.end_s, recording.stated_s)
+                    yield window
                 yield recording
             except Exception as error:
                 yield contained(error, os.fspath(path))

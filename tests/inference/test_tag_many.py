@@ -120,3 +120,11 @@ def test_any_exception_ends_the_work_on_its_file_only(
     ]
     for number in (0, 2):
         np.testing.assert_array_equal(results[number].scores, tagger.tag(paths[number]).scores)
+
+
+def test_progress_names_the_end_of_each_window(tagger: earmark.Tagger, tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.zeros(20_000), 8000)
+    seen: list[tuple] = []
+    list(tagger.tag_many([path], window_s=1.0, progress=lambda *facts: seen.append(facts)))
+    assert seen == [(str(path), 1.0, 2.5), (str(path), 2.0, 2.5), (str(path), 2.5, 2.5)]
