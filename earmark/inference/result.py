@@ -107,8 +107,8 @@ class Result:
     ) -> tuple[Event, ...]:
         """Detects when sounds start and end.
 
-        Times are as precise as the windows are short and close: tag with a window of about 2 s and a hop of
-        about 0.5 s.
+        Times are as precise as the windows are short and close: tag with local scores
+        (:func:`earmark.inference.local_scores.with_local_scores`), or with windows of 2 s every 0.5 s.
 
         Args:
             threshold: A score of at least this starts an event: a number, one number per label, or "auto" for
