@@ -20,8 +20,8 @@ class Plan:
     packs: int = 9
     step: int = 5
     engines: int = 15
-    archive: int = 7
+    archive: int = 4
     minutes: int = 10
 
 
-QUICK = Plan(cold=3, warm=3, long=2, memory=1, networks=3, packs=3, step=1, engines=5, archive=3, minutes=1)
+QUICK = Plan(cold=3, warm=3, long=2, memory=1, networks=3, packs=3, step=1, engines=5, archive=2, minutes=1)
