@@ -77,8 +77,8 @@ def train_network(
     resolved = check_run_folder(folder, recipe, fold)
     with open_devices(recipe.run.device) as devices, interruptions(folder), run_lock(folder, devices):
         trainer = Trainer(recipe, split, folder, fold, progress, devices)
-        for folder in filter(None, (source.shards for source in recipe.data.sources)):
-            for warning in rate_warnings(folder, read_pack_info(folder), recipe.front_end.sample_rate):
+        for pack in filter(None, (source.shards for source in recipe.data.sources)):
+            for warning in rate_warnings(pack, read_pack_info(pack), recipe.front_end.sample_rate):
                 trainer.progress({"warning": warning})
         trainer.resume()
         if devices.is_main:
