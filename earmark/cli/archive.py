@@ -48,11 +48,9 @@ Resume = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", help="Replace the tables that are there.", rich_help_panel=ARCHIVES)
 ]
-Unordered = Annotated[
+Ordered = Annotated[
     bool,
-    typer.Option(
-        "--unordered", help="Write results as they are ready, in any order.", rich_help_panel=ARCHIVES
-    ),
+    typer.Option("--ordered", help="Keep the order of the recordings in tables.", rich_help_panel=ARCHIVES),
 ]
 Cluster = Annotated[
     Literal["ray"] | None,
@@ -71,7 +69,7 @@ class ArchiveRequest:
     workers: int | None
     resume: bool
     force: bool
-    unordered: bool
+    ordered: bool
     cluster: Literal["ray"] | None = None
 
     def wants_folder(self, output: Path | None, form: Format = Format.TABLE) -> bool:
@@ -124,7 +122,7 @@ def tag_each(
     from earmark.batch.local import work_through
 
     work = partial(tagger.tag, window_s=window_s, hop_s=hop_s)
-    done = work_through(work, paths, workers=request.workers, ordered=not request.unordered)
+    done = work_through(work, paths, workers=request.workers)
     return (result for _, result in done)
 
 
@@ -180,7 +178,7 @@ def _writer(analysis: Analysis, folder: Path, request: ArchiveRequest) -> Callab
     from earmark.batch.run import write_archive
 
     workers = request.workers or _cores()
-    return partial(write_archive, analysis, folder=folder, workers=workers, ordered=not request.unordered)
+    return partial(write_archive, analysis, folder=folder, workers=workers, ordered=request.ordered)
 
 
 class _Total:

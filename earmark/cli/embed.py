@@ -13,8 +13,8 @@ import typer
 from earmark.cli.archive import (
     ArchiveRequest,
     Force,
+    Ordered,
     Resume,
-    Unordered,
     Workers,
     model_settings,
     run_archive,
@@ -74,7 +74,7 @@ def embed(
     workers: Workers = None,
     resume: Resume = False,
     force: Force = False,
-    unordered: Unordered = False,
+    ordered: Ordered = False,
     device: Device = "cpu",
     engine: EngineName = "onnx",
     precision: Precision = "fp32",
@@ -86,7 +86,7 @@ def embed(
     from earmark.inference.load import load
     from earmark.inference.result import Result
 
-    archive = ArchiveRequest(workers, resume, force, unordered)
+    archive = ArchiveRequest(workers, resume, force, ordered)
     is_folder = archive.wants_folder(output)
     write = None if is_folder else file_writer(output)
     require_other_files([output], model or [])

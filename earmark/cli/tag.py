@@ -16,8 +16,8 @@ from earmark.cli.archive import (
     ArchiveRequest,
     Cluster,
     Force,
+    Ordered,
     Resume,
-    Unordered,
     Workers,
     model_settings,
     run_archive,
@@ -118,7 +118,7 @@ def tag(
     workers: Workers = None,
     resume: Resume = False,
     force: Force = False,
-    unordered: Unordered = False,
+    ordered: Ordered = False,
     engine_cluster: Cluster = None,
     device: Device = "cpu",
     engine: EngineName = "onnx",
@@ -140,7 +140,7 @@ def tag(
         off_threshold, min_duration, merge_gap, smooth, method, settings, time_from, time_zone, plot
     )
     _refuse_conflicts(view, request, form, events=events, whole=whole, cut=(window, hop) != (None, None))
-    archive = ArchiveRequest(workers, resume, force, unordered, engine_cluster)
+    archive = ArchiveRequest(workers, resume, force, ordered, engine_cluster)
     is_folder = archive.wants_folder(output, form)
     if output is not None:
         require_other_files([output], model or [])

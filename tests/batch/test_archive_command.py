@@ -40,7 +40,7 @@ def table(folder: Path, name: str) -> list[dict]:
 
 def test_tables_hold_what_text_does(run: Run, clips: Path, toy_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "results"
-    code, text, err = run("tag", clips, "-m", toy_model, "-o", out, "--workers", 2)
+    code, text, err = run("tag", clips, "-m", toy_model, "-o", out, "--workers", 2, "--ordered")
     assert code == 1
     assert not text
     assert f"earmark: {clips}/broken.wav: " in err
