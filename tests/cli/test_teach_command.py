@@ -203,7 +203,7 @@ def test_without_pytorch_the_extra_is_named(teach: Run, monkeypatch: pytest.Monk
 def test_the_sections_of_the_page_are_valid() -> None:
     page = (Path(__file__).parents[2] / "docs" / "teach.md").read_text(encoding="utf-8")
     sections = [tomllib.loads(text)["teacher"] for text in refresh.fences(page, "toml")]
-    assert len(sections) == 4
+    assert len(sections) == 5
     for section in sections:
         Teacher.model_validate(section)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from earmark import evaluation
+from earmark.data.clip_table import read_clips
 from earmark.data.manifest import Clip
 from earmark.evaluation.evaluation import Evaluation, evaluate_predictions
 from earmark.evaluation.predictions import Predictions
@@ -18,6 +19,7 @@ from earmark.evaluation.report import markdown_report, summary, write_report
 from earmark.evaluation.run import origin
 from earmark.version import __version__
 
+MANIFEST = "path,labels\na.wav,tone\n"
 LABELS = ("tone", "noise", "a|b", "hum")
 SCORES = np.array([[0.9, 0.1, 0, 0], [0.2, 0.7, 0.1, 0], [0.5, 0.4, 0.1, 0], [0, 0, 0.3, 0.7]], np.float32)
 
@@ -43,8 +45,8 @@ def found(several: bool = False, traced: dict | None = None) -> Evaluation:
 def traced(info, tmp_path):
     model, manifest = tmp_path / "toy.onnx", tmp_path / "clips.csv"
     model.write_bytes(b"model")
-    manifest.write_bytes(b"manifest")
-    return origin(info, [model], manifest, {"windows": "all", "fold": None, "group_by": "device"})
+    manifest.write_text(MANIFEST)
+    return origin(info, [model], read_clips(manifest), {"windows": "all", "fold": None, "group_by": "device"})
 
 
 def test_json_report(traced, tmp_path):
@@ -64,7 +66,7 @@ def test_json_report(traced, tmp_path):
         "failed": [{"id": "bad", "path": "bad.wav", "reason": "bad.wav: no audio"}],
     }
     assert reported["model"]["files"][0]["sha256"] == hashlib.sha256(b"model").hexdigest()
-    assert reported["manifest"]["sha256"] == hashlib.sha256(b"manifest").hexdigest()
+    assert reported["manifest"]["sha256"] == hashlib.sha256(MANIFEST.encode()).hexdigest()
     assert reported["versions"]["earmark"] == __version__
     assert {"numpy", "onnxruntime", "python"} <= set(reported["versions"])
     assert reported["settings"] == {"windows": "all", "fold": None, "group_by": "device"}

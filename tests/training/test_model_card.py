@@ -87,7 +87,7 @@ def test_the_card_has_the_descriptions_of_the_recipe(card, cv_recipe, cross_vali
         "cnn6_60k",
         f"{parameters:,} parameters",
         "0.5 s",
-        "repeat padding",
+        "zero padding",
         "earmark train toy.toml",
         "MIT",
     ):
