@@ -50,7 +50,7 @@ PACKAGES = {
     "inference": {"numpy", "openvino", "pyarrow", "torch"},
     "batch": {"numpy", "pyarrow", "fsspec", "ray"},
     "search": {"numpy", "pyarrow", "fsspec", "usearch"},
-    "custom": {"numpy", "sklearn", "cleanlab", "torch", "matplotlib"},
+    "custom": {"numpy", "scipy", "cleanlab", "torch"},
     "integrations": {"numpy", "torch"},
     "evaluation": {"numpy", "torch", "matplotlib", "scipy"},
     "export": {

@@ -1,13 +1,13 @@
 """Depth "probe": logistic regression on the features of the base model.
 
-Conventions: features are standardised; the scaling is folded into the weights, so the classifier is one fully
+Conventions: SciPy's L-BFGS minimises the loss of all classes at once, in the objective of scikit-learn's
+``LogisticRegression``, which takes a second to import and one class against the others at a time. Features
+are standardised; the scaling is folded into the weights, so the classifier is one fully
 connected layer. Classes weigh the same, however many clips they have. The strength of the regularisation is
 chosen on clips of other sources than those that it is fitted to.
 """
 
 from __future__ import annotations
-
-import warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ DEFAULT_C = 0.01
 CHOICES = (0.001, 0.01, 0.1)
 MIN_SOURCES = 8
 """Sources that each class needs for the regularisation to be chosen."""
-MAX_STEPS, TOLERANCE = 200, 1e-3
+MAX_STEPS, TOLERANCE = 200, 1e-4
 _SPLITS = 4
 
 
@@ -40,7 +40,7 @@ def fit_probe(table: Table, clips: Mask) -> LayerClassifier:
         A classifier of one layer.
 
     Raises:
-        MissingExtraError: If scikit-learn is not installed.
+        MissingExtraError: If SciPy is not installed.
     """
     return LayerClassifier(table, [_layer(table, clips, _choose(table, clips))])
 
@@ -73,47 +73,64 @@ def _layer(table: Table, clips: Mask, strength: float) -> Layer:
     scale = np.where(deviation > 1e-6 * max(1e-6, float(deviation.max())), deviation, np.float32(np.inf))
     inputs = np.asarray((features - mean) / scale, np.float32)
     targets = table.targets[table.owner[rows]]
-    if table.task == "single_label":
-        slopes, offsets = _softmax(inputs, targets.argmax(1), weights, strength, targets.shape[1])
-    else:
-        pairs = [_sigmoid(inputs, own, weights, strength) for own in targets.T]
-        slopes, offsets = np.stack([slope for slope, _ in pairs]), np.array([offset for _, offset in pairs])
-    folded = slopes / scale.astype(np.float64)
-    return folded.T.astype(np.float32), (offsets - folded @ mean).astype(np.float32)
-
-
-def _softmax(
-    inputs: Floats, targets: NDArray[np.int64], weights: NDArray[np.float64], strength: float, classes: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Slopes (class, feature) and offsets of a multinomial regression."""
-    present = np.unique(targets)
-    slope, offset = _regression(inputs, targets, weights, strength)
-    if len(present) == 2:  # scikit-learn has one row for two classes
-        slope, offset = np.stack([-slope[0], slope[0]]) / 2, np.array([-offset[0], offset[0]]) / 2
-    slopes, offsets = np.zeros((classes, inputs.shape[1])), np.full(classes, -1e3)
-    slopes[present], offsets[present] = slope, offset
-    return slopes, offsets
-
-
-def _sigmoid(
-    inputs: Floats, targets: Floats, weights: NDArray[np.float64], strength: float
-) -> tuple[NDArray[np.float64], float]:
-    """Slope (feature,) and offset of one class against all others."""
-    if targets.min() == targets.max():
-        return np.zeros(inputs.shape[1]), 1e3 if targets.min() else -1e3
-    slope, offset = _regression(inputs, targets.astype(np.int64), weights, strength)
-    return slope[0], float(offset[0])
+    slopes, offsets = _regression(inputs, targets, weights, strength, table.task == "single_label")
+    folded = slopes / scale.astype(np.float64)[:, None]
+    return folded.astype(np.float32), (offsets - mean @ folded).astype(np.float32)
 
 
 def _regression(
-    inputs: Floats, targets: NDArray[np.int64], weights: NDArray[np.float64], strength: float
+    inputs: Floats, targets: Floats, weights: NDArray[np.float64], strength: float, single: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Slopes (feature, class) and offsets (class,) that minimise the loss and half the squared slopes."""
     with extra("earmark fit", "fit"):
-        from sklearn.linear_model import LogisticRegression
-    total = np.bincount(targets, weights)
-    balanced = weights * (total.sum() / (np.count_nonzero(total) * total))[targets]
-    model = LogisticRegression(C=strength, max_iter=MAX_STEPS, tol=TOLERANCE)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # more steps would change nothing that is worth the time
-        model.fit(inputs, targets, sample_weight=balanced)
-    return np.asarray(model.coef_, np.float64), np.asarray(model.intercept_, np.float64)
+        from scipy.optimize import minimize
+    balanced = (_balanced_rows if single else _balanced_pairs)(targets, weights)
+    features, classes = inputs.shape[1], targets.shape[1]
+    size, penalty = features * classes, 1 / (strength * weights.sum())
+    loss_of = _softmax_loss if single else _sigmoid_loss
+
+    def objective(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        slopes, offsets = values[:size].reshape(features, classes), values[size:]
+        loss, slope_of_logits = loss_of(inputs @ slopes.astype(np.float32) + offsets, targets, balanced)
+        slope_of_logits /= weights.sum()
+        gradient = inputs.T @ slope_of_logits.astype(np.float32) + penalty * slopes
+        total = loss / weights.sum() + penalty / 2 * float(np.square(slopes).sum())
+        return total, np.concatenate([gradient.ravel(), slope_of_logits.sum(0)])
+
+    start, options = np.zeros(size + classes), {"maxiter": MAX_STEPS, "gtol": TOLERANCE}
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options).x
+    return found[:size].reshape(features, classes), found[size:]
+
+
+def _softmax_loss(
+    logits: NDArray[np.float64], targets: Floats, weights: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64]]:
+    """Cross-entropy, and its gradient by the logits."""
+    shifted = logits - logits.max(1, keepdims=True)
+    exponentials = np.exp(shifted)
+    sums = exponentials.sum(1, keepdims=True)
+    losses = np.log(sums[:, 0]) - (targets * shifted).sum(1)
+    return float(weights @ losses), (exponentials / sums - targets) * weights[:, None]
+
+
+def _sigmoid_loss(
+    logits: NDArray[np.float64], targets: Floats, weights: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64]]:
+    """Binary cross-entropy of all classes, and its gradient by the logits."""
+    losses = np.logaddexp(0, logits) - targets * logits
+    return float((weights * losses).sum()), (0.5 * (1 + np.tanh(logits / 2)) - targets) * weights
+
+
+def _balanced_rows(targets: Floats, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights (row,) with which the classes weigh the same, and all together as before."""
+    totals = weights @ targets
+    shares = weights.sum() / (np.count_nonzero(totals) * np.maximum(totals, 1e-9))
+    return np.asarray(weights * shares[targets.argmax(1)])
+
+
+def _balanced_pairs(targets: Floats, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights (row, class) with which the rows with a class weigh as much as those without it."""
+    with_class = weights @ targets
+    without = weights.sum() - with_class
+    positive, negative = (weights.sum() / (2 * np.maximum(own, 1e-9)) for own in (with_class, without))
+    return np.asarray(weights[:, None] * np.where(targets > 0, positive, negative))
