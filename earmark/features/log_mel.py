@@ -186,6 +186,9 @@ class LogMel:
             block = slice(start, min(start + _BLOCK, count))
             rows = padded[: block.stop - block.start]
             np.multiply(frames(block), self._window, out=rows[:, : self.front_end.win_length])
+            if not rows[:, self.front_end.win_length // 2].any() and not rows.any():
+                energies[:, block] = 0  # silence, such as the padding of a short clip
+                continue
             squares = np.fft.rfft(rows).view(np.float32)  # real and imaginary parts alternate
             squares *= squares
             power = squares[:, ::2] + squares[:, 1::2]
