@@ -85,7 +85,7 @@ def fit(
     Raises:
         DataError: If there are no examples, or nothing to tell apart.
         ModelError: If the base model cannot be used.
-        MissingExtraError: If scikit-learn, or what the depth needs, is not installed.
+        MissingExtraError: If SciPy, or what the depth needs, is not installed.
         OSError: If the output cannot be written.
     """
     options = options or FitOptions()

@@ -12,7 +12,7 @@ from one_line import assert_one_line
 
 import earmark
 
-pytest.importorskip("sklearn")
+pytest.importorskip("scipy")
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -18,7 +18,7 @@ from earmark.custom.probe import fit_probe
 from earmark.custom.table import clip_scores, make_table
 from earmark.errors import DataError, EarmarkError
 
-pytest.importorskip("sklearn")
+pytest.importorskip("scipy")
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from earmark.model_file.onnx_file import read_model_file
 from earmark.model_file.onnx_runtime import onnxruntime
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("sklearn")
+pytest.importorskip("scipy")
 
 
 def test_the_network_of_the_shipped_model_has_its_weights() -> None:
