@@ -12,6 +12,7 @@ import typer
 
 from earmark.cli.archive import (
     ArchiveRequest,
+    Cluster,
     Force,
     Ordered,
     Resume,
@@ -75,6 +76,7 @@ def embed(
     resume: Resume = False,
     force: Force = False,
     ordered: Ordered = False,
+    engine_cluster: Cluster = None,
     device: Device = "cpu",
     engine: EngineName = "onnx",
     precision: Precision = "fp32",
@@ -86,7 +88,7 @@ def embed(
     from earmark.inference.load import load
     from earmark.inference.result import Result
 
-    archive = ArchiveRequest(workers, resume, force, ordered)
+    archive = ArchiveRequest(workers, resume, force, ordered, engine_cluster)
     is_folder = archive.wants_folder(output)
     write = None if is_folder else file_writer(output)
     require_other_files([output], model or [])
