@@ -135,14 +135,32 @@ def test_the_published_mn04_as(run, shared, own_cache, tmp_path, monkeypatch):
     assert json.loads(run("info", "mn04_as", "--json")[1])["provenance"]["sha256"].startswith(
         "899a8c6217063f69"
     )
+    require_scores_of_the_reference(run, shared, "mn04_as")
+
+
+@pytest.mark.slow
+def test_the_published_mn04_as_by_convert(run, shared, tmp_path):
+    """The same weights through PyTorch."""
+    file = shared / "teachers" / "mn04_as_mAP_432.pt"
+    if not file.is_file():
+        pytest.skip("the published file is not beside the project")
+    arguments = (file, "--architecture", "mn04", "--labels", "audioset", "--output", tmp_path / "mn04.onnx")
+    assert run("convert", *arguments)[0] == 0
+    require_scores_of_the_reference(run, shared, tmp_path / "mn04.onnx")
+
+
+def require_scores_of_the_reference(run, shared, model):
+    """Compares scores with those that the reference's code printed."""
     clip = shared / "data" / "demo" / "metro_station-paris.wav"
-    _, out, _ = run("tag", clip, "--model", "mn04_as", "--format", "json", "--top", 4)
+    _, out, _ = run("tag", clip, "--model", model, "--format", "json", "--top", 6)
     found = {tag["label"]: tag["score"] for tag in json.loads(out)[0]["tags"]}
     assert found == {
         "Train": pytest.approx(0.727, abs=1e-3),
         "Rail transport": pytest.approx(0.578, abs=1e-3),
         "Railroad car, train wagon": pytest.approx(0.560, abs=1e-3),
         "Subway, metro, underground": pytest.approx(0.493, abs=1e-3),
+        "Vehicle": pytest.approx(0.240, abs=1e-3),
+        "Clickety-clack": pytest.approx(0.153, abs=1e-3),
     }
 
 
