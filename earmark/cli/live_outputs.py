@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -92,23 +92,27 @@ class LiveView(TextLines):
 
     def view(self) -> RenderableType:
         """The view at this moment."""
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
+        return _view(self._listener, self._shown)
 
-        listener, scores = self._listener, self._listener.scores
-        active = set(listener.active)
-        table = Table.grid(padding=(0, 2))
-        level_db = max(listener.level_db, _QUIETEST_DB)
-        table.add_row(Text(f"{clock(listener.position_s)}  {level_db:.0f} dB", style="dim"))
-        for index in sorted(self._shown, key=lambda one: -scores[one])[:TOP]:
-            label = printable(listener.labels[index])
-            table.add_row(
-                Text(label, style="bold" if listener.labels[index] in active else ""),
-                Text(f"{scores[index]:.2f}"),
-                ProgressBar(total=1.0, completed=float(scores[index]), width=20),
-            )
-        return table
+
+def _view(listener: Listener, shown: Sequence[int]) -> RenderableType:
+    """Position and level, and the highest scores among some labels; those that are on stand out."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    scores, active = listener.scores, set(listener.active)
+    table = Table.grid(padding=(0, 2))
+    level_db = max(listener.level_db, _QUIETEST_DB)
+    table.add_row(Text(f"{clock(listener.position_s)}  {level_db:.0f} dB", style="dim"))
+    for index in sorted(shown, key=lambda one: -scores[one])[:TOP]:
+        label = listener.labels[index]
+        table.add_row(
+            Text(printable(label), style="bold" if label in active else ""),
+            Text(f"{scores[index]:.2f}"),
+            ProgressBar(total=1.0, completed=float(scores[index]), width=20),
+        )
+    return table
 
 
 @contextmanager
