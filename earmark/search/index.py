@@ -51,7 +51,7 @@ class EmbeddingIndex:
         if not _is_current(folder, state):
             _build(archive, folder / INDEX)
             write_atomically(folder / STATE, state)
-        self._index = Index.restore(os.fspath(folder / INDEX), view=True)
+        self._index: Any = Index.restore(os.fspath(folder / INDEX), view=True)
         if self._index is None or len(self._index) != self._rows:
             raise DataError(f"{folder / INDEX}: is damaged: delete it, it is built again")
 
