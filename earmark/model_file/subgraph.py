@@ -63,8 +63,7 @@ def split_before_pooling(content: bytes) -> SplitGraph:
     weights = _named(graph, _INITIALIZER, _TENSOR_NAME)
     feature_map = _first_pooled(nodes)
     declared = _named(graph, _VALUE_INFO, _NAME).get(feature_map, memoryview(b""))
-    [graph_input] = [one for name, one in _named(graph, _INPUT, _NAME).items() if name not in weights]
-    time_axis = _time_axis(graph_input, declared)
+    time_axis = _time_axis(declared)
     outputs = _named(graph, _OUTPUT, _NAME)
     body = bytes(graph) + encode(_OUTPUT, bytes(declared))
     head = _head(nodes, weights, feature_map, declared) + encode(_OUTPUT, bytes(outputs[_LOGITS]))
@@ -107,10 +106,9 @@ def _head(
     return b"".join([*reversed(kept), encode(_NAME + 1, b"head"), *tensors, encode(_INPUT, bytes(declared))])
 
 
-def _time_axis(graph_input: memoryview, feature_map: memoryview) -> int:
-    """The axis of a feature map whose length follows from that of the input's last axis."""
-    name = _dimensions(graph_input)[-1]
-    axes = [axis for axis, length in enumerate(_dimensions(feature_map)) if name and name in length]
+def _time_axis(feature_map: memoryview) -> int:
+    """The axis of a feature map, besides that of the batch, whose length is open."""
+    axes = [axis for axis, length in enumerate(_dimensions(feature_map)) if axis and length]
     if len(axes) != 1:
         raise ModelError("the model takes windows of one length only: export it again for any length")
     return axes[0]
