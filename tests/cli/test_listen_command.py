@@ -46,7 +46,7 @@ def raw(waveform: np.ndarray) -> bytes:
     return waveform.astype("<f4").tobytes()
 
 
-RAW = ("-", "--rate", RATE, "--encoding", "f32le")
+RAW = ("-", "--rate", RATE, "--encoding", "f32le", "--threads", 1)
 
 
 def lines(out: str) -> list[dict]:
