@@ -55,15 +55,15 @@ def full_fitter(base: Base, examples: Sequence[Example], seed: int) -> Fitter:
 
 def _log_mels(base: Base, examples: Sequence[Example]) -> NDArray[np.float16]:
     """Log-mels of all windows, in the order of the rows of a table, in a temporary file."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the array
     count = 0
-    for example in examples:
-        for log_mel in log_mels(base, example):
-            shape = log_mel.shape
-            file.write(log_mel.astype(np.float16).tobytes())
-            count += 1
-    file.flush()
-    return np.memmap(file, np.float16, "r", shape=(count, *shape))
+    shape: tuple[int, ...] = ()
+    with tempfile.TemporaryFile() as file:
+        for example in examples:
+            for log_mel in log_mels(base, example):
+                count, shape = count + 1, log_mel.shape
+                file.write(log_mel.astype(np.float16).tobytes())
+        file.flush()
+        return np.memmap(file, np.float16, "r", shape=(count, *shape))  # stays when the file is closed
 
 
 class _Tuned:
