@@ -22,9 +22,17 @@ class CheckedFields:
     A field that is out of range raises a ModelError that names the field, its range and its value.
     """
 
+    added: ClassVar[tuple[str, ...]] = ()
+    """Fields that files of earlier versions lack; written only where they differ from the default."""
+
     def to_dict(self) -> dict[str, Any]:
-        """Returns every field by name, as JSON values."""
-        return asdict(self)
+        """Returns every field by name, as JSON values, without those of :attr:`added` at their default."""
+        defaults = {field.name: field.default for field in fields(self) if field.name in self.added}
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in defaults or value != defaults[name]
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -35,7 +43,7 @@ class CheckedFields:
         """
         names = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - names, key=str)
-        missing = sorted(names - set(values) - {"standardize"})
+        missing = sorted(names - set(values) - set(cls.added))
         if unknown or missing:
             raise ModelError(
                 f"front-end: unknown fields {unknown}, missing fields {missing}; allowed are {sorted(names)}"
@@ -126,6 +134,7 @@ class FrontEnd(CheckedFields):
     scale: float = 5.0
     standardize: bool = False
 
+    added: ClassVar[tuple[str, ...]] = ("standardize",)
     graph_input: ClassVar[str] = "log_mel"
     """Name of the input of a model file's graph."""
 
@@ -147,11 +156,6 @@ class FrontEnd(CheckedFields):
         if self.ceiling is not None:
             self._check_number("ceiling", 0.0, _LARGEST)
             self._require(self.ceiling > self.floor, "ceiling", f"above floor, {self.floor}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns every field by name; ``standardize`` only where it is true, as files lack it otherwise."""
-        values = asdict(self)
-        return values if self.standardize else {key: values[key] for key in values if key != "standardize"}
 
     @property
     def min_samples(self) -> int:

@@ -33,6 +33,9 @@ class LearnedFrontEnd(CheckedFields):
         hop_length: Hop between frames in samples, at most ``win_length``.
         f_min: Lower edge of the initial filters, in Hz.
         f_max: Upper edge of the initial filters, in Hz.
+        initial_filters: How LEAF's filters start: "mel": near mel bands; "randn", "lecun_normal" and
+            "kaiming_normal": random centres and widths, by the rules of audax. Most of these lie outside the
+            limits of centre and width, within which alone filters learn. SincNet has "mel" only.
 
     Raises:
         ModelError: If a field is out of range.
@@ -45,7 +48,9 @@ class LearnedFrontEnd(CheckedFields):
     hop_length: int = 160
     f_min: float = 60.0
     f_max: float = 7800.0
+    initial_filters: Literal["mel", "randn", "lecun_normal", "kaiming_normal"] = "mel"
 
+    added: ClassVar[tuple[str, ...]] = ("initial_filters",)
     graph_input: ClassVar[str] = "waveform"
     """Name of the input of a model file's graph."""
     min_samples: ClassVar[int] = 1
@@ -55,6 +60,8 @@ class LearnedFrontEnd(CheckedFields):
 
     def __post_init__(self) -> None:
         self._check_choice("kind", ("leaf", "sincnet"))
+        random = ("randn", "lecun_normal", "kaiming_normal") if self.kind == "leaf" else ()
+        self._check_choice("initial_filters", ("mel", *random))
         self._check_integer("sample_rate", 1000, 768_000)
         self._check_integer("n_mels", 1, 1024)
         self._check_integer("win_length", 1, 16_383)

@@ -22,6 +22,7 @@ from earmark.features.learned import LearnedFrontEnd
 from earmark.features.mel import mel_filter_bank
 from earmark.models.layers import pad_same
 from earmark.models.log_mel import check_waveform
+from earmark.models.weight_init import draw_fan_in
 
 N_FFT = 512
 """Of the mel filters that the initial filters approximate, in whole bins."""
@@ -47,7 +48,8 @@ class Leaf(nn.Module):
         super().__init__()
         self.front_end = front_end
         bands = front_end.n_mels
-        centre, width = initial_filters(front_end)
+        is_random = front_end.initial_filters != "mel"
+        centre, width = random_filters(front_end) if is_random else initial_filters(front_end)
         self.centre = nn.Parameter(centre)
         self.width = nn.Parameter(width)
         self.lowpass = nn.Parameter(torch.full((bands,), 0.4))
@@ -126,6 +128,28 @@ def initial_filters(front_end: LearnedFrontEnd) -> tuple[Tensor, Tensor]:
     bins = (magnitudes >= magnitudes.max(1, keepdims=True) / 2).sum(1)  # full width at half the maximum
     centre = magnitudes.argmax(1) * 2 * math.pi / N_FFT
     return torch.from_numpy(centre).float(), torch.from_numpy(N_FFT * _WIDTH / bins).float()
+
+
+def random_filters(front_end: LearnedFrontEnd) -> tuple[Tensor, Tensor]:
+    """Draws Gabor filters at random.
+
+    Source: audax's ``complex_conv_init``, one of flax's initialisers for a kernel of shape (filter, 2), whose
+    fan in is the number of filters.
+
+    Args:
+        front_end: Number of the filters, and the rule in ``initial_filters``.
+
+    Returns:
+        Centre (radians per sample) and standard deviation (samples) of each filter, both of shape (filter,).
+    """
+    drawn = torch.empty(front_end.n_mels, 2)
+    if front_end.initial_filters == "randn":
+        nn.init.normal_(drawn, std=0.01)
+    else:
+        gain = 2.0 if front_end.initial_filters == "kaiming_normal" else 1.0
+        draw_fan_in(drawn, front_end.n_mels, gain)
+    centre, width = drawn.unbind(1)
+    return centre.clone(), width.clone()
 
 
 def gabor_filters(centre: Tensor, width: Tensor, taps: int) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from torch import nn
+from torch import Tensor, nn
 
 _STD_OF_CUT_NORMAL = 0.87962566103423978
 """Standard deviation of a standard normal distribution that is cut at -2 and 2."""
@@ -41,8 +41,23 @@ def init_truncated_normal(network: nn.Module, gain: float = 1.0) -> None:
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            fan_in = module.weight[0].numel()
-            truncated_normal_(module, math.sqrt(gain / fan_in) / _STD_OF_CUT_NORMAL)
+            draw_fan_in(module.weight, module.weight[0].numel(), gain)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def draw_fan_in(weight: Tensor, fan_in: int, gain: float) -> None:
+    """Redraws a tensor from a normal distribution of variance gain / fan in, cut at two standard deviations.
+
+    Source: flax's lecun_normal (gain 1) and kaiming_normal (gain 2).
+
+    Args:
+        weight: Redrawn in place.
+        fan_in: Inputs of each output.
+        gain: Above 0.
+    """
+    std = math.sqrt(gain / fan_in) / _STD_OF_CUT_NORMAL
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
 def truncated_normal_(layer: nn.Conv2d | nn.Linear, std: float) -> None:

@@ -39,11 +39,21 @@ def test_json_round_trip(info, front_end):
         ("f_max", 8001),
         ("f_max", float("nan")),
         ("f_min", "60"),
+        ("initial_filters", "random"),
+        ("initial_filters", None),
     ],
 )
 def test_fields_out_of_range_raise(field, value):
     with pytest.raises(ModelError, match=f"front-end: {field[:3]}"):
         replace(LEAF, **{field: value})
+
+
+def test_initial_filters_are_written_only_where_they_are_random():
+    assert "initial_filters" not in LEAF.to_dict(), "files of earlier versions are read"
+    drawn = replace(LEAF, initial_filters="lecun_normal")
+    assert front_end_from_dict(drawn.to_dict()) == drawn
+    with pytest.raises(ModelError, match="initial_filters"):
+        replace(SINCNET, initial_filters="randn")
 
 
 def test_unknown_and_missing_fields_raise():

@@ -86,6 +86,21 @@ def test_filters_stay_within_reach():
         torch.testing.assert_close(front_end(waveform), bounded(waveform))
 
 
+@pytest.mark.parametrize(
+    ("rule", "std"), [("randn", 0.01), ("lecun_normal", 256**-0.5), ("kaiming_normal", 128**-0.5)]
+)
+def test_random_initial_filters_have_the_spread_of_audaxs(rule, std):
+    torch.manual_seed(0)
+    drawn, again = (Leaf(replace(LEAF, n_mels=256, initial_filters=rule)) for _ in range(2))
+    for name in ("centre", "width"):
+        values = getattr(drawn, name).detach()
+        assert float(values.mean()) == pytest.approx(0, abs=0.3 * std)
+        assert float(values.std()) == pytest.approx(std, rel=0.15)
+        assert not torch.equal(values, getattr(again, name))
+    assert torch.equal(drawn.lowpass, Leaf(replace(LEAF, n_mels=256)).lowpass)
+    assert drawn(torch.randn(1, 900)).isfinite().all()
+
+
 @torch.no_grad()
 def test_any_length_is_taken_and_a_batch_equals_its_rows():
     front_end = Leaf(SMALL)
