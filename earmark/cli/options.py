@@ -23,7 +23,7 @@ WINDOWS = "Windows"
 
 Files = Annotated[
     list[str],
-    typer.Argument(metavar="FILES...", help="Audio files, folders, or - for standard input."),
+    typer.Argument(metavar="FILES...", help="Files, folders, patterns, lists (.txt), or - for standard input."),
 ]
 Dataset = Annotated[
     Path,

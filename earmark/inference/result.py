@@ -29,7 +29,7 @@ Floats = NDArray[np.float32]
 Threshold = float | Sequence[float] | Literal["auto"]
 """Lowest score of a tag: one for all labels, one per label, or "auto", the model's own thresholds."""
 Limits = tuple[float, ...] | None
-SCORES_AT_ONCE = 1 << 19
+SCORES_AT_ONCE = 1 << 17
 """Scores of windows that events are detected in at a time."""
 
 
