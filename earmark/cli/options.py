@@ -23,7 +23,9 @@ WINDOWS = "Windows"
 
 Files = Annotated[
     list[str],
-    typer.Argument(metavar="FILES...", help="Files, folders, patterns, lists (.txt), or - for standard input."),
+    typer.Argument(
+        metavar="FILES...", help="Files, folders, patterns, lists (.txt), or - for standard input."
+    ),
 ]
 Dataset = Annotated[
     Path,
