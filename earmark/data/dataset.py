@@ -1,9 +1,9 @@
 """Clips as waveforms of one length with their targets, and the batches of an epoch.
 
 Conventions: a waveform is mono float32 (time,) at the front-end's rate, exactly one window long: a random
-piece of longer clips; shorter ones are padded. Draws follow from a seed and NumPy alone, so that a run
-resumes at any step and is the same on several devices; torch's ``WeightedRandomSampler`` has a state to
-store, draws otherwise, and does not read shard by shard.
+piece of longer clips; shorter ones are padded behind, or at a random place. Draws follow from a seed and
+NumPy alone, so that a run resumes at any step and is the same on several devices; torch's
+``WeightedRandomSampler`` has a state to store, draws otherwise, and does not read shard by shard.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class ClipDataset(Dataset[Batch]):
         padding: Of shorter clips.
         cache: Folder of decoded clips; None: clips are decoded whenever they are read.
         tolerant: Return NaN for a clip that cannot be read.
+        random_padding: Put shorter clips at a random place, with silence before and behind them.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class ClipDataset(Dataset[Batch]):
         padding: Padding,
         cache: ClipCache | None = None,
         tolerant: bool = False,
+        random_padding: bool = False,
     ) -> None:
         self.clips = list(clips)
         self.targets = torch.from_numpy(targets(clips, labels))
@@ -58,6 +60,7 @@ class ClipDataset(Dataset[Batch]):
         self.length = length
         self.padding: Padding = padding
         self.tolerant = tolerant
+        self.random_padding = random_padding
         self._clips = CachedClips(self.clips, sample_rate, cache)
 
     def __len__(self) -> int:
@@ -67,7 +70,7 @@ class ClipDataset(Dataset[Batch]):
         """A random piece of a clip.
 
         Args:
-            key: Index of the clip, and the seed of the piece.
+            key: Index of the clip, and the seed of the piece, or of the place of a shorter clip.
 
         Returns:
             Waveform (time,) and targets (class,).
@@ -82,6 +85,9 @@ class ClipDataset(Dataset[Batch]):
             if not self.tolerant:
                 raise contained(error, str(self.clips[index].path)) from None
             return self.unreadable(index)
+        if self.random_padding and len(waveform) < self.length:
+            before = _start(seed, self.length - len(waveform))
+            waveform = np.concatenate([np.zeros(before, np.float32), waveform])
         return torch.from_numpy(pad(waveform, self.length, self.padding)), self.targets[index]
 
     def unreadable(self, index: int) -> Batch:

@@ -31,6 +31,7 @@ BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "int8": 8}
 COMPLEXITY_MANAGEMENT = {"fp16": "16-bit weights", "bf16": "16-bit weights", "int8": "weight quantization"}
 """How a precision makes a model smaller, as the challenge names it."""
 AUGMENTATIONS = {
+    "random_padding": "random padding",
     "crop_s": "random crops",
     "roll_s": "time rolling",
     "speed": "speed perturbation",

@@ -32,6 +32,9 @@ from earmark.models.waveform_network import split_front_end
 from earmark.training.config.data import ClipSource
 from earmark.training.config.recipe import Recipe
 
+UNTRAINED = "untrained"
+"""The label of a network that is pretrained without labels: a model has at least one."""
+
 
 def source_clips(source: ClipSource) -> list[Clip]:
     """Reads the clips of a source and assigns their folds.
@@ -92,7 +95,8 @@ def split_clips(recipe: Recipe, fold: int | None) -> Split:
         tuple(clip for clip in select(clips, source.train_filter) if fold is None or clip.fold != fold)
         for source, clips in sources
     )
-    evaluated = tuple(clip for clip in everything if fold is not None and clip.fold == fold and clip.labelled)
+    usable = [clip for clip in everything if clip.labelled or recipe.contrastive is not None]
+    evaluated = tuple(clip for clip in usable if fold is not None and clip.fold == fold)
     if fold is not None and not evaluated:
         raise DataError(f"recipe {recipe.name!r}: no clip is in fold {fold}")
     if not any(groups):
@@ -110,6 +114,8 @@ def _require_same_shard_labels(recipe: Recipe) -> None:
 def _labels(recipe: Recipe, clips: Sequence[Clip]) -> tuple[str, ...]:
     """The labels of a recipe; each listed one must occur, unless no clip has any."""
     listed = recipe.data.labels
+    if recipe.contrastive is not None:
+        return (UNTRAINED,)
     if isinstance(listed, str):
         return named_labels(listed)
     found = label_set(clips)
@@ -142,19 +148,24 @@ def steps_per_epoch(recipe: Recipe, split: Split) -> int:
 
 def training_dataset(recipe: Recipe, split: Split) -> ClipDataset | ImageDataset:
     """All training clips, one group after the other, cropped at random."""
-    clips = [clip for group in split.groups for clip in group]
+    return clip_dataset(recipe, [clip for group in split.groups for clip in group], split.labels)
+
+
+def clip_dataset(recipe: Recipe, clips: Sequence[Clip], labels: Sequence[str]) -> ClipDataset | ImageDataset:
+    """Clips with the window and front-end of a recipe, cropped at random."""
     front_end = recipe.front_end
     if recipe.data.is_images and isinstance(front_end, FrontEnd):
         frames = front_end.num_frames(recipe.window_length)
-        return ImageDataset(clips, split.labels, front_end=front_end, frames=frames, tolerant=True)
+        return ImageDataset(clips, labels, front_end=front_end, frames=frames, tolerant=True)
     return ClipDataset(
         clips,
-        split.labels,
+        labels,
         sample_rate=front_end.sample_rate,
         length=recipe.window_length,
         padding=recipe.padding,
         cache=clip_cache(recipe),
         tolerant=True,
+        random_padding=recipe.augment.random_padding,
     )
 
 

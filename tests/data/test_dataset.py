@@ -53,6 +53,23 @@ def test_a_short_clip_is_padded(clips, padding):
     torch.testing.assert_close(waveform, torch.cat([samples, rest]), rtol=0, atol=0)
 
 
+def test_the_place_of_a_short_clip_follows_its_seed(clips):
+    data, samples = dataset(clips, padding="zero", random_padding=True), samples_of(clips[0])
+    starts = []
+    for seed in range(200):
+        waveform, _ = data[0, seed]
+        start = int(waveform.nonzero()[0])
+        assert waveform.shape == (4000,)
+        assert torch.equal(waveform[start : start + 1600], samples)
+        assert not waveform[:start].any()
+        assert not waveform[start + 1600 :].any()
+        assert torch.equal(data[0, seed][0], waveform)
+        starts.append(start)
+    assert 0 <= min(starts) < 200
+    assert 2200 < max(starts) <= 2400
+    assert torch.equal(data[1, 5][0], samples_of(clips[1]))
+
+
 def test_a_clip_of_a_window_is_left_as_it_is(clips):
     assert torch.equal(dataset(clips)[1, 5][0], samples_of(clips[1]))
 

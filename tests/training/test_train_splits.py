@@ -16,7 +16,7 @@ from earmark.errors import DataError
 from earmark.model_file.labels import label_set
 from earmark.training.config.data import ClipSource, Data
 from earmark.training.config.recipe import Recipe
-from earmark.training.splits import source_clips, split_clips
+from earmark.training.splits import source_clips, split_clips, training_dataset
 from earmark.training.trainer import train_network as train
 
 
@@ -41,6 +41,12 @@ def source(**values) -> ClipSource:
 def test_manifests_are_read_one_after_the_other(tmp_path):
     table = toy.write_clips(tmp_path)
     assert source_clips(source(manifests=[str(table), str(table)])) == 2 * read_manifest(table)
+
+
+def test_the_training_set_pads_as_the_recipe_says(clips):
+    for wanted in (False, True):
+        recipe = toy.toy_recipe(clips, augment={"random_padding": wanted})
+        assert training_dataset(recipe, split_clips(recipe, 1)).random_padding == wanted
 
 
 def test_columns_of_a_table_may_be_called_otherwise(tmp_path):

@@ -157,6 +157,8 @@ class Data(Section):
 class Augment(Section):
     """Augmentation of training clips, in this order; zero switches a step off."""
 
+    random_padding: bool = False
+    """Put clips shorter than a window at a random place in it, instead of at its start (padding = "zero")."""
     crop_s: WindowSeconds = 0.0
     """Train on crops of this length first: shorter steps, so more of them."""
     crop_epoch_fraction: Fraction = 1.0
@@ -167,6 +169,8 @@ class Augment(Section):
     """Range of the random playback speed (pitch changes too)."""
     gain_db: tuple[Decibels, Decibels] = (0.0, 0.0)
     """Range of the random gain."""
+    noise_snr_db: Decibels | None = None
+    """Add white noise to the waveform, at this signal-to-noise ratio."""
     impulse_responses: Path | None = None
     """Folder of impulse responses (devices, rooms) to convolve waveforms with."""
     impulse_probability: Fraction = 0.5
@@ -212,10 +216,12 @@ class Augment(Section):
 
 
 WAVEFORM_AUGMENTATIONS = (
+    "random_padding",
     "crop_s",
     "roll_s",
     "speed",
     "gain_db",
+    "noise_snr_db",
     "impulse_responses",
     "waveform_mix_probability",
 )

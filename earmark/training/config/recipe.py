@@ -23,6 +23,7 @@ from earmark.features.learned import (
 )
 from earmark.model_file.calibration import METHODS
 from earmark.model_file.info import LONGEST_WINDOW_S, Padding, Task, window_problem
+from earmark.training.config.contrastive import Contrastive, contrastive_problem
 from earmark.training.config.data import LOG_MEL_FILTERS, SOUND_AUGMENTATIONS, Augment, Data
 from earmark.training.config.evaluation import Evaluation, Logging, Run
 from earmark.training.config.learning import Loss, Model, Optimizer, Schedule, Teacher
@@ -80,6 +81,8 @@ class Recipe(Section):
     """A log-mel, or a learned front-end if ``kind`` is given."""
     data: Data
     augment: Augment = Augment()
+    contrastive: Contrastive | None = None
+    """Contrastive pretraining on clips without labels."""
     loss: Loss = Loss()
     schedule: Schedule = Schedule()
     optimizer: Optimizer
@@ -101,6 +104,8 @@ class Recipe(Section):
                     raise ValueError(f"augment.{name} needs a log-mel, the front-end is learned: remove it")
         if self.augment.low_pass_probability and getattr(self.front_end, "floor", 1) == 0:
             raise ValueError("augment.low_pass_probability needs a front-end with a floor above 0")
+        if self.augment.random_padding and self.padding != "zero":
+            raise ValueError('augment.random_padding needs padding = "zero"')
         return self
 
     @model_validator(mode="after")
@@ -109,10 +114,17 @@ class Recipe(Section):
             raise ValueError("loss.ranking_weight is for task multi_label only: remove it")
         if self.model.init_from is None and (self.model.new_head or self.optimizer.backbone_lr_scale != 1):
             raise ValueError("model.new_head and optimizer.backbone_lr_scale need model.init_from")
-        if not self.teacher and not all(source.labelled for source in self.data.sources):
+        learns = self.teacher or self.contrastive is not None
+        if not learns and not all(source.labelled for source in self.data.sources):
             raise ValueError("data.sources with labelled = false need a [teacher] to learn from")
         if sum(teacher.label_weight != 1 for teacher in self.teacher) > 1:
             raise ValueError("teacher.label_weight applies to the whole run: set it for one teacher only")
+        return self
+
+    @model_validator(mode="after")
+    def _check_contrastive(self) -> Recipe:
+        if self.contrastive is not None and (problem := contrastive_problem(self)):
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")
@@ -142,9 +154,12 @@ class Recipe(Section):
     def _check_lengths(self) -> Recipe:
         if problem := window_problem(self.front_end, self.window_s):
             raise ValueError(problem)
-        if self.augment.crop_s > self.window_s:
-            raise ValueError(f"augment.crop_s must be at most window_s ({self.window_s:g})")
-        for name, length_s in (("window_s", self.window_s), ("augment.crop_s", self.augment.crop_s)):
+        pair_s = self.contrastive.crop_s if self.contrastive is not None else 0.0
+        crops = {"augment.crop_s": self.augment.crop_s, "contrastive.crop_s": pair_s}
+        for name, length_s in crops.items():
+            if length_s > self.window_s:
+                raise ValueError(f"{name} must be at most window_s ({self.window_s:g})")
+        for name, length_s in {"window_s": self.window_s, **crops}.items():
             samples = round(length_s * self.front_end.sample_rate)
             if samples < self.front_end.min_samples and (length_s or name == "window_s"):
                 raise ValueError(f"{name} is shorter than one frame of the front-end")

@@ -209,6 +209,12 @@ def test_a_piece_longer_than_the_window_or_shorter_than_a_frame_is_refused(least
     assert "augment.crop_s is shorter than one frame" in refusal(least, "augment.crop_s=0.01")
 
 
+def test_short_clips_lie_at_a_random_place_between_silence_only(least):
+    assert load_recipe(least, ["augment.random_padding=true"]).augment.random_padding
+    needed = 'augment.random_padding needs padding = "zero"'
+    assert needed in refusal(least, "augment.random_padding=true", "padding=repeat")
+
+
 def test_bands_cannot_be_emptied_without_a_floor(least):
     with pytest.raises(RecipeError, match=r"augment\.low_pass_probability needs a front-end with a floor"):
         load_recipe(least, ["augment.low_pass_probability=0.5", "front_end.floor=0.0"])
