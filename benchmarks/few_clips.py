@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from earmark.audio import load_audio
 from earmark.custom.augment import VARIATIONS
-from earmark.custom.dataset import Example
+from earmark.custom.example import Example
 from earmark.custom.features import Clip, extract, open_base
 from earmark.custom.fit import FEW_CLIPS
 from earmark.custom.graph_head import Layer, apply

@@ -106,7 +106,7 @@ def fit(
     if (output is None) != check:
         raise typer.BadParameter("give the model file to write, or --check", param_hint="--output")
     one_matrix_thread()
-    from earmark.custom import FitOptions, merged, read_dataset
+    from earmark.custom import FitOptions, merged, read_dataset, write_report
     from earmark.custom import fit as fit_sounds
 
     options = FitOptions(
@@ -134,8 +134,7 @@ def fit(
     _show_findings(found, check, quiet, say if check and not as_json else complain)
     say(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) if as_json else found.summary())
     if report is not None:
-        page = found.write(report)[-1]
-        note(f"wrote {page}")
+        note(f"wrote {write_report(found, report)}")
     if output is not None and not as_json:
         say(f"\nwrote {output}")
     exit_code(found.num_clips, found.num_failed)

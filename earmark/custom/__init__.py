@@ -11,9 +11,11 @@ background. Features of windows come from :class:`earmark.Tagger`, so scores wit
 "fit" has what is needed; depth "head" needs "train" too.
 """
 
-from earmark.custom.dataset import Dataset, Example, merged, read_dataset
+from earmark.custom.dataset import Dataset, merged, read_dataset
+from earmark.custom.example import Example
 from earmark.custom.fit import fit
 from earmark.custom.options import FitOptions
+from earmark.custom.page import write_report
 from earmark.custom.report import FitReport
 
-__all__ = ["Dataset", "Example", "FitOptions", "FitReport", "fit", "merged", "read_dataset"]
+__all__ = ["Dataset", "Example", "FitOptions", "FitReport", "fit", "merged", "read_dataset", "write_report"]

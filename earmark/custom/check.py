@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from earmark.custom.dataset import Dataset, Example
+from earmark.custom.dataset import Dataset
+from earmark.custom.example import Example
 from earmark.custom.features import Clip
 from earmark.errors import DataError, EarmarkError, extra
 

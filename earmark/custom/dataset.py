@@ -16,6 +16,7 @@ from pathlib import Path
 
 from earmark.audio.find import find_recordings
 from earmark.custom.annotations import annotated_recordings, read_regions
+from earmark.custom.example import Example
 from earmark.custom.sources import group_takes
 from earmark.errors import DataError, EarmarkError
 from earmark.model_file.tables import read_table
@@ -28,31 +29,6 @@ SEPARATOR = ";"
 _PATH_COLUMNS = ("path", "filename", "file_name", "file", "fname")
 _LABEL_COLUMNS = ("labels", "label", "category", "class", "tags")
 _GROUP_COLUMNS = ("group", "source", "src_file", "recording")
-
-
-@dataclass(frozen=True)
-class Example:
-    """A clip with its labels.
-
-    Args:
-        path: The recording.
-        labels: Its labels; none: background.
-        group: Name of the source that it is a take of.
-        start_s: Start within the recording, in seconds.
-        end_s: End within the recording; None: its end.
-    """
-
-    path: Path
-    labels: tuple[str, ...]
-    group: str = ""
-    start_s: float = 0.0
-    end_s: float | None = None
-
-    @property
-    def name(self) -> str:
-        """The path, with the region where it is one."""
-        end = "" if self.end_s is None else f"{self.end_s:g}"
-        return f"{self.path}" if self.end_s is None else f"{self.path}, {self.start_s:g} to {end} s"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from earmark.audio import load_piece, open_audio
 from earmark.custom.augment import vary
-from earmark.custom.dataset import Example
+from earmark.custom.example import Example
 from earmark.custom.graph_head import feature_name, with_feature_output
 from earmark.data.manifest import file_hash
 from earmark.errors import AudioError, EarmarkError, ModelError, contained

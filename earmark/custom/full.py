@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from earmark.custom.base_network import network_of
 from earmark.custom.classifier import Fitter
-from earmark.custom.dataset import Example
+from earmark.custom.example import Example
 from earmark.custom.features import Base, log_mels
 from earmark.custom.probe import fit_probe
 from earmark.custom.table import Floats, Table

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earmark.custom.cross_validation import CrossValidation, bootstrap_interval
-from earmark.custom.dataset import Example
+from earmark.custom.example import Example
 from earmark.custom.report import WrongClip
 from earmark.custom.table import Floats, Table
 from earmark.evaluation import metrics

@@ -5,6 +5,7 @@ Conventions: the page needs no network and no script; clips lie beside it as Ogg
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
@@ -24,7 +25,7 @@ from earmark.features.presets import EFFICIENTAT
 from earmark.model_file.atomic import write_atomically
 
 if TYPE_CHECKING:
-    from earmark.custom.dataset import Example
+    from earmark.custom.example import Example
     from earmark.custom.report import FitReport, WrongClip
 
 PLAYERS = 30
@@ -40,7 +41,26 @@ vertical-align:top}img{width:100%;height:8em;image-rendering:pixelated}audio{wid
 .c td{text-align:center;padding:.1em .4em}.c th{font-weight:normal}.c th.v{writing-mode:vertical-rl}"""
 
 
-def write_page(report: FitReport, folder: Path) -> Path:
+def write_report(report: FitReport, folder: Path) -> Path:
+    """Writes ``report.json`` and ``index.html``, with the wrong clips in a subfolder ``clips``.
+
+    Args:
+        report: Of the fit.
+        folder: Created if necessary.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        OSError: If they cannot be written.
+    """
+    write_atomically(
+        folder / "report.json", json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n"
+    )
+    return _write_page(report, folder)
+
+
+def _write_page(report: FitReport, folder: Path) -> Path:
     """Writes ``index.html`` and the clips that it plays.
 
     Args:

@@ -6,18 +6,16 @@ is written is fitted to all clips. Intervals are 95 %, by drawing sources with r
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from earmark.custom.check import Finding
-from earmark.custom.dataset import Example
+from earmark.custom.example import Example
 from earmark.custom.options import Depth
 from earmark.evaluation.metrics import Reliability
 from earmark.evaluation.report import aligned
-from earmark.model_file.atomic import write_atomically
 from earmark.model_file.info import Task
 
 
@@ -153,16 +151,3 @@ class FitReport:
                 "table": [list(row) for row in self.confusion],
             }
         return values
-
-    def write(self, folder: Path) -> list[Path]:
-        """Writes ``report.json`` and ``index.html``, with the wrong clips in a subfolder ``clips``.
-
-        Raises:
-            OSError: If they cannot be written.
-        """
-        from earmark.custom.page import write_page
-
-        write_atomically(
-            folder / "report.json", json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n"
-        )
-        return [folder / "report.json", write_page(self, folder)]

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from earmark.custom.dataset import Example
+    from earmark.custom.example import Example
 
 _TAKE = re.compile(
     r"[-_. ]*(?:\(\d+\)|[-_. ](?:take|part|copy|seg|segment|clip|chunk)?[-_ ]?(?:\d{1,3}|[A-Za-z]))$", re.I

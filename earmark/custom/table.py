@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from earmark.custom.dataset import Example
+from earmark.custom.example import Example
 from earmark.inference.pooling import default_pooling, pool_windows
 from earmark.model_file.calibration import Calibration, uncalibrated_scores
 from earmark.model_file.info import Task

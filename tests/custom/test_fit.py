@@ -10,7 +10,7 @@ import toy
 from own_sounds import write_folder
 
 import earmark
-from earmark.custom import FitOptions, fit, read_dataset
+from earmark.custom import FitOptions, fit, read_dataset, write_report
 from earmark.custom.features import Clip, extract, open_base
 from earmark.custom.fit import prepare
 from earmark.custom.folds import grouped_folds, num_folds
@@ -194,7 +194,7 @@ def test_the_page_plays_the_wrong_clips(toy_model: Path, tmp_path: Path) -> None
     )
     report = fit(folder, None, options(toy_model))
     assert any("<wrong>" in one.example.name for one in report.wrong)
-    report.write(tmp_path / "out")
+    write_report(report, tmp_path / "out")
     page = (tmp_path / "out" / "index.html").read_text()
     assert "<wrong>" not in page
     assert json.loads((tmp_path / "out" / "report.json").read_text())["metrics"] == dict(report.metrics)
