@@ -9,14 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from conftest import Run
 from pyarrow import parquet
 from toy import SAMPLE_RATE, sound
+
+Run = Callable[..., tuple[int, str, str]]
 
 CLIPS = 5
 
