@@ -47,6 +47,7 @@ def test_pieces_cover_a_recording(tagger: Tagger) -> None:
     assert np.diff(starts)[:6] == pytest.approx(np.full(6, STEP_S))
     steps = result.score_series
     assert steps.edges_s[-1] == pytest.approx(11.0)
+    assert (steps.scores > 0).all()  # the last window, which overlaps the one before, counts too
     assert steps.resolution_s == pytest.approx(1.25)
 
 
