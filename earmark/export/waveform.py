@@ -20,7 +20,7 @@ from earmark.features.front_end import FrontEnd
 from earmark.features.learned import GraphFrontEnd
 from earmark.features.mel import analysis_window, mel_filter_bank
 from earmark.model_file.info import ModelInfo
-from earmark.models.log_mel import standardized
+from earmark.models.log_mel import standardized, standardized_log_mel
 from earmark.models.onnx_graph import module_to_onnx
 
 
@@ -69,13 +69,14 @@ class FoldedLogMel(nn.Module):
         power = self._power(self._frames(waveform) * self.window)
         if self.front_end.power != 2.0:
             power = power ** (self.front_end.power / 2)
-        return self._compress(torch.matmul(self.bank, power.transpose(1, 2)))
+        log_mel = self._compress(torch.matmul(self.bank, power.transpose(1, 2)))
+        return standardized_log_mel(log_mel) if self.front_end.standardize == "log_mel" else log_mel
 
     def _frames(self, waveform: Tensor) -> Tensor:
         """(batch, time) -> (batch, frame, win_length)."""
         front_end = self.front_end
         length, hop = front_end.win_length, front_end.hop_length
-        if front_end.standardize:
+        if front_end.standardize is True:
             waveform = standardized(waveform)
         if front_end.preemphasis:
             waveform = waveform[:, 1:] - front_end.preemphasis * waveform[:, :-1]

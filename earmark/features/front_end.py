@@ -104,8 +104,10 @@ class FrontEnd(CheckedFields):
         ceiling: Upper limit of the mel energies before the logarithm, or None.
         shift: Added after the logarithm.
         scale: Divides that sum.
-        standardize: Whether each window is shifted and scaled first, to mean 0 and standard deviation 1:
-            (x - mean) / (standard deviation + 1e-8), as in audax's recipes for Speech Commands.
+        standardize: What is shifted and scaled to mean 0 and standard deviation 1, window by window: False:
+            nothing; True: the waveform, before all else, as in audax's recipes for Speech Commands;
+            "log_mel": the finished log-mel, all bands together, as in sound-clf-pytorch, with a floor above
+            0. (x - mean) / (standard deviation + 1e-8), which is 0 for digital silence.
 
     Raises:
         ModelError: If a field is out of range.
@@ -132,7 +134,7 @@ class FrontEnd(CheckedFields):
     ceiling: float | None = None
     shift: float = 4.5
     scale: float = 5.0
-    standardize: bool = False
+    standardize: bool | Literal["log_mel"] = False
 
     added: ClassVar[tuple[str, ...]] = ("standardize",)
     graph_input: ClassVar[str] = "log_mel"
@@ -145,14 +147,17 @@ class FrontEnd(CheckedFields):
             self._check_number(name, lowest, highest)
         for name, allowed in _CHOICES.items():
             self._check_choice(name, allowed)
-        for name in ("window_symmetric", "standardize"):
-            self._require(isinstance(getattr(self, name), bool), name, "true or false")
+        self._require(isinstance(self.window_symmetric, bool), "window_symmetric", "true or false")
+        known = isinstance(self.standardize, bool) or self.standardize == "log_mel"
+        self._require(known, "standardize", 'true, false or "log_mel"')
         self._require(self.n_fft % 2 == 0, "n_fft", "even")
         self._require(self.win_length <= self.n_fft, "win_length", f"at most n_fft, {self.n_fft}")
         self._require(self.f_min <= self.f_max - 1.0, "f_min", f"at least 1 Hz below f_max, {self.f_max}")
         nyquist = self.sample_rate / 2
         self._require(self.f_max <= nyquist, "f_max", f"at most half the sample rate, {nyquist}")
         self._require(self.floor == 0.0 or self.floor >= _SMALLEST, "floor", f"0, or at least {_SMALLEST:g}")
+        if self.standardize == "log_mel":
+            self._require(self.floor > 0.0, "floor", 'above 0 for standardize = "log_mel"')
         if self.ceiling is not None:
             self._check_number("ceiling", 0.0, _LARGEST)
             self._require(self.ceiling > self.floor, "ceiling", f"above floor, {self.floor}")
@@ -169,12 +174,17 @@ class FrontEnd(CheckedFields):
 
     @property
     def mask_value(self) -> float:
-        """Value of masked parts of a log-mel, the log-mel of an energy of 1."""
-        return self.shift / self.scale
+        """Value of masked parts of a log-mel: that of an energy of 1, or the mean of a standardised one."""
+        return 0.0 if self.standardize == "log_mel" else self.shift / self.scale
 
     @property
     def silence(self) -> float:
-        """Log-mel of digital silence, the lowest value there is; minus infinity without a floor."""
+        """Log-mel of digital silence: 0 if log-mels are standardised, else the lowest value there is.
+
+        Without a floor it is minus infinity.
+        """
+        if self.standardize == "log_mel":
+            return 0.0
         if self.floor == 0.0:
             return -math.inf
         logarithm = 10.0 * math.log10(self.floor) if self.log == "db" else math.log(self.floor)

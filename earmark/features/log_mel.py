@@ -22,7 +22,7 @@ Int64s = npt.NDArray[np.int64]
 _BLOCK = 64  # frames whose spectra fit into the processor's cache: measured faster than all at once
 _GROUP = 16  # mel bands per matrix product
 STANDARD_DEVIATION_FLOOR = 1e-8
-"""Is added to the standard deviation that divides a waveform."""
+"""Is added to the standard deviation that divides a waveform or a log-mel."""
 _LOUDEST = 1e6  # accepted amplitude, nominally 1: its power spectrum still fits float32
 
 
@@ -59,6 +59,7 @@ class LogMel:
         for index, row in enumerate(rows):
             signal = self._standardized(row)
             self._fill(log_mel[index : index + 1], signal, np.zeros((1, 1), np.int64), len(row))
+            self._standardize_log_mel(log_mel[index])
         return log_mel if waveform.ndim == 2 else log_mel[0]
 
     def windows(self, waveform: Float32s, starts: Sequence[int], length: int) -> Float32s:
@@ -91,11 +92,13 @@ class LogMel:
                 f"windows must be within the {len(waveform)} samples of the waveform, got samples {begin} to "
                 f"{end}: change starts, or pad the waveform"
             )
-        if self.front_end.standardize:  # equal frames of two windows differ
+        if self.front_end.standardize is True:  # equal frames of two windows differ
             for index, start in enumerate(starts):
                 log_mel[index] = self(waveform[start : start + length])
         else:
             self._fill(log_mel, waveform[begin:end], first - begin, length)
+            for window in log_mel:
+                self._standardize_log_mel(window)
         return log_mel
 
     def following(self, waveform: Float32s, earlier: Float32s, shift: int) -> Float32s:
@@ -217,12 +220,19 @@ class LogMel:
 
     def _standardized(self, waveform: Float32s) -> Float32s:
         """A whole window with mean 0 and standard deviation 1, if the front-end says so."""
-        if not self.front_end.standardize:
+        if self.front_end.standardize is not True:
             return waveform
         check_level(waveform)
         centred: Float32s = waveform - waveform.mean()
         centred /= centred.std() + np.float32(STANDARD_DEVIATION_FLOOR)
         return centred
+
+    def _standardize_log_mel(self, log_mel: Float32s) -> None:
+        """Gives a log-mel (mel, frame) mean 0 and standard deviation 1 in place, if the front-end says so."""
+        if self.front_end.standardize == "log_mel":
+            log_mel -= log_mel[0, 0]  # equal values become exactly 0, not rounding errors of their mean
+            log_mel -= log_mel.mean()
+            log_mel /= log_mel.std() + np.float32(STANDARD_DEVIATION_FLOOR)
 
     def _signal(self, waveform: Float32s) -> Float32s:
         """Checks the waveform and applies pre-emphasis."""

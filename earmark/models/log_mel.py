@@ -97,13 +97,14 @@ class TorchLogMel(nn.Module):
         check_waveform(waveform)
         with torch.autocast(waveform.device.type, enabled=False):
             # (mel, bin) @ (batch, bin, frame) -> (batch, mel, frame)
-            return self._compress(torch.matmul(bank, self._spectrum(waveform).transpose(1, 2)))
+            log_mel = self._compress(torch.matmul(bank, self._spectrum(waveform).transpose(1, 2)))
+            return standardized_log_mel(log_mel) if self.front_end.standardize == "log_mel" else log_mel
 
     def _spectrum(self, waveform: Tensor) -> Tensor:
         """Computes the power spectrum: (batch, time) -> (batch, frame, bin)."""
         front_end = self.front_end
         num_frames = front_end.num_frames(waveform.shape[1])
-        if front_end.standardize:
+        if front_end.standardize is True:
             waveform = standardized(waveform)
         if front_end.preemphasis:
             waveform = waveform[:, 1:] - front_end.preemphasis * waveform[:, :-1]
@@ -130,11 +131,18 @@ class TorchLogMel(nn.Module):
 
 
 def standardized(waveform: Tensor) -> Tensor:
-    """Shifts and scales waveforms (batch, time) to mean 0 and standard deviation 1."""
+    """Shifts and scales rows, such as waveforms (batch, time), to mean 0 and standard deviation 1."""
     # Both sides of the fraction are multiplied by 1e8: the exporter to ONNX leaves out a sum with 1e-8, and
     # silence would become NaN.
     scaled = (waveform - waveform.mean(1, keepdim=True)) / STANDARD_DEVIATION_FLOOR
     return scaled / (scaled.square().mean(1, keepdim=True).sqrt() + 1)
+
+
+def standardized_log_mel(log_mel: Tensor) -> Tensor:
+    """Shifts and scales log-mels (batch, mel, frame) to mean 0 and standard deviation 1."""
+    # Without the first value, equal values become exactly 0, not rounding errors of their mean.
+    values = (log_mel - log_mel[:, :1, :1]).flatten(1)
+    return standardized(values).reshape(log_mel.shape)
 
 
 def check_waveform(waveform: Tensor) -> None:

@@ -35,6 +35,7 @@ SHAPES = {
     "gaps between windows": replace(ODD, hop_length=256, win_length=200),
     "magnitudes": replace(ODD, power=1.0),
     "standardized": replace(ODD, standardize=True),
+    "a standardized log-mel": replace(ODD, standardize="log_mel"),
     "empty bands": replace(ODD, n_mels=120, preemphasis=0),
 }
 
@@ -54,9 +55,10 @@ def test_it_equals_numpy_at_any_length(front_end: FrontEnd):
 
 
 @pytest.mark.slow
-def test_silence_is_finite_in_a_graph_that_standardizes():
+@pytest.mark.parametrize("standardize", [True, "log_mel"])
+def test_silence_is_finite_in_a_graph_that_standardizes(standardize):
     """The exporter takes a sum with a tiny number for one with zero."""
-    front_end = replace(ODD, standardize=True)
+    front_end = replace(ODD, standardize=standardize)
     axes = ({0: torch.export.Dim("batch"), 1: torch.export.Dim("time", min=front_end.min_samples)},)
     names = ["waveform"], ["log_mel"]
     graph = module_to_onnx(FoldedLogMel(front_end), (torch.zeros(2, 9000),), axes, names, 18)

@@ -75,7 +75,7 @@ def test_synthetic_clips_match_golden(shared):
 def direct_log_mel(front_end, waveform):
     """The definition, frame by frame, with the Fourier sum written out in float64."""
     x = waveform.astype(np.float64)
-    x = (x - x.mean()) / (x.std() + 1e-8) if front_end.standardize else x
+    x = (x - x.mean()) / (x.std() + 1e-8) if front_end.standardize is True else x
     y = x[1:] - front_end.preemphasis * x[:-1] if front_end.preemphasis else x
     padded = np.pad(y, front_end.n_fft // 2, mode="reflect")
     offset = (front_end.n_fft - front_end.win_length) // 2 if front_end.window_placement == "centre" else 0
@@ -89,7 +89,10 @@ def direct_log_mel(front_end, waveform):
     energies = energies + front_end.floor if front_end.floor_mode == "add" else energies.clip(front_end.floor)
     energies = energies if front_end.ceiling is None else energies.clip(max=front_end.ceiling)
     logarithms = 10 * np.log10(energies) if front_end.log == "db" else np.log(energies)
-    return (logarithms + front_end.shift) / front_end.scale
+    finished = (logarithms + front_end.shift) / front_end.scale
+    if front_end.standardize == "log_mel":
+        return (finished - finished.mean()) / finished.std()
+    return finished
 
 
 @pytest.mark.parametrize(
@@ -103,6 +106,7 @@ def direct_log_mel(front_end, waveform):
         {"mel_scale": "slaney", "mel_norm": "slaney", "floor_mode": "clip", "ceiling": 0.1},
         {"mel_scale": "linear", "n_mels": 30},
         {"standardize": True, "preemphasis": 0.0},
+        {"standardize": "log_mel"},
         {"mel_scale": "htk", "n_mels": 40, "f_min": 100.5, "f_max": 3900.5},
     ],
 )
@@ -127,6 +131,21 @@ def test_a_standardized_log_mel_depends_on_neither_level_nor_offset():
     np.testing.assert_allclose(transform(np.zeros(300, np.float32)), transform.front_end.silence, rtol=1e-5)
     with pytest.raises(AudioError):
         transform(np.full(300, np.nan, np.float32))
+
+
+def test_a_log_mel_is_standardised_window_by_window():
+    transform = LogMel(replace(SMALL, standardize="log_mel"))
+    rising = NOISE[:700] * np.linspace(0.01, 1, 700, dtype=np.float32)
+    log_mel = transform(rising)
+    assert abs(log_mel.mean()) < 1e-5
+    assert log_mel.std() == pytest.approx(1, abs=1e-5)
+    windows = transform.windows(rising, (0, 100, 400), 300)
+    for window, start in zip(windows, (0, 100, 400), strict=True):
+        np.testing.assert_allclose(window, transform(rising[start : start + 300]), atol=1e-5)
+    following = transform.following(rising[20:320], windows[0], 1)
+    np.testing.assert_allclose(following, transform(rising[20:320]), atol=1e-5)
+    assert not transform(np.zeros(300, np.float32)).any()
+    assert transform.front_end.silence == transform.front_end.mask_value == 0
 
 
 def test_batch_matches_single_waveforms():

@@ -15,7 +15,11 @@ def noise(samples: int) -> np.ndarray:
     return (0.1 * np.random.default_rng(0).standard_normal(samples)).astype(np.float32)
 
 
-SHAPES = {**FRONT_ENDS, "standardized": replace(FRONT_ENDS["audax"], standardize=True)}
+SHAPES = {
+    **FRONT_ENDS,
+    "standardized": replace(FRONT_ENDS["audax"], standardize=True),
+    "a standardized log-mel": replace(FRONT_ENDS["audax"], standardize="log_mel"),
+}
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -30,6 +30,7 @@ def test_log_mel_matches_golden(name):
         AUDAX,
         replace(EFFICIENTAT, power=1.0),
         replace(AUDAX, standardize=True),
+        replace(AUDAX, standardize="log_mel"),
     ],
 )
 def test_numpy_and_torch_agree(front_end):
@@ -47,6 +48,7 @@ def test_silence_is_at_the_floor():
     for front_end in (EFFICIENTAT, SP4ASC, FSDKAGGLE, AUDAX):
         log_mel = TorchLogMel(front_end)(torch.zeros(1, 5000))
         np.testing.assert_allclose(log_mel.numpy(), front_end.silence, rtol=1e-5)
+    assert not TorchLogMel(replace(AUDAX, standardize="log_mel"))(torch.zeros(1, 5000)).any()
 
 
 def test_nothing_enters_a_checkpoint():

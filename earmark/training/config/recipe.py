@@ -109,6 +109,17 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_standardize(self) -> Recipe:
+        if getattr(self.front_end, "standardize", None) != "log_mel":
+            return self
+        for name in ("equalize_db", "low_pass_probability"):
+            if getattr(self.augment, name):
+                raise ValueError(f'augment.{name} does not fit front_end.standardize = "log_mel": remove one')
+        if self.data.is_images:
+            raise ValueError('images replace log-mels, without front_end.standardize = "log_mel": remove it')
+        return self
+
+    @model_validator(mode="after")
     def _check_learning(self) -> Recipe:
         if self.loss.ranking_weight and self.task == "single_label":
             raise ValueError("loss.ranking_weight is for task multi_label only: remove it")

@@ -209,6 +209,13 @@ def test_a_piece_longer_than_the_window_or_shorter_than_a_frame_is_refused(least
     assert "augment.crop_s is shorter than one frame" in refusal(least, "augment.crop_s=0.01")
 
 
+@pytest.mark.parametrize("key", ["equalize_db", "low_pass_probability"])
+def test_what_changes_energies_needs_log_mels_that_are_not_standardised(least, key):
+    standardized = 'front_end.standardize="log_mel"'
+    assert load_recipe(least, [standardized]).front_end.standardize == "log_mel"
+    assert f"augment.{key} does not fit" in refusal(least, standardized, f"augment.{key}=0.5")
+
+
 def test_short_clips_lie_at_a_random_place_between_silence_only(least):
     assert load_recipe(least, ["augment.random_padding=true"]).augment.random_padding
     needed = 'augment.random_padding needs padding = "zero"'
