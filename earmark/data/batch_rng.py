@@ -7,6 +7,7 @@ item is augmented alike whichever process holds it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -49,6 +50,10 @@ class RowsGenerator(np.random.Generator):
     def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> Any:
         """Uniform in [low, high)."""
         return self._own(self.batch.uniform, (low, high), size)
+
+    def standard_normal(self, size: Any = None, dtype: Any = np.float64) -> Any:  # type: ignore[override]
+        """From the normal distribution of mean 0 and variance 1."""
+        return self._own(partial(self.batch.standard_normal, dtype=dtype), (), size)
 
     def beta(self, a: Any, b: Any, size: Any = None) -> Any:
         """From the Beta distribution."""

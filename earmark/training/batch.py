@@ -1,8 +1,8 @@
 """Augmentation of a training batch: waveforms and labels -> features and targets.
 
-Conventions: one generator, and a fixed order of steps: waveforms (crop or roll, speed, gain, impulse
-responses, mixing), the teachers' predictions, log-mels (filter jitter, equaliser, low-pass, resized crop,
-Freq-MixStyle, masks, mixup).
+Conventions: one generator, and a fixed order of steps: waveforms (crop or roll, speed, gain, noise,
+impulse responses, mixing), the teachers' predictions, log-mels (filter jitter, equaliser, low-pass, resized
+crop, Freq-MixStyle, masks, mixup).
 """
 
 from __future__ import annotations
@@ -91,6 +91,8 @@ class Augmentation:
             waveforms = augment.change_speed(waveforms, *settings.speed, generator)
         if settings.gain_db != (0, 0):
             waveforms = augment.gain(waveforms, *settings.gain_db, generator)
+        if settings.noise_snr_db is not None:
+            waveforms = augment.add_noise(waveforms, settings.noise_snr_db, generator)
         if self.impulses:
             waveforms = augment.convolve_ir(waveforms, self.impulses, settings.impulse_probability, generator)
         if settings.waveform_mix_probability:

@@ -86,7 +86,8 @@ def cross_validate(recipe: Recipe, folder: Path, progress: Progress = lambda fac
     negatives = _negative_clips(recipe)
     require_teachers(recipe.teacher, recipe.runs)
     require_initial_weights(recipe)
-    clips = [clip for fold in recipe.data.folds for clip in split_clips(recipe, fold).evaluated]
+    scored_folds = recipe.data.folds if recipe.contrastive is None else ()
+    clips = [clip for fold in scored_folds for clip in split_clips(recipe, fold).evaluated]
     if recipe.evaluation.calibration is not None:
         labels = split_clips(recipe, recipe.runs[-1]).labels
         require_classes_in_folds(labels, targets(clips, labels), calibration_folds(clips))
@@ -94,7 +95,7 @@ def cross_validate(recipe: Recipe, folder: Path, progress: Progress = lambda fac
     for fold in recipe.runs:
         progress({"fold": fold})
         train_network(recipe, run_folder(folder, fold), fold, progress)
-        if fold is not None:
+        if fold in scored_folds:
             scores.append(np.load(run_folder(folder, fold) / "scores.npy", allow_pickle=False))
     final = recipe.runs[-1]
     kept = "last" if final is None else recipe.evaluation.keep

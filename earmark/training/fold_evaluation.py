@@ -93,12 +93,15 @@ def epoch_score(found: Mapping[str, Any], task: Task) -> float:
     """The score that the best epoch has the most of; minus infinity if it was not evaluated.
 
     Source: audax and sound-clf-pytorch keep the epoch with the best accuracy of networks with one class per
-    clip, audax that with the best mAP of others.
+    clip, audax that with the best mAP of others. In contrastive pretraining it is the accuracy of
+    the positives.
 
     Args:
         found: Metrics of an epoch.
         task: Of the network.
     """
+    if "contrastive_accuracy" in found:
+        return float(found["contrastive_accuracy"])
     exclusive = task == "single_label" and "accuracy" in found
     return float(found.get("accuracy" if exclusive else "map_macro", -math.inf))
 

@@ -32,6 +32,11 @@ MEASURED = {
     "binary_log_loss": "log loss {:.4f} nats (binary, mean over classes)",
 }
 """Metrics of a card, and how it states them."""
+PRETRAINED = (
+    "## Use\n\nPretrained without labels, as a start for other trainings and for embeddings. The head is not "
+    "trained: the score of its one label means nothing.\n"
+)
+"""What the card of a pretrained network says in place of its labels."""
 RECORDING = "recording"
 """Kind of an unlabelled clip whose author is credited."""
 
@@ -47,8 +52,8 @@ def model_card(recipe: Recipe, result: CrossValidation) -> str:
         _confusion(result) if len(result.clips) else "",
         markdown_section(result.calibration) if result.calibration else "",
         _negatives(recipe.evaluation, result) if result.negatives else "",
-        f"## Labels\n\n{', '.join(info.labels)}\n",
-        _attributions(used),
+        f"## Labels\n\n{', '.join(info.labels)}\n" if recipe.contrastive is None else PRETRAINED,
+        _attributions(used, pretrained=recipe.contrastive is not None),
     ]
     return "\n".join(section for section in sections if section)
 
@@ -59,11 +64,14 @@ def _facts(recipe: Recipe, result: CrossValidation, used: Sequence[Clip]) -> str
     without = sum(clip.labelled for clip in used) - labelled
     unknown = len(used) - labelled - without
     taught = f", and a teacher's predictions for {unknown} more" if unknown else ""
+    clips = f"{labelled} labelled clips and {without} without any of the labels{taught}"
+    if recipe.contrastive is not None:
+        clips = f"{unknown} clips without labels"
     parameters = sum(parameter.numel() for parameter in result.network.parameters())
     return (
         f"- Network: {info.architecture}, {parameters:,} parameters; window {info.window_s} s, "
         f"shorter clips: {info.padding} padding\n"
-        f"- Trained on: {labelled} labelled clips and {without} without any of the labels{taught}\n"
+        f"- Trained on: {clips}\n"
         f"- Method: {recipe.source}\n- Made by: `{recipe.command}`; {recipe.cost}\n"
         f"- Licence of the weights: {recipe.license}\n"
     )
@@ -135,14 +143,18 @@ def _negatives(settings: Evaluation, result: CrossValidation) -> str:
     )
 
 
-def _attributions(used: Sequence[Clip]) -> str:
-    """Credits of the training recordings; generated clips are counted by kind."""
-    credited = [clip for clip in used if clip.labels]
-    recorded = [clip for clip in used if not clip.labels and clip.extra.get("kind") == RECORDING]
+def _attributions(used: Sequence[Clip], pretrained: bool) -> str:
+    """Credits of the training recordings; generated clips are counted by kind.
+
+    In contrastive pretraining (``pretrained``), each clip is a recording to credit.
+    """
+    credited = [clip for clip in used if clip.labels or pretrained]
+    unlabelled = [clip for clip in used if not clip.labels and not pretrained]
+    recorded = [clip for clip in unlabelled if clip.extra.get("kind") == RECORDING]
     generated: dict[str, int] = {}
-    for clip in used:
+    for clip in unlabelled:
         kind = clip.extra.get("kind", "") or "other"
-        if not clip.labels and kind != RECORDING:
+        if kind != RECORDING:
             generated[kind] = generated.get(kind, 0) + 1
     rows = [
         (clip.path.name, *(clip.extra.get(key, "") for key in ("title", "author", "license", "source")))

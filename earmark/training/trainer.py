@@ -26,6 +26,7 @@ from earmark.model_file.info import ModelInfo
 from earmark.models.checkpoint import save_checkpoint
 from earmark.models.network import Network, Output
 from earmark.training.config.recipe import Recipe
+from earmark.training.contrastive import ContrastiveEvaluation, ContrastiveHead, contrastive_loss
 from earmark.training.distill.teacher_targets import TeacherTargets, open_teacher_targets
 from earmark.training.fold_evaluation import FoldEvaluation, epoch_score
 from earmark.training.initialization import (
@@ -118,6 +119,7 @@ class Trainer:
         front_end, self.behind = split_network(recipe, self.network)
         self.embedding_size = embedding_size(recipe, self.behind)
         self.teacher_targets = self._open_teachers(fold)
+        self.contrastive = self._build_contrastive_head()
         self.average = moving_average(self.network, recipe.optimizer.ema_decay)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(recipe, self.trained, self.network),
@@ -130,7 +132,11 @@ class Trainer:
         self.class_weights = self.batches.class_weights()
         self.teacher_targets.fit_probes(folder, self.batches.labelled_passes, devices.is_main)
         self.forward = devices.distributed(self.trained, self.behind)
-        self.evaluation = FoldEvaluation(recipe, split, devices, folder, progress)
+        self.evaluation: Callable[[Network, float], dict[str, float]] = (
+            FoldEvaluation(recipe, split, devices, folder, progress)
+            if self.contrastive is None
+            else ContrastiveEvaluation(recipe, split, self.contrastive, devices, progress)
+        )
         self.position, self.saved_at = TrainProgress(), time.monotonic()
 
     def _build_network(self) -> Network:
@@ -142,6 +148,11 @@ class Trainer:
         if recipe.optimizer.sync_batch_norm:
             devices.synchronize_norms(network)
         return network
+
+    def _build_contrastive_head(self) -> ContrastiveHead | None:
+        if self.recipe.contrastive is None:
+            return None
+        return ContrastiveHead(self.recipe.contrastive, self.embedding_size).to(self.devices.device)
 
     def _open_teachers(self, fold: int | None) -> TeacherTargets:
         teacher_targets = open_teacher_targets(
@@ -160,7 +171,8 @@ class Trainer:
     @property
     def trained(self) -> nn.Module:
         """Everything that is trained; only the network is evaluated and kept."""
-        return nn.ModuleDict({"network": self.network, "imitation": self.teacher_targets.layers})
+        parts = {"network": self.network, "imitation": self.teacher_targets.layers}
+        return nn.ModuleDict(parts if self.contrastive is None else parts | {"contrastive": self.contrastive})
 
     @property
     def state(self) -> RunState:
@@ -288,13 +300,20 @@ class Trainer:
             with devices.autocast(recipe.optimizer.precision):
                 own: Output = self.forward(features)
             output = Output(devices.gather(own.logits.float()), devices.gather(own.embedding.float()))
-            labels, tables = devices.gather(labels), devices.gather(tables)
-            loss = label_loss(output.logits, labels, recipe.task, recipe.loss, self.class_weights)
-            loss = self.teacher_targets.label_weight * loss + self.teacher_targets.loss(output, tables)
+            loss = self._loss(output, devices.gather(labels), devices.gather(tables))
             self.scaler.scale(loss / recipe.optimizer.grad_accum_steps).backward()  # type: ignore[no-untyped-call]
         if updates:
             self._update()
         return loss.detach()
+
+    def _loss(self, output: Output, labels: Tensor, tables: Tensor) -> Tensor:
+        """The loss of a global batch."""
+        if self.contrastive is not None:
+            # DistributedDataParallel requires gradients of all weights: those of the head are zero.
+            return contrastive_loss(*self.contrastive(output.embedding)) + 0 * output.logits.sum()
+        recipe, teachers = self.recipe, self.teacher_targets
+        loss = label_loss(output.logits, labels, recipe.task, recipe.loss, self.class_weights)
+        return teachers.label_weight * loss + teachers.loss(output, tables)
 
     def _update(self) -> None:
         """Steps the optimizer and the moving average."""

@@ -1,9 +1,10 @@
 """Training batches of a run: sampling, loading and augmentation.
 
-Conventions: a batch is features (batch, mel, frame), labels (batch, class) and teacher targets
-(batch, column); every draw is a function of (seed, epoch, step). The samplers of ``torch.utils.data`` cannot
-resume within an epoch or draw from several sources, so :mod:`earmark.data.dataset` lists the batches of an
-epoch and :mod:`~earmark.training.runtime.batch_loader` loads them.
+Conventions: a batch is features (batch, mel, frame), or (2 batch, mel, frame) in contrastive pretraining,
+labels (batch, class) and teacher targets (batch, column); every draw is a function of (seed, epoch, step).
+The samplers of ``torch.utils.data`` cannot resume within an epoch or draw from several sources, so
+:mod:`earmark.data.dataset` lists the batches of an epoch and
+:mod:`~earmark.training.runtime.batch_loader` loads them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from earmark.data.dataset import epoch_batches
 from earmark.training.batch import Augmentation
 from earmark.training.config.recipe import Recipe
+from earmark.training.contrastive import CropPairs
 from earmark.training.distill.teacher_targets import TeacherTargets
 from earmark.training.losses import balanced_weights
 from earmark.training.runtime.batch_loader import BatchLoader
@@ -56,6 +58,7 @@ class TrainingBatches:
         self.recipe, self.split, self.devices = recipe, split, devices
         self.teacher_targets = teacher_targets
         self.augmentation = Augmentation(recipe, front_end, devices.device)
+        self.pairs = CropPairs(recipe, front_end, devices.device) if recipe.contrastive else None
         self.data = training_dataset(recipe, split)
         self.loader = BatchLoader(self.data, recipe.data.workers, devices.pin_memory)
         self.skipped = SkippedClips(self.loader, recipe.data.max_bad_fraction, progress)
@@ -112,4 +115,6 @@ class TrainingBatches:
         keys, (waveforms, labels) = batch
         stored = self.devices.move(self.teacher_targets.stored([clip for clip, _ in keys]))
         generator = self.devices.generator(seed, len(keys))
+        if self.pairs is not None:
+            return self.pairs(waveforms, generator), labels, stored
         return self.augmentation(waveforms, labels, generator, epoch, stored, self.teacher_targets.computed)

@@ -15,10 +15,11 @@ from earmark.data.augment.log_mels import (
     spec_augment,
 )
 from earmark.data.augment.mixing import freq_mixstyle, mix_waveforms, mixup
-from earmark.data.augment.waveforms import change_speed, convolve_ir, crop, gain, roll
+from earmark.data.augment.waveforms import add_noise, change_speed, convolve_ir, crop, gain, roll
 
 __all__ = [
     "Stripes",
+    "add_noise",
     "change_speed",
     "convolve_ir",
     "crop",

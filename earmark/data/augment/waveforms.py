@@ -94,3 +94,10 @@ def gain(waveforms: Tensor, low_db: float, high_db: float, generator: np.random.
     """Multiplies each waveform by a gain drawn uniformly in decibels."""
     factors = 10 ** (generator.uniform(low_db, high_db, len(waveforms)) / 20)
     return waveforms * column(factors, waveforms)
+
+
+def add_noise(waveforms: Tensor, snr_db: float, generator: np.random.Generator) -> Tensor:
+    """Adds Gaussian white noise, relative to the root mean square of each waveform (batch, time)."""
+    noise = torch.from_numpy(generator.standard_normal(tuple(waveforms.shape), np.float32))
+    level = waveforms.square().mean(-1, keepdim=True).sqrt() * 10 ** (-snr_db / 20)
+    return waveforms + level * noise.to(waveforms.device)
