@@ -15,8 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,18 +24,16 @@ from numpy.typing import NDArray
 
 from earmark.audio import load_audio
 from earmark.custom.augment import VARIATIONS
+from earmark.custom.classifier import Fitter
 from earmark.custom.example import Example
-from earmark.custom.features import Clip, extract, open_base
+from earmark.custom.features import Base, Clip, extract, open_base
 from earmark.custom.fit import FEW_CLIPS
-from earmark.custom.graph_head import Layer, apply
 from earmark.custom.head import head_fitter
 from earmark.custom.probe import fit_probe
 from earmark.custom.table import Table, clip_scores, make_table
 from earmark.training.distill.litert_teacher import LiteRTTeacher
 
 Floats = NDArray[np.float32]
-Fitter = Callable[[Table, NDArray[np.bool_]], list[Layer]]
-SHOTS, DRAWS = (1, 4, 8, 16), 10
 TFLITE_RATE = 16_000
 
 
@@ -47,17 +44,39 @@ def main() -> None:
     )
     parser.add_argument("dataset", type=Path)
     parser.add_argument("bases", nargs="+")
-    parser.add_argument("--depth", nargs="+", default=["probe", "head"], choices=["probe", "head"])
+    parser.add_argument("--depth", nargs="+", default=["probe", "head"], choices=["probe", "head", "full"])
+    parser.add_argument("--shots", nargs="+", type=int, default=[1, 4, 8, 16])
+    parser.add_argument("--draws", type=int, default=10)
     options = parser.parse_args()
     examples, folds = read_clips(options.dataset)
-    fitters: dict[str, Fitter] = {"probe": fit_probe, "head": head_fitter(0)}
-    print("| base | depth | " + " | ".join(f"{shots} clips" for shots in SHOTS) + " |")
-    print("|---|---|" + "---|" * len(SHOTS))
+    print("| base | depth | " + " | ".join(f"{shots} clips" for shots in options.shots) + " |")
+    print("|---|---|" + "---|" * len(options.shots))
     for base in options.bases:
         plain, varied = features_of(base, examples)
         for depth in options.depth:
-            cells = [score(examples, folds, plain, varied, shots, fitters[depth]) for shots in SHOTS]
+            fitter = fitter_of(depth, base, examples)
+            cells = []
+            for shots in options.shots:
+                table = table_of(examples, plain, varied if shots <= FEW_CLIPS else [])
+                found = [accuracy(table, folds, shots, fitter, draw) for draw in range(options.draws)]
+                cells.append(f"{np.mean(found):.3f} ± {np.std(found):.3f}")
             print(f"| {Path(base).stem} | {depth} | " + " | ".join(cells) + " |", flush=True)
+
+
+def fitter_of(depth: str, base: str, examples: Sequence[Example]) -> Fitter:
+    """What fits a classifier of a depth."""
+    if depth == "full":
+        from earmark.custom.full import full_fitter
+
+        return full_fitter(opened(base), examples, 0)
+    return fit_probe if depth == "probe" else head_fitter(0)
+
+
+def table_of(examples: Sequence[Example], plain: list[Floats], varied: list[list[Floats]]) -> Table:
+    """The table of all clips."""
+    labels = tuple(sorted({label for example in examples for label in example.labels}))
+    variations = [(number, own) for number, several in enumerate(varied) for own in several]
+    return make_table(examples, plain, variations, labels, "single_label")
 
 
 def read_clips(folder: Path) -> tuple[list[Example], NDArray[np.int64]]:
@@ -70,66 +89,43 @@ def read_clips(folder: Path) -> tuple[list[Example], NDArray[np.int64]]:
     return examples, np.array([int(row["fold"]) for row in rows])
 
 
+def opened(base: str) -> Base:
+    """A base model by name or path."""
+    return open_base(None if base == "default" else base)
+
+
 def features_of(base: str, examples: Sequence[Example]) -> tuple[list[Floats], list[list[Floats]]]:
     """Features of each clip, and of each of its variations."""
     if base.endswith(".tflite"):
         return _scores(base, examples), [[] for _ in examples]
-    opened = open_base(None if base == "default" else base)
+    model = opened(base)
     found: list[list[Floats]] = []
     for variant in range(VARIATIONS + 1):
-        clips = list(extract(opened, examples, variant=variant))
+        clips = list(extract(model, examples, variant=variant))
         found.append([_clip(clip).features for clip in clips])
         print(f"{base}: variation {variant} of {VARIATIONS}", file=sys.stderr)
     return found[0], [list(own) for own in zip(*found[1:], strict=True)]
 
 
-def score(
-    examples: Sequence[Example],
-    folds: NDArray[np.int64],
-    plain: Sequence[Floats],
-    varied: Sequence[Sequence[Floats]],
-    shots: int,
-    fitter: Fitter,
-) -> str:
-    """Mean and deviation of the accuracy over the draws."""
-    labels = tuple(sorted({label for example in examples for label in example.labels}))
+def accuracy(table: Table, folds: NDArray[np.int64], shots: int, fitter: Fitter, draw: int) -> float:
+    """Accuracy on the last fold of a classifier that was fitted to some clips of the others."""
     judged = np.flatnonzero(folds == folds.max())
-    truth = np.array([labels.index(examples[number].labels[0]) for number in judged])
-    accuracies = []
-    for draw in range(DRAWS):
-        drawn = _drawn(examples, folds, labels, shots, np.random.default_rng(draw))
-        chosen = [replace(examples[number]) for number in drawn]
-        variations = [
-            (place, own) for place, number in enumerate(drawn) for own in varied[number] if shots <= FEW_CLIPS
-        ]
-        table = make_table(chosen, [plain[number] for number in drawn], variations, labels, "single_label")
-        layers = fitter(table, np.ones(len(drawn), bool))
-        scores = clip_scores([apply(layers, plain[number]) for number in judged], "single_label")
-        accuracies.append(float((scores.argmax(1) == truth).mean()))
-    return f"{np.mean(accuracies):.3f} ± {np.std(accuracies):.3f}"
+    classifier = fitter(table, drawn(table, folds < folds.max(), shots, np.random.default_rng(draw)))
+    windows = table.windows()
+    scores = clip_scores([classifier.logits(windows[number]) for number in judged], table.task)
+    return float((scores.argmax(1) == table.targets[judged].argmax(1)).mean())
 
 
-def _drawn(
-    examples: Sequence[Example],
-    folds: NDArray[np.int64],
-    labels: Sequence[str],
-    shots: int,
-    rng: np.random.Generator,
-) -> list[int]:
-    """Clips of each class, of different sources."""
-    drawn: list[int] = []
-    for label in labels:
-        sources: set[str] = set()
-        own = [
-            number
-            for number, one in enumerate(examples)
-            if one.labels == (label,) and folds[number] < folds.max()
-        ]
-        for number in rng.permutation(own):
-            if examples[number].group not in sources and len(sources) < shots:
-                sources.add(examples[number].group)
-                drawn.append(int(number))
-    return drawn
+def drawn(
+    table: Table, allowed: NDArray[np.bool_], shots: int, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Which clips are drawn: of each class so many, of different sources."""
+    chosen = np.zeros(len(table.targets), bool)
+    for own in table.targets.T:
+        numbers = rng.permutation(np.flatnonzero(allowed & (own > 0)))
+        _, first = np.unique(table.groups[numbers], return_index=True)
+        chosen[numbers[np.sort(first)[:shots]]] = True
+    return chosen
 
 
 def _clip(clip: object) -> Clip:

@@ -11,63 +11,27 @@ kept before the new ones. Neither PyTorch nor onnx is needed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from earmark.errors import ModelError
-from earmark.model_file.protobuf import Field, encode, encode_integer, fields, find
+from earmark.model_file.graph_nodes import NODE, GraphNode, graph_nodes
+from earmark.model_file.protobuf import encode, encode_integer, fields, find
 
 Floats = NDArray[np.float32]
 Layer = tuple[Floats, Floats]
 """Weights (input, output) and biases (output,) of a fully connected layer."""
 
 _GRAPH, _METADATA = 7, 14  # of ModelProto
-_NODE, _INITIALIZER, _OUTPUT, _VALUE_INFO = 1, 5, 12, 13  # of GraphProto
+_INITIALIZER, _OUTPUT, _VALUE_INFO = 5, 12, 13  # of GraphProto
 _IN, _OUT, _OP, _ATTRIBUTE = 1, 2, 4, 5  # of NodeProto
 _NAME, _TYPE = 1, 2  # of ValueInfoProto
 _DIMS, _DATA_TYPE, _TENSOR_NAME, _RAW = 1, 2, 8, 9  # of TensorProto
 _FLOAT, _INT64 = 1, 7
 _ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER, _ATTRIBUTE_TYPE, _INTEGER = 1, 3, 20, 2  # of AttributeProto
-_SUBGRAPHS = (6, 11)  # of AttributeProto
 _LOGITS, _EMBEDDING = "logits", "embedding"
 _PREFIX = "own_classifier"
-
-
-@dataclass(frozen=True)
-class _Node:
-    operator: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    encoded: bytes
-    has_subgraph: bool
-
-    @classmethod
-    def parse(cls, field: Field) -> _Node:
-        parts = list(fields(field.value))
-        attributes = [part.value for part in parts if part.number == _ATTRIBUTE]
-        return cls(
-            operator=bytes(find(field.value, _OP)).decode(),
-            inputs=tuple(bytes(part.value).decode() for part in parts if part.number == _IN),
-            outputs=tuple(bytes(part.value).decode() for part in parts if part.number == _OUT),
-            encoded=bytes(field.encoded),
-            has_subgraph=any(one.number in _SUBGRAPHS for value in attributes for one in fields(value)),
-        )
-
-    def renamed(self, old: str, new: str) -> _Node:
-        """The node with another name of one output."""
-        if old not in self.outputs:
-            return self
-        parts = fields(find(self.encoded, _NODE))
-        changed = [
-            encode(_OUT, new.encode())
-            if part.number == _OUT and bytes(part.value) == old.encode()
-            else bytes(part.encoded)
-            for part in parts
-        ]
-        outputs = tuple(new if name == old else name for name in self.outputs)
-        return replace(self, outputs=outputs, encoded=encode(_NODE, b"".join(changed)))
 
 
 def feature_name(content: bytes) -> str:
@@ -79,7 +43,7 @@ def feature_name(content: bytes) -> str:
     Raises:
         ModelError: If the graph has no logits.
     """
-    nodes = [_Node.parse(field) for field in fields(find(content, _GRAPH)) if field.number == _NODE]
+    nodes = graph_nodes(find(content, _GRAPH))
     made_by = {name: node for node in nodes for name in node.outputs}
     if _LOGITS not in made_by:
         raise ModelError("the graph of the base model has no output logits: export it again")
@@ -124,7 +88,7 @@ def with_classifier(
         A serialised ModelProto without metadata, with the outputs "logits" and "embedding".
     """
     graph = list(fields(find(content, _GRAPH)))
-    nodes = [_Node.parse(field) for field in graph if field.number == _NODE]
+    nodes = graph_nodes(find(content, _GRAPH))
     prefix = _new_prefix(nodes)
     base_logits = f"{prefix}.base_logits"
     if kept_classes:
@@ -137,7 +101,7 @@ def with_classifier(
     all_used = any(node.has_subgraph for node in kept)
     inside: list[bytes] = [node.encoded for node in kept] + _classifier(name, layers, kept_classes, prefix)
     for field in graph:
-        if field.number == _NODE or field.number == _VALUE_INFO:
+        if field.number == NODE or field.number == _VALUE_INFO:
             continue
         if field.number == _INITIALIZER and not all_used:
             tensor = bytes(find(field.value, _TENSOR_NAME)).decode()
@@ -163,7 +127,7 @@ def apply(layers: Sequence[Layer], features: Floats) -> Floats:
     return values
 
 
-def _needed(nodes: Sequence[_Node], wanted: set[str]) -> list[_Node]:
+def _needed(nodes: Sequence[GraphNode], wanted: set[str]) -> list[GraphNode]:
     """The nodes that the wanted values depend on, in order."""
     if any(node.has_subgraph for node in nodes):  # what a subgraph uses is not among its node's inputs
         return list(nodes)
@@ -175,7 +139,7 @@ def _needed(nodes: Sequence[_Node], wanted: set[str]) -> list[_Node]:
     return kept[::-1]
 
 
-def _new_prefix(nodes: Sequence[_Node]) -> str:
+def _new_prefix(nodes: Sequence[GraphNode]) -> str:
     """The start of names that no node uses: the classifiers of earlier fits may stay."""
     used = {name.partition(".")[0] for node in nodes for name in (*node.inputs, *node.outputs)}
     number = 1
@@ -211,7 +175,7 @@ def _node(operator: str, inputs: Sequence[str], output: str, axis: int | None = 
     if axis is not None:
         value = encode(_ATTRIBUTE_NAME, b"axis") + encode_integer(_ATTRIBUTE_INTEGER, axis)
         body += encode(_ATTRIBUTE, value + encode_integer(_ATTRIBUTE_TYPE, _INTEGER))
-    return encode(_NODE, body)
+    return encode(NODE, body)
 
 
 def _initializer(name: str, values: Floats | NDArray[np.int64]) -> bytes:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from earmark.errors import ModelError
+from earmark.model_file.graph_nodes import GraphNode, graph_nodes
 from earmark.model_file.protobuf import encode, fields, find
 
 _GRAPH, _FOR_HEAD = 7, {1, 8, 25}  # ModelProto: graph; ir_version, opset_import and functions
-_NODE, _INITIALIZER, _INPUT, _OUTPUT, _VALUE_INFO = 1, 5, 11, 12, 13  # GraphProto
-_NODE_INPUT, _NODE_OUTPUT, _OP_TYPE = 1, 2, 4  # NodeProto
+_INITIALIZER, _INPUT, _OUTPUT, _VALUE_INFO = 5, 11, 12, 13  # GraphProto
 _NAME, _TENSOR_NAME = 1, 8  # ValueInfoProto and GraphProto; TensorProto
 _TYPE, _TENSOR_TYPE, _SHAPE, _DIM, _DIM_PARAM = 2, 1, 2, 1, 2  # ValueInfoProto down to its shape
 _CONVOLUTIONS = {"Conv", "ConvInteger", "QLinearConv"}
@@ -42,13 +41,6 @@ class SplitGraph:
     time_axis: int
 
 
-class _Node(NamedTuple):
-    operator: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    encoded: memoryview
-
-
 def split_before_pooling(content: bytes) -> SplitGraph:
     """Cuts the graph of a model file before the pooling that its logits are computed from.
 
@@ -59,7 +51,7 @@ def split_before_pooling(content: bytes) -> SplitGraph:
         ModelError: If the graph does not pool a feature map over time, or takes windows of one length only.
     """
     graph = find(content, _GRAPH)
-    nodes = [_node(field.value, field.encoded) for field in fields(graph) if field.number == _NODE]
+    nodes = graph_nodes(graph)
     weights = _named(graph, _INITIALIZER, _TENSOR_NAME)
     feature_map = _first_pooled(nodes)
     declared = _named(graph, _VALUE_INFO, _NAME).get(feature_map, memoryview(b""))
@@ -72,7 +64,7 @@ def split_before_pooling(content: bytes) -> SplitGraph:
     return SplitGraph(encode(_GRAPH, body) + others, kept + encode(_GRAPH, head), feature_map, time_axis)
 
 
-def _first_pooled(nodes: Sequence[_Node]) -> str:
+def _first_pooled(nodes: Sequence[GraphNode]) -> str:
     """The value that is pooled first on the way from the last convolutions to the logits."""
     producers = {name: number for number, node in enumerate(nodes) for name in node.outputs}
     behind: set[int] = set()
@@ -89,7 +81,7 @@ def _first_pooled(nodes: Sequence[_Node]) -> str:
 
 
 def _head(
-    nodes: Sequence[_Node], weights: Mapping[str, memoryview], feature_map: str, declared: memoryview
+    nodes: Sequence[GraphNode], weights: Mapping[str, memoryview], feature_map: str, declared: memoryview
 ) -> bytes:
     """The graph from the feature map to the logits, without its output."""
     needed, kept = {_LOGITS}, []
@@ -99,7 +91,7 @@ def _head(
             continue
         needed.update(node.inputs)
         computed.update(node.outputs)
-        kept.append(bytes(node.encoded))
+        kept.append(node.encoded)
     if needed - computed:  # the input of the model
         raise ModelError(f"the logits do not depend on {feature_map} alone: use overlapping windows")
     tensors = [encode(_INITIALIZER, bytes(weights[name])) for name in sorted(needed & set(weights))]
@@ -118,14 +110,6 @@ def _dimensions(value: memoryview) -> list[str]:
     """The names or expressions of the lengths of a value; "" where they are fixed."""
     shape = find(find(find(value, _TYPE), _TENSOR_TYPE), _SHAPE)
     return [bytes(find(one.value, _DIM_PARAM)).decode() for one in fields(shape) if one.number == _DIM]
-
-
-def _node(message: memoryview, encoded: memoryview) -> _Node:
-    texts: dict[int, list[str]] = {_NODE_INPUT: [], _NODE_OUTPUT: [], _OP_TYPE: []}
-    for field in fields(message):
-        if field.number in texts:
-            texts[field.number].append(bytes(field.value).decode())
-    return _Node(texts[_OP_TYPE][0], tuple(texts[_NODE_INPUT]), tuple(texts[_NODE_OUTPUT]), encoded)
 
 
 def _named(graph: memoryview, number: int, name: int) -> dict[str, memoryview]:
