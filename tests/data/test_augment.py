@@ -110,6 +110,16 @@ def test_roll_shifts_around_the_end():
     assert torch.equal((rolled[:, 1:] - rolled[:, :-1]) % 50, torch.ones(200, 49))
 
 
+@pytest.mark.parametrize("snr_db", [0.0, 20.0])
+def test_noise_lies_below_each_waveform_by_the_ratio(snr_db):
+    quiet_and_loud = torch.tensor([[0.01], [1.0]]) * waveforms(2, 40_000)
+    noise = augment.add_noise(quiet_and_loud, snr_db, rng()) - quiet_and_loud
+    powers = quiet_and_loud.square().mean(-1) / noise.square().mean(-1)
+    torch.testing.assert_close(10 * powers.log10(), torch.full((2,), snr_db), atol=0.2, rtol=0)
+    assert noise.mean(-1).abs().max() < 0.02
+    assert (augment.add_noise(torch.zeros(1, 8), snr_db, rng()) == 0).all()
+
+
 def test_gains_are_uniform_in_decibels():
     given = waveforms(400, 10)
     ratios = augment.gain(given, -18.0, 6.0, rng()) / given

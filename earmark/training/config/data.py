@@ -73,7 +73,7 @@ class ClipSource(Section):
     train_filter: Mapping[str, tuple[str, ...]] = {}
     """Column -> allowed values of training clips. Evaluation uses every clip of the fold."""
     labelled: bool = True
-    """False: the labels of these clips are unknown; they train on teacher targets only."""
+    """False: the labels of these clips are unknown; they train on teacher targets, or in ``contrastive``."""
     clips_per_epoch: Count | None = None
     """Number of clips drawn in each epoch (default: all)."""
     balanced: bool = False
