@@ -61,8 +61,16 @@ def evaluate(
         ),
     ] = "all",
     pooling: Annotated[
-        Literal["max", "mean"] | None,
-        typer.Option(help="Pool the windows' scores (default: by task).", rich_help_panel=WINDOWS),
+        Literal["max", "mean", "logits"] | None,
+        typer.Option(help="Pool the windows' scores or logits (default: by task).", rich_help_panel=WINDOWS),
+    ] = None,
+    hop: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Hop between windows (default: the window length).",
+            rich_help_panel=WINDOWS,
+        ),
     ] = None,
     crop_to: Annotated[
         float | None,
@@ -121,6 +129,7 @@ def evaluate(
         group_by=group_by,
         windows=windows,
         pooling=pooling,
+        hop_s=hop,
         crop_to_s=crop_to,
         pad_to_s=pad_to,
         masking=None if tta is None else Masking(tta, tta_frames, tta_mels, seed),

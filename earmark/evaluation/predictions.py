@@ -18,7 +18,7 @@ from earmark.audio import pad
 from earmark.data.manifest import Clip
 from earmark.data.read_clip import read_clip
 from earmark.errors import DataError, contained
-from earmark.inference.pooling import Pooling
+from earmark.inference.pooling import Pooling, pool_logits
 from earmark.inference.result import Result
 from earmark.inference.tagger import Tagger
 from earmark.model_file.info import LONGEST_WINDOW_S
@@ -26,6 +26,9 @@ from earmark.model_file.info import LONGEST_WINDOW_S
 Scores = NDArray[np.float32]
 WindowMode = Literal["all", "whole", "center"]
 """Windows of a clip: all, one after the other; one that is the whole clip; or one from its centre."""
+
+ClipPooling = Pooling | Literal["logits"]
+"""Pooling of a clip's windows: the highest or the mean of their scores, or the score of their mean logit."""
 
 _MAX_LISTED = 3
 
@@ -142,7 +145,8 @@ def predict_clips(
     clips: Sequence[Clip],
     *,
     windows: WindowMode = "all",
-    pooling: Pooling | None = None,
+    pooling: ClipPooling | None = None,
+    hop_s: float | None = None,
     lengths: ClipLengths = WHOLE_CLIPS,
     before: Callable[[Clip], object] = lambda clip: None,
     on_error: Callable[[str], object] = lambda reason: None,
@@ -154,23 +158,34 @@ def predict_clips(
         clips: Of a manifest, a corpus or a pack.
         windows: "all": one window after the other; "whole": one window as long as the clip; "center": one
             window from the clip's centre.
-        pooling: Of the windows' scores, "max" or "mean"; default: that of the model's task.
+        pooling: Of the windows' scores, "max" or "mean", or "logits": the score of their mean logit; default:
+            that of the model's task.
+        hop_s: Hop between windows in seconds, for "all" only; None: the model's window.
         lengths: Limits of the clips' lengths.
         before: Called with each clip before it is read.
         on_error: Called with the reason when a clip cannot be processed.
+
+    Raises:
+        DataError: If there is a hop between windows that do not follow each other, or it is out of range.
     """
+    if hop_s is not None and windows != "all":
+        raise DataError(f"a hop is between windows that follow each other, and windows is {windows!r}")
+    if hop_s is not None and not 1 / tagger.sample_rate <= hop_s <= LONGEST_WINDOW_S:
+        raise DataError(f"hop_s must be above 0 and at most {LONGEST_WINDOW_S:g}, got {hop_s:g}")
+    by_scores = None if pooling == "logits" else pooling
     done: list[tuple[Clip, Result]] = []
     failed: list[tuple[Clip, str]] = []
     for clip in clips:
         before(clip)
         try:
-            result = _tag(tagger, clip, windows, pooling, lengths)
+            result = _tag(tagger, clip, windows, by_scores, lengths, hop_s)
         except Exception as error:
             failed.append((clip, str(contained(error, str(clip.path)))))
             on_error(failed[-1][1])
             continue
         done.append((clip, result))
-    scores = np.array([result.scores for _, result in done], np.float32)
+    pooled = [_by_logits(result, tagger) if pooling == "logits" else result.scores for _, result in done]
+    scores = np.array(pooled, np.float32)
     return Predictions(
         clips=tuple(clip for clip, _ in done),
         scores=scores.reshape(len(done), len(tagger.labels)),
@@ -185,15 +200,24 @@ def _named(warning: str, clip: Clip) -> str:
     return f"{clip.path}: {warning.removeprefix('samples: ')}" if warning.startswith("samples: ") else warning
 
 
+def _by_logits(result: Result, tagger: Tagger) -> Scores:
+    return pool_logits(np.stack([window.scores for window in result.windows]), tagger.info.task)
+
+
 def _tag(
-    tagger: Tagger, clip: Clip, windows: WindowMode, pooling: Pooling | None, lengths: ClipLengths
+    tagger: Tagger,
+    clip: Clip,
+    windows: WindowMode,
+    pooling: Pooling | None,
+    lengths: ClipLengths,
+    hop_s: float | None,
 ) -> Result:
     if windows == "all" and clip.member is None and lengths == WHOLE_CLIPS:
-        return tagger.tag(clip.path, pooling=pooling)
+        return tagger.tag(clip.path, hop_s=hop_s, pooling=pooling)
     rate = tagger.sample_rate
     waveform = lengths.apply(read_clip(clip, rate), rate)
     if windows == "all":
-        return tagger.tag(waveform, rate, pooling=pooling)
+        return tagger.tag(waveform, rate, hop_s=hop_s, pooling=pooling)
     if windows == "center":
         length = round(tagger.info.window_s * rate)
         return tagger.tag(waveform[max(0, (len(waveform) - length) // 2) :][:length], rate)

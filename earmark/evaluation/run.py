@@ -19,6 +19,7 @@ from earmark.errors import DataError, ModelError
 from earmark.evaluation.evaluation import Evaluation, evaluate_predictions, groups_of
 from earmark.evaluation.predictions import (
     ClipLengths,
+    ClipPooling,
     WindowMode,
     predict_clips,
     require_labels,
@@ -28,7 +29,6 @@ from earmark.evaluation.test_time_augmentation import MaskedTagger, Masking
 from earmark.hub import registry
 from earmark.inference.engines import Engine, Precision
 from earmark.inference.load import load
-from earmark.inference.pooling import Pooling
 from earmark.inference.tagger import Tagger
 from earmark.model_file.info import ModelInfo
 from earmark.version import __version__
@@ -53,7 +53,9 @@ class EvaluationOptions:
         group_by: Also by group: a column of the manifest, or "fold".
         windows: "all": one window after the other; "whole": one window as long as the clip; "center": one
             window from the clip's centre.
-        pooling: Of the windows' scores, "max" or "mean"; None: that of the model's task.
+        pooling: Of the windows' scores, "max" or "mean", or "logits": the score of their mean logit; None:
+            that of the model's task.
+        hop_s: Hop between windows in seconds, for "all" only; None: the model's window.
         crop_to_s: Only the first seconds of longer clips; None: whole clips.
         pad_to_s: Shorter clips are filled up with silence to these seconds; None: as the model pads.
         masking: Test-time augmentation; None: none.
@@ -70,7 +72,8 @@ class EvaluationOptions:
     limit: int | None = None
     group_by: str | None = None
     windows: WindowMode = "all"
-    pooling: Pooling | None = None
+    pooling: ClipPooling | None = None
+    hop_s: float | None = None
     crop_to_s: float | None = None
     pad_to_s: float | None = None
     masking: Masking | None = None
@@ -131,6 +134,7 @@ def evaluate(
         clips,
         windows=options.windows,
         pooling=options.pooling,
+        hop_s=options.hop_s,
         lengths=ClipLengths(options.crop_to_s, options.pad_to_s),
         before=before,
         on_error=on_error or (lambda reason: None),
@@ -193,6 +197,7 @@ def _settings(tagger: Tagger, options: EvaluationOptions) -> dict[str, Any]:
         "group_by",
         "windows",
         "pooling",
+        "hop_s",
         "crop_to_s",
         "pad_to_s",
         "engine",

@@ -18,6 +18,7 @@ from earmark.model_file.info import Task
 
 Floats = NDArray[np.float32]
 Pooling = Literal["max", "mean"]
+_LOWEST_SCORE, _SCORE_STEP = float(np.finfo(np.float32).tiny), 2.0**-24
 
 
 def default_pooling(task: Task) -> Pooling:
@@ -53,6 +54,28 @@ def pool_windows(scores: Floats, pooling: Pooling) -> Floats:
         Scores of the recording, shape (class,).
     """
     return pool_blocks([scores], pooling)
+
+
+def pool_logits(scores: Floats, task: Task) -> Floats:
+    """Averages scores over windows as logits: the score of the mean logit.
+
+    Source: audax's evaluation of windows. Logits are computed back from float32 scores, which cannot tell
+    those above about 16 apart.
+
+    Args:
+        scores: Scores of the windows, shape (window, class), at least one window.
+        task: Whether scores are sigmoids ("multi_label") or a softmax ("single_label") of logits.
+
+    Returns:
+        Scores of the recording, shape (class,).
+    """
+    values = np.clip(scores.astype(np.float64), _LOWEST_SCORE, 1 - _SCORE_STEP)
+    if task == "multi_label":
+        logits = (np.log(values) - np.log1p(-values)).mean(0)
+        return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
+    logits = np.log(values).mean(0)
+    shares = np.exp(logits - logits.max())
+    return np.asarray(shares / shares.sum(), np.float32)
 
 
 def pool_blocks(blocks: Iterable[Floats], pooling: Pooling) -> Floats:

@@ -14,6 +14,7 @@ from earmark.evaluation.evaluation import evaluate_predictions, groups_of, main_
 from earmark.evaluation.predictions import Predictions, predict_clips, require_labels, select_clips
 from earmark.evaluation.run import EvaluationOptions, evaluate
 from earmark.inference.tagger import Tagger
+from earmark.model_file.calibration import uncalibrated_scores
 from earmark.model_file.info import ModelInfo
 
 RATE = 8000
@@ -90,6 +91,25 @@ def test_windows_and_pooling(ear, info, clips, task):
     assert ear.frames == [FRONT_END.num_frames(max(shortest, len(read(clip)))) for clip in clips]
     assert len(read(clips[3])) < shortest, "too short for the front-end, so it was filled up"
     assert np.abs(received.scores - over_windows).max() > 0.001
+
+
+@pytest.mark.parametrize("task", ["multi_label", "single_label"])
+def test_windows_at_a_hop_are_pooled_by_their_mean_logit(ear, info, clips, task):
+    tagger = Tagger(ear, info.changed(task=task))
+    found = predict_clips(tagger, clips, pooling="logits", hop_s=0.1)
+    plain = predict_clips(tagger, clips, pooling="mean", hop_s=0.1)
+    for clip, scores, windows in zip(clips, found.scores, found.windows, strict=True):
+        own = np.stack([window.scores for window in tagger.tag(clip.path, hop_s=0.1).windows])
+        np.testing.assert_array_equal(windows, own)
+        values = own.astype(np.float64)
+        logits = np.log(values / (1 - values) if task == "multi_label" else values).mean(0)
+        np.testing.assert_allclose(scores, uncalibrated_scores(logits, task), atol=1e-6)
+    assert max(map(len, found.windows)) > 3
+    assert np.abs(found.scores - plain.scores).max() > 1e-6
+    with pytest.raises(DataError, match="hop"):
+        predict_clips(tagger, clips, windows="whole", hop_s=0.1)
+    with pytest.raises(DataError, match="hop_s"):
+        predict_clips(tagger, clips, hop_s=0)
 
 
 def test_an_unreadable_clip_is_listed_and_the_others_are_evaluated(tagger, clips, tmp_path):
