@@ -28,8 +28,9 @@ from earmark.batch.tables import (
 from earmark.errors import EarmarkError, contained
 from earmark.events.options import EventOptions
 from earmark.hub import registry
+from earmark.inference.lengths import WindowLength
 from earmark.inference.result import Result, Threshold
-from earmark.inference.tagger import Tagger, WindowLength
+from earmark.inference.tagger import Tagger
 from earmark.version import __version__
 
 if TYPE_CHECKING:

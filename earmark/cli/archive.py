@@ -26,8 +26,9 @@ from earmark.events.layout import Format
 if TYPE_CHECKING:
     from earmark.batch.analysis import Analysis
     from earmark.batch.run import Summary
+    from earmark.inference.lengths import WindowLength
     from earmark.inference.result import Result
-    from earmark.inference.tagger import Tagger, WindowLength
+    from earmark.inference.tagger import Tagger
 
 _ADDRESS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):/(?=[^/])")
 """The start of an address that pathlib has shortened."""

@@ -61,8 +61,9 @@ from earmark.model_file.atomic import require_other_files
 if TYPE_CHECKING:
     from earmark.batch.analysis import Analysis
     from earmark.events.options import EventOptions
+    from earmark.inference.lengths import WindowLength
     from earmark.inference.result import Result
-    from earmark.inference.tagger import Tagger, WindowLength
+    from earmark.inference.tagger import Tagger
 
 WINDOWS = "Windows"
 """The panel of what a file is cut into, and whether that is shown."""

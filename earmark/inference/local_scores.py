@@ -26,11 +26,12 @@ from earmark.events.windows import event_lengths
 from earmark.features.front_end import FrontEnd
 from earmark.inference.engines import Session
 from earmark.inference.feature_extractor import FeatureWindow
+from earmark.inference.lengths import Lengths
 from earmark.inference.pooling import Pooling
 from earmark.inference.processes import OpenedSession
 from earmark.inference.recording import Recording
 from earmark.inference.result import Result
-from earmark.inference.tagger import Lengths, Tagger
+from earmark.inference.tagger import Tagger
 from earmark.inference.window_store import Window
 from earmark.model_file.info import ModelInfo
 from earmark.model_file.subgraph import SplitGraph

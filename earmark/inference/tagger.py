@@ -2,7 +2,8 @@
 
 Conventions: waveforms are float32 in [-1, 1]; scores lie in [0, 1] and are probabilities only if the model is
 calibrated; times are seconds from the start of the recording. Recordings are processed as a stream, so memory
-does not grow with their length, and the network takes one window at a time.
+does not grow with their length, and the network takes one window at a time. The file is long because the
+public methods of the one class are documented in full.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,7 @@ from earmark.events.options import EventOptions
 from earmark.inference.embeddings import Embeddings
 from earmark.inference.engines import Session
 from earmark.inference.feature_extractor import FeatureExtractor, FeatureWindow
+from earmark.inference.lengths import Lengths, WindowLength, require_window, whole_recording, window_and_hop
 from earmark.inference.listener import Listener
 from earmark.inference.pooling import Pooling, check_pooling
 from earmark.inference.processes import require_portable
@@ -29,23 +30,12 @@ from earmark.inference.recording import FilePath, Recording, Source, checked_blo
 from earmark.inference.result import Result
 from earmark.inference.window_store import Window, WindowStore
 from earmark.model_file.calibration import uncalibrated_scores
-from earmark.model_file.info import LONGEST_WINDOW_S, ModelInfo
+from earmark.model_file.info import ModelInfo
 
 Floats = NDArray[np.float32]
-WindowLength = float | Literal["whole"] | None
-"""Length of a window in seconds, "whole" for all of a recording, or None for the model's own."""
 
-LONGEST_HOP_S = 86400.0
-"""Limit of ``hop_s``: a day."""
 WINDOWS_AHEAD = 4
 """Windows that :meth:`Tagger.tag_many` decodes ahead of the network."""
-
-
-class Lengths(NamedTuple):
-    """Window and hop in samples; with a window of None, the recording is one, of at most ``hop`` samples."""
-
-    window: int | None
-    hop: int
 
 
 class Tagger:
@@ -260,7 +250,7 @@ class Tagger:
                 waveform has NaN or infinite samples.
             ModelError: If the model takes only windows of another length.
         """
-        self._require_window(length)
+        require_window(self.info, length)
         features = self._extractor.windows(waveform, starts, length)
         return np.stack([self._run(one)[1] for one in features])
 
@@ -359,35 +349,9 @@ class Tagger:
         )
 
     def _plan(self, window_s: WindowLength, hop_s: float | None) -> Lengths:
-        """Window and hop in samples, or a recording as one window."""
-        if window_s != "whole":
-            return Lengths(*self._lengths(window_s, hop_s))
-        if hop_s is not None:
-            raise ModelError(f"a recording as one window has no hop: omit hop_s, got {hop_s:g}")
-        longest = round(LONGEST_WINDOW_S * self.sample_rate)
-        if self.info.fixed_window:
-            self._require_window(longest)
-        return Lengths(None, longest)
+        if window_s == "whole":
+            return whole_recording(self.info, hop_s)
+        return Lengths(*self._lengths(window_s, hop_s))
 
     def _lengths(self, window_s: float | None, hop_s: float | None) -> tuple[int, int]:
-        """Window and hop in samples."""
-        rate, shortest = self.sample_rate, self.info.front_end.min_samples
-        window_s = self.info.window_s if window_s is None else window_s
-        hop_s = window_s if hop_s is None else hop_s
-        if not shortest / rate <= window_s <= LONGEST_WINDOW_S:
-            raise ModelError(
-                f"window_s must be between {shortest / rate:.3f} and {LONGEST_WINDOW_S:g}, got {window_s:g}"
-            )
-        if not 1 / rate <= hop_s <= LONGEST_HOP_S:
-            raise ModelError(f"hop_s must be between {1 / rate:g} and {LONGEST_HOP_S:g}, got {hop_s:g}")
-        length, hop = round(window_s * rate), round(hop_s * rate)
-        self._require_window(length)
-        return length, hop
-
-    def _require_window(self, length: int) -> None:
-        info = self.info
-        if info.fixed_window and length != round(info.window_s * self.sample_rate):
-            raise ModelError(
-                f"model {info.name} takes only windows of {info.window_s:g} s: omit window_s, or export the "
-                "model again for any length"
-            )
+        return window_and_hop(self.info, window_s, hop_s)

@@ -2,7 +2,7 @@
 
 Conventions: a file is an uncompressed .npz of ``ids`` (clip,), ``answers`` float16 (clip, output) and
 ``heading`` (JSON); a folder holds such files, named ``shard_00000.npz`` and so on. Rows are found by clip id
-and read from disk on demand. No pickle can run code.
+and read from disk on demand. No pickle can run code. The file is long because three layouts share one reader.
 """
 
 from __future__ import annotations
