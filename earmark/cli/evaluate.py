@@ -61,7 +61,7 @@ def evaluate(
         ),
     ] = "all",
     pooling: Annotated[
-        Literal["max", "mean", "logits"] | None,
+        Literal["max", "mean", "logits", "none"] | None,
         typer.Option(help="Pool the windows' scores or logits (default: by task).", rich_help_panel=WINDOWS),
     ] = None,
     hop: Annotated[
@@ -115,6 +115,8 @@ def evaluate(
 
     if tta is None and (tta_frames or tta_mels):
         raise typer.BadParameter("--tta-frames and --tta-mels need --tta")
+    if dcase is not None and pooling == "none":
+        raise typer.BadParameter("--dcase needs one prediction for each clip: omit --pooling none")
     if dcase is not None and (not dcase or Path(dcase).name != dcase):
         raise typer.BadParameter(f"{dcase!r} cannot begin a file name", param_hint="--dcase")
     names = model or [registry.DEFAULT]

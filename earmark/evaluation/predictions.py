@@ -7,7 +7,7 @@ Options and labels are checked before the first clip is read.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Literal
 
@@ -27,8 +27,9 @@ Scores = NDArray[np.float32]
 WindowMode = Literal["all", "whole", "center"]
 """Windows of a clip: all, one after the other; one that is the whole clip; or one from its centre."""
 
-ClipPooling = Pooling | Literal["logits"]
-"""Pooling of a clip's windows: the highest or the mean of their scores, or the score of their mean logit."""
+ClipPooling = Pooling | Literal["logits", "none"]
+"""Pooling of a clip's windows: the highest or the mean of their scores, the score of their mean logit, or
+none: each window counts as a clip of its own."""
 
 _MAX_LISTED = 3
 
@@ -158,8 +159,9 @@ def predict_clips(
         clips: Of a manifest, a corpus or a pack.
         windows: "all": one window after the other; "whole": one window as long as the clip; "center": one
             window from the clip's centre.
-        pooling: Of the windows' scores, "max" or "mean", or "logits": the score of their mean logit; default:
-            that of the model's task.
+        pooling: Of the windows' scores, "max" or "mean"; "logits": the score of their mean logit; "none":
+            each window becomes a clip of its own, named after the clip and its number; default: that of the
+            model's task.
         hop_s: Hop between windows in seconds, for "all" only; None: the model's window.
         lengths: Limits of the clips' lengths.
         before: Called with each clip before it is read.
@@ -172,7 +174,7 @@ def predict_clips(
         raise DataError(f"a hop is between windows that follow each other, and windows is {windows!r}")
     if hop_s is not None and not 1 / tagger.sample_rate <= hop_s <= LONGEST_WINDOW_S:
         raise DataError(f"hop_s must be above 0 and at most {LONGEST_WINDOW_S:g}, got {hop_s:g}")
-    by_scores = None if pooling == "logits" else pooling
+    by_scores = None if pooling in ("logits", "none") else pooling
     done: list[tuple[Clip, Result]] = []
     failed: list[tuple[Clip, str]] = []
     for clip in clips:
@@ -186,13 +188,25 @@ def predict_clips(
         done.append((clip, result))
     pooled = [_by_logits(result, tagger) if pooling == "logits" else result.scores for _, result in done]
     scores = np.array(pooled, np.float32)
-    return Predictions(
+    found = Predictions(
         clips=tuple(clip for clip, _ in done),
         scores=scores.reshape(len(done), len(tagger.labels)),
         failed=tuple(failed),
         warnings=tuple(_named(warning, clip) for clip, result in done for warning in result.warnings),
         windows=tuple(np.stack([window.scores for window in result.windows]) for _, result in done),
     )
+    return _each_window(found) if pooling == "none" else found
+
+
+def _each_window(found: Predictions) -> Predictions:
+    """Predictions with a clip for each window."""
+    clips = [
+        replace(clip, extra={**clip.extra, "id": f"{clip.id}#{number}"})
+        for clip, own in zip(found.clips, found.windows, strict=True)
+        for number in range(1, len(own) + 1)
+    ]
+    scores = np.concatenate(found.windows) if clips else found.scores
+    return replace(found, clips=tuple(clips), scores=scores, windows=tuple(scores[:, None]))
 
 
 def _named(warning: str, clip: Clip) -> str:

@@ -53,8 +53,8 @@ class EvaluationOptions:
         group_by: Also by group: a column of the manifest, or "fold".
         windows: "all": one window after the other; "whole": one window as long as the clip; "center": one
             window from the clip's centre.
-        pooling: Of the windows' scores, "max" or "mean", or "logits": the score of their mean logit; None:
-            that of the model's task.
+        pooling: Of the windows' scores, "max" or "mean"; "logits": the score of their mean logit; "none":
+            each window counts as a clip; None: that of the model's task.
         hop_s: Hop between windows in seconds, for "all" only; None: the model's window.
         crop_to_s: Only the first seconds of longer clips; None: whole clips.
         pad_to_s: Shorter clips are filled up with silence to these seconds; None: as the model pads.

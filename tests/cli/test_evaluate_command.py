@@ -287,6 +287,12 @@ def test_members_of_an_ensemble_are_masked_separately(
     assert numbers(out) == pytest.approx(alone, abs=2e-4)
 
 
+def test_a_submission_has_a_prediction_for_each_clip(run: Run, toy_model: Path, tmp_path: Path) -> None:
+    code, _, err = run("evaluate", tmp_path, "-m", toy_model, "--dcase", "a", "--pooling", "none")
+    assert code == 2
+    assert "--pooling none" in err
+
+
 def test_windows_of_long_clips_are_pooled(run: Run, toy_model: Path, tmp_path: Path) -> None:
     noise = np.geomspace(1e-3, 0.5, 2 * RATE) * np.random.default_rng(0).standard_normal(2 * RATE)
     soundfile.write(tmp_path / "long.wav", noise, RATE)

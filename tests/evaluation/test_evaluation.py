@@ -112,6 +112,20 @@ def test_windows_at_a_hop_are_pooled_by_their_mean_logit(ear, info, clips, task)
         predict_clips(tagger, clips, hop_s=0)
 
 
+def test_windows_may_count_as_clips_of_their_own(tagger, clips):
+    found = predict_clips(tagger, clips, pooling="none", hop_s=0.1)
+    pooled = predict_clips(tagger, clips, hop_s=0.1)
+    owners = [clip for clip, own in zip(clips, pooled.windows, strict=True) for _ in own]
+    np.testing.assert_array_equal(found.scores, np.concatenate(pooled.windows))
+    assert [clip.path for clip in found.clips] == [clip.path for clip in owners]
+    assert [clip.labels for clip in found.clips] == [clip.labels for clip in owners]
+    assert found.clips[0].id == f"{clips[0].id}#1"
+    assert len({clip.id for clip in found.clips}) == len(owners) > len(clips)
+    overall = evaluate(tagger, clips, options=EvaluationOptions(pooling="none", hop_s=0.1)).overall
+    assert overall["clips"] == len(owners)
+    assert predict_clips(tagger, [Clip(Path("missing.wav"), ("tone",))], pooling="none").scores.size == 0
+
+
 def test_an_unreadable_clip_is_listed_and_the_others_are_evaluated(tagger, clips, tmp_path):
     (tmp_path / "bad.wav").write_text("no audio")
     bad, missing = Clip(tmp_path / "bad.wav", ("tone",)), Clip(tmp_path / "missing.wav", ("tone",))
