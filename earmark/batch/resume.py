@@ -9,7 +9,6 @@ tables that have none in ``files/`` are removed.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from earmark.batch.done_paths import DonePaths
 from earmark.batch.tables import FILES, TABLES, Row, TableInfo, text_of_path, to_table
 from earmark.errors import DataError, first_line
 from earmark.model_file.atomic import atomic_writer, remove_partial
@@ -34,8 +31,6 @@ SHARD_BYTES = 32 << 20
 GROUP = 64
 GROUP_S = 0.25
 """Recordings, and seconds, after which rows are written to the streams."""
-
-_DIGEST = np.dtype("S16")
 
 
 class Archive:
@@ -56,16 +51,12 @@ class Archive:
         self._written_at = time.monotonic()
         self._part = 0
         self._recover()
-        self._done = self._digests()
+        self._done = DonePaths(self._paths())
         self.already_done = len(self._done)
 
     def is_done(self, path: str) -> bool:
         """Whether an earlier run has done a recording."""
-        if not self.already_done:
-            return False
-        digest = _digest(text_of_path(path))
-        at = int(np.searchsorted(self._done, digest))
-        return at < len(self._done) and bool(self._done[at] == digest)
+        return text_of_path(path) in self._done
 
     def add(self, rows: Mapping[str, Sequence[Row]]) -> None:
         """Adds the rows of one recording.
@@ -157,15 +148,13 @@ class Archive:
         for left in (self._folder / UNFINISHED).glob("*.arrows"):
             left.unlink()
 
-    def _digests(self) -> NDArray[np.bytes_]:
-        """Digests of the paths that are done, sorted."""
+    def _paths(self) -> Iterator[str]:
+        """Paths that are done, as the tables hold them."""
         from pyarrow import parquet
 
-        found = [np.zeros(0, _DIGEST)]
         for part in _parts(self._folder / FILES):
             for batch in parquet.ParquetFile(part).iter_batches(columns=["path"]):
-                found.append(np.array([_digest(path) for path in batch.column(0).to_pylist()], _DIGEST))
-        return np.sort(np.concatenate(found))
+                yield from batch.column(0).to_pylist()
 
     def _part_path(self, table: str) -> Path:
         return self._folder / table / f"part-{self._part:05}.parquet"
@@ -225,10 +214,6 @@ def _read_stream(path: Path, form: pyarrow.Schema) -> pyarrow.Table:
         while True:
             batches.append(reader.read_next_batch())
     return pyarrow.Table.from_batches([batch.cast(form) for batch in batches], form)
-
-
-def _digest(path: str) -> bytes:
-    return hashlib.blake2b(path.encode(), digest_size=_DIGEST.itemsize).digest()
 
 
 def _parts(folder: Path) -> list[Path]:

@@ -89,9 +89,9 @@ def plot_events(found: RecordingEvents, path: str | os.PathLike[str]) -> None:
     _draw_events(lower, rows)
     start = f" after {found.time_at(0)}" if found.recorded_at else ""
     lower.set(xlabel=f"time (s){start}", xlim=(0, known.duration_s))
-    image = io.BytesIO()
-    figure.savefig(image, format=Path(path).suffix[1:].lower(), dpi=120)
-    write_atomically(path, image.getvalue())
+    file = io.BytesIO()
+    figure.savefig(file, format=Path(path).suffix[1:].lower(), dpi=120)
+    write_atomically(path, file.getvalue())
 
 
 def spectrogram(path: str, duration_s: float, columns: int = COLUMNS) -> NDArray[np.float32]:

@@ -138,7 +138,7 @@ def test_data_keep_their_bytes_in_a_pipe_and_json_stays_json(tag: str, clip: Pat
 
 def test_commands_print_through_one_module() -> None:
     folder = Path(cli.__file__).parent
-    found = [path.name for path in folder.glob("*.py") if re.search(r"(?<!\w)print\(", path.read_text())]
+    found = [path.name for path in folder.glob("*.py") if re.search(r"(?<![\w.])print\(", path.read_text())]
     assert set(found) <= {"terminal.py", "progress.py"}  # the latter moves the cursor
 
 
