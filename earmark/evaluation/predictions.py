@@ -18,7 +18,7 @@ from earmark.audio import pad
 from earmark.data.manifest import Clip
 from earmark.data.read_clip import read_clip
 from earmark.errors import DataError, contained
-from earmark.inference.pooling import Pooling, pool_logits
+from earmark.inference.pooling import Pooling, check_pooling, pool_logits
 from earmark.inference.result import Result
 from earmark.inference.tagger import Tagger
 from earmark.model_file.info import LONGEST_WINDOW_S
@@ -174,7 +174,7 @@ def predict_clips(
         raise DataError(f"a hop is between windows that follow each other, and windows is {windows!r}")
     if hop_s is not None and not 1 / tagger.sample_rate <= hop_s <= LONGEST_WINDOW_S:
         raise DataError(f"hop_s must be above 0 and at most {LONGEST_WINDOW_S:g}, got {hop_s:g}")
-    by_scores = None if pooling in ("logits", "none") else pooling
+    by_scores = None if pooling in ("logits", "none") else check_pooling(pooling, tagger.info.task)
     done: list[tuple[Clip, Result]] = []
     failed: list[tuple[Clip, str]] = []
     for clip in clips:
