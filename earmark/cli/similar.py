@@ -62,6 +62,7 @@ def similar(
 ) -> None:
     """Find recordings that sound alike."""
     one_matrix_thread()
+    from earmark.batch.analysis import model_digests
     from earmark.inference.load import load
     from earmark.search import Condition, EmbeddingArchive, EmbeddingIndex, Filters, most_similar
 
@@ -70,8 +71,14 @@ def similar(
         raise typer.BadParameter("cannot be combined with --label and --where", param_hint="--index")
     opened = EmbeddingArchive(archive)
     name = model or opened.model
+    if not name:
+        raise typer.BadParameter("the archive names no model", param_hint="--model")
     with download_bar(quiet) as bar:
         tagger = load(name, device=device, engine=engine, precision=precision, threads=threads, progress=bar)
+    if opened.model_sha256 not in ([], model_digests([name])):
+        raise typer.BadParameter(
+            f"{archive} was embedded with another file than {name}", param_hint="--model"
+        )
     embeddings = tagger.embed(query, **opened.lengths)
     warn(embeddings.warnings, quiet)
     if index:

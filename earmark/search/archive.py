@@ -67,6 +67,7 @@ class EmbeddingArchive:
         path: As given.
         model: Name of the model that computed the embeddings.
         lengths: The window_s and hop_s, in seconds, that it was asked for.
+        model_sha256: SHA-256 of the files of the model; empty if not known.
         channels: Length of an embedding.
         data: The Arrow dataset of the embeddings.
 
@@ -93,6 +94,7 @@ class EmbeddingArchive:
         self.model = metadata.get(b"model", b"").decode("utf-8", "replace")
         settings = settings if isinstance(settings, dict) else {}
         self.lengths = {name: settings.get(name) for name in ("window_s", "hop_s")}
+        self.model_sha256: list[str] = settings.get("model_sha256") or []
 
     def batches(self, filters: Filters | None = None) -> Iterator[tuple[pyarrow.Table, Floats]]:
         """Reads the rows in their order.

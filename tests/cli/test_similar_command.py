@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from earmark.model_file.onnx_file import read_model_file, replace_info
+
 RATE = 8000
 Run = Callable[..., tuple[int, str, str]]
 
@@ -64,6 +66,19 @@ def test_formats_hold_the_same_hits(run: Run, toy_model: Path, clips: list[Path]
         f"{json.loads(line)['start_s']:.3f}" for line in lines.splitlines()
     ]
     assert table.count("0.wav") == len(rows) > 1
+
+
+def test_the_model_has_to_be_the_one_that_embedded(
+    run: Run, toy_model: Path, clips: list[Path], tmp_path: Path
+) -> None:
+    assert run("embed", *clips, "--model", toy_model, "--output", tmp_path / "found")[0] == 0
+    arguments = ("similar", clips[0], tmp_path / "found", "--top", "1", "--format", "csv", "--model")
+    code, out, _ = run(*arguments, toy_model)
+    assert (code, out.splitlines()[1].split(",")[:2]) == (0, ["1.0000", str(clips[0])])
+    content, info = read_model_file(toy_model)
+    (tmp_path / "other.onnx").write_bytes(replace_info(content, info.changed(description="another")))
+    code, out, err = run(*arguments, tmp_path / "other.onnx")
+    assert (code, out, err.count("\n")) == (2, "", 1)
 
 
 def test_what_cannot_be_searched_is_one_line(
