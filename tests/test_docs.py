@@ -329,13 +329,18 @@ def test_recipe_of_the_training_page_is_valid(tmp_path: Path) -> None:
     path = train_page_recipe(tmp_path)
     assert load_recipe(path).data.folds == (1, 2)
     _, *parts = refresh.fences(read(ROOT / "docs" / "train.md"), "toml")
-    [derived] = [part for part in parts if part.startswith("extends")]
-    parts.remove(derived)
+    derived = []
+    for part in [part for part in parts if part.startswith("extends")]:
+        parts.remove(part)
+        (tmp_path / "derived.toml").write_text(part, encoding="utf-8")
+        derived.append(load_recipe(tmp_path / "derived.toml"))
+    wide, pretraining, probe = derived
+    assert wide.optimizer.learning_rate == 2e-3
+    assert pretraining.contrastive
+    assert probe.optimizer.backbone_lr_scale == 0
     assert parts
     path.write_text(path.read_text(encoding="utf-8") + "".join(parts), encoding="utf-8")
     assert load_recipe(path).teacher
-    (tmp_path / "derived.toml").write_text(derived, encoding="utf-8")
-    assert load_recipe(tmp_path / "derived.toml").optimizer.learning_rate == 2e-3
 
 
 @pytest.mark.slow
