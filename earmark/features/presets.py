@@ -1,7 +1,7 @@
 """Published front-ends, by name.
 
 Conventions: values are those of the reference programs; the golden log-mels of tests/golden/front_end.npz
-hold all four.
+hold the first four.
 """
 
 from __future__ import annotations
@@ -68,10 +68,29 @@ AUDAX = FrontEnd(
 )
 """audax at 16 kHz."""
 
+PANNS = FrontEnd(
+    n_fft=1024,
+    win_length=1024,
+    n_mels=64,
+    f_min=50.0,
+    f_max=14000.0,
+    preemphasis=0.0,
+    window_symmetric=False,
+    mel_scale="slaney",
+    mel_norm="slaney",
+    log="db",
+    floor_mode="clip",
+    floor=1e-10,
+    shift=0.0,
+    scale=1.0,
+)
+"""PANNs at 32 kHz (Kong et al., arXiv:1912.10211); the same transform as SP4ASC's, torchlibrosa's."""
+
 FRONT_ENDS: Mapping[str, FrontEnd] = {
     "efficientat": EFFICIENTAT,
     "sp4asc": SP4ASC,
     "fsdkaggle": FSDKAGGLE,
     "audax": AUDAX,
+    "panns": PANNS,
 }
 """Name, as in the registry of models and on the command line -> front-end."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from earmark.errors import ModelError
+from earmark.hub.layouts import without_spectrogram
 from earmark.model_file.atomic import write_all_atomically
 from earmark.model_file.info import ModelInfo
 from earmark.model_file.onnx_file import attach_info
@@ -56,7 +57,7 @@ def build(
     is_flax = is_flax_checkpoint(weights)
     tensors: Any = read_flax_checkpoint(weights) if is_flax else read_state_dict(weights)
     try:
-        tensors = _renamed(tensors, info) if is_flax else tensors
+        tensors = _renamed(tensors, info) if is_flax else without_spectrogram(tensors, info.front_end)
         network = build_with_weights(
             info.architecture, info.arguments, len(info.labels), tensors, info.front_end
         )

@@ -7,10 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
+from earmark.errors import ModelError
+from earmark.features.front_end import FrontEnd
+from earmark.features.learned import AnyFrontEnd
+from earmark.features.mel import mel_filter_bank
+
+T = TypeVar("T")
 Tensors = Mapping[str, NDArray[Any]]
 
 
@@ -29,6 +36,28 @@ def _from_torchvision(tensors: Tensors) -> Tensors:
             values = values.sum(1, keepdims=True)
         renamed[name] = values
     return renamed
+
+
+_TORCHLIBROSA = ("spectrogram_extractor.", "logmel_extractor.")
+_FILTERS = "logmel_extractor.melW"
+
+
+def without_spectrogram(tensors: Mapping[str, T], front_end: AnyFrontEnd) -> dict[str, T]:
+    """Leaves out the constants of torchlibrosa's spectrogram, which PANNs store with their weights.
+
+    Args:
+        tensors: State dict, of NumPy arrays or tensors.
+        front_end: Of the model; takes the place of these constants.
+
+    Raises:
+        ModelError: If the mel filters among them are not those of the front-end.
+    """
+    if _FILTERS in tensors:
+        stored = np.asarray(tensors[_FILTERS], np.float64).T
+        own = mel_filter_bank(front_end) if isinstance(front_end, FrontEnd) else np.zeros(0)
+        if stored.shape != own.shape or np.abs(stored - own).max() > 1e-3 * own.max():
+            raise ModelError("its mel filters are not those of the front-end: choose another front-end")
+    return {name: values for name, values in tensors.items() if not name.startswith(_TORCHLIBROSA)}
 
 
 LAYOUTS: Mapping[str, Callable[[Tensors], Tensors]] = {

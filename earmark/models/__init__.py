@@ -6,6 +6,7 @@ Conventions: needs PyTorch (``pip install 'earmark[train]'``). Importing this pa
 # Importing these registers their networks.
 from earmark.models import audio_ntt as audio_ntt
 from earmark.models import cnn6 as cnn6
+from earmark.models import cnn14 as cnn14
 from earmark.models import convnext as convnext
 from earmark.models import dymn as dymn
 from earmark.models import efficientnet as efficientnet

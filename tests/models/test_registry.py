@@ -17,7 +17,7 @@ from earmark.models.registry import create_config, register
 
 QUICK = {"mn01", "dymn04", "cnn6_60k", "resnet18", "resnetish18", "efficientnet_b0"}
 SCALED = {
-    *("resnet101", "resnet152", "convnext_large"),
+    *("resnet101", "resnet152", "convnext_large", "cnn14"),
     *(f"efficientnet_b{size}" for size in range(3, 8)),
 }
 """Larger sizes of tested networks, whose weights are counted in the tests of the network."""
