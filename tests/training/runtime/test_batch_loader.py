@@ -10,7 +10,7 @@ import torch
 import toy
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from earmark.data import dataset
+from earmark.data import clip_cache
 from earmark.data.manifest import Clip
 from earmark.training.runtime.batch_loader import BatchLoader
 from earmark.training.trainer import train_network
@@ -101,14 +101,14 @@ def test_the_programs_own_handler_of_such_signals_stays() -> None:
 def test_a_training_goes_on_without_such_a_clip(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = dataset.read_piece
+    read = clip_cache.read_piece
 
     def deadly(clip: Clip, *arguments: object) -> object:
         if clip.id == "fold2_3_noise":
             os.kill(os.getpid(), signal.SIGSEGV)
         return read(clip, *arguments)
 
-    monkeypatch.setattr(dataset, "read_piece", deadly)  # the processes are forked
+    monkeypatch.setattr(clip_cache, "read_piece", deadly)  # the processes are forked
     data = {"workers": 1, "cache": False, "max_bad_fraction": 0.2}
     reported: list = []
     recipe = toy.toy_recipe(clips, data=data, optimizer={"epochs": 2})
