@@ -8,7 +8,7 @@
 Conventions: an *example* is a clip: a file, or a region of one, with its labels; one without labels is
 background. Features of windows come from :class:`earmark.Tagger`, so scores within a fit are those of
 ``earmark tag``. A *group* holds takes of one source, which are never on both sides of a split. The extra
-"fit" has what is needed; depth "head" needs "train" too.
+"fit" has what is needed; depths "head" and "full" need "train" too.
 """
 
 from earmark.custom.dataset import Dataset, merged, read_dataset
