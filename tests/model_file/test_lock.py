@@ -18,8 +18,12 @@ import os, sys, time
 from pathlib import Path
 from earmark.model_file.lock import locked_folder
 with locked_folder(Path(sys.argv[1])):
-    if "fork" in sys.argv and os.fork() == 0:
-        time.sleep(60)
+    if "fork" in sys.argv:
+        started, starts = os.pipe()
+        if os.fork() == 0:
+            os.write(starts, b"1")
+            time.sleep(60)
+        os.read(started, 1)  # the child runs, so it has let go of the lock
     print("held", flush=True)
     time.sleep(60)
 """
