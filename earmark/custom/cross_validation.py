@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,8 +119,8 @@ def _calibration(table: Table, logits: Sequence[Floats], truth: Floats) -> Calib
     with suppress(DataError):
         found = calibration.fit(method, CalibrationData(labels, table.task, windows, truth[:, tested]))
         if isinstance(found, Platt) and method == "shared":  # one sigmoid, also for what was not tested
-            return Platt(found.slope[:1] * len(tested), found.intercept[:1] * len(tested))
-        return found
+            found = Platt(found.slope[:1] * len(tested), found.intercept[:1] * len(tested))
+        return replace(found, fitted_on={"clips": len(logits), "scores": "cross-validated"})
     return None
 
 

@@ -55,6 +55,8 @@ def test_scores_within_a_fit_are_those_of_tag(
 def test_a_fit_learns_and_is_honest(toy_model: Path, sounds: Path, tmp_path: Path) -> None:
     report = fit(sounds, tmp_path / "own.onnx", options(toy_model))
     info = earmark.load(tmp_path / "own.onnx").info
+    assert info.calibration is not None
+    assert info.calibration.fitted_on["clips"] == sum(report.counts.values())
     assert report.metrics["accuracy"] > 0.8
     assert report.metrics["low"] <= report.metrics["accuracy"] <= report.metrics["high"]
     assert report.false_alarms_per_hour is not None
