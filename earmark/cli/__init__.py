@@ -6,7 +6,7 @@ line, never a traceback.
 """
 
 # ruff: noqa: F401, I001 - each module registers its commands, in the order of --help
-from earmark.cli import tag, listen, clips, embed, similar
+from earmark.cli import tag, listen, clips, embed, similar, serve
 from earmark.cli import fit, suggest
 from earmark.cli import models, pull
 from earmark.cli import train, evaluate, probe, calibrate, teach, pack, bench, report, complexity

@@ -1,4 +1,4 @@
-"""What a tagger takes as a recording: a file, or samples in memory.
+"""What a tagger takes as a recording: a file, an open recording, or samples in memory.
 
 Conventions: samples are float32 in [-1, 1], shape (time,); integers are scaled, channels mixed.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import nullcontext
 from itertools import chain
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +21,37 @@ from earmark.model_file.info import Padding
 
 Floats = NDArray[np.float32]
 FilePath = str | os.PathLike[str]
-Source = FilePath | ArrayLike
+
+
+@runtime_checkable
+class OpenRecording(Protocol):
+    """A recording that is open: :func:`earmark.audio.open_audio` returns one."""
+
+    @property
+    def path(self) -> str:
+        """Path, or a name for messages."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Sample rate in Hz."""
+
+    @property
+    def duration_s(self) -> float | None:
+        """Duration that is stated, in seconds, or None."""
+
+    @property
+    def samples_read(self) -> int:
+        """Samples that were read so far."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """Faults, one line each; complete when all blocks are read."""
+
+    def blocks(self) -> Iterator[Floats]:
+        """Reads the samples, float32 (time,)."""
+
+
+Source = FilePath | OpenRecording | ArrayLike
 
 BLOCK_S = 5.0
 """Length of the blocks that samples in memory are processed in, in seconds."""
@@ -29,7 +61,7 @@ class Recording:
     """A recording that is read once; its attributes are complete when its windows are used up.
 
     Args:
-        source: A path, "-" for standard input, or samples.
+        source: A path, "-" for standard input, an open recording, which stays open, or samples.
         sample_rate: Sample rate of samples in Hz; None for a file.
 
     Attributes:
@@ -48,8 +80,12 @@ class Recording:
         self.sample_rate, self.duration_s = sample_rate or 0, 0.0
         self.stated_s: float | None = None
         self.warnings: tuple[str, ...] = ()
-        if isinstance(source, (str, os.PathLike)):
-            self.path = os.fspath(source)
+        self._opened: OpenRecording | None = None
+        if isinstance(source, (str, os.PathLike, OpenRecording)):
+            if isinstance(source, OpenRecording):
+                self.path, self._opened = source.path, source
+            else:
+                self.path = os.fspath(source)
             if sample_rate is not None:
                 raise AudioError(f"{self.path}: sample_rate is for samples: omit it for a file")
         else:
@@ -73,7 +109,7 @@ class Recording:
             blocks = _blocks(self._waveform, self.sample_rate)
             yield from chain.from_iterable(extractor.stream(blocks, self.sample_rate, length, hop, padding))
             return
-        with open_audio(self.path) as stream:
+        with nullcontext(self._opened) if self._opened else open_audio(self.path) as stream:
             self.sample_rate, self.stated_s = stream.sample_rate, stream.duration_s
             groups = extractor.stream(stream.blocks(), stream.sample_rate, length, hop, padding)
             yield from chain.from_iterable(groups)

@@ -87,7 +87,8 @@ class Tagger:
         """Tags one recording.
 
         Args:
-            source: A path, "-" for standard input, or samples in [-1, 1], shape (time,) or (time, channel).
+            source: A path, "-" for standard input, an open recording (:func:`earmark.audio.open_audio`), or
+                samples in [-1, 1], shape (time,) or (time, channel).
             sample_rate: Sample rate of the samples in Hz; must be omitted for files.
             window_s: Length of a window in seconds, or "whole": the recording is one window, of up to 600 s;
                 default: the length that the model was trained for.

@@ -10,7 +10,7 @@ from earmark.cli import app
 
 COMMANDS = get_command(app).commands
 GROUPS = {
-    "Use": ["tag", "listen", "clips", "embed", "similar"],
+    "Use": ["tag", "listen", "clips", "embed", "similar", "serve"],
     "Own sounds": ["fit", "suggest", "review"],
     "Models": ["models", "info", "pull", "convert"],
     "Train and evaluate": [
