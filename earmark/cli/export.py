@@ -1,12 +1,13 @@
-"""``earmark export``: a model, or an ensemble, as a file for a runtime, verified against the model.
+"""``earmark export``: a model, or an ensemble, as a file for a runtime or a page, verified against the model.
 
 Conventions: the differences from the model and the files that were written go to standard output.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,17 +18,16 @@ from earmark.cli.terminal import say
 from earmark.errors import extra
 from earmark.model_file.atomic import require_other_files
 
+if TYPE_CHECKING:
+    from earmark.hub.download import Progress
+    from earmark.serve.onnxruntime_web import WebRuntime
+
 INT8 = "With --precision int8"
+PAGE = "With --page"
 
 
 @command(SHIP)
 def export(
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help=".onnx, .xml (OpenVINO), .tflite, .pt2 or .safetensors."
-        ),
-    ],
     models: Annotated[
         list[str] | None,
         typer.Argument(
@@ -38,6 +38,16 @@ def export(
     model: Annotated[
         list[str] | None,
         typer.Option("--model", "-m", metavar="MODEL", help="As MODELS; repeatable."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help=".onnx, .xml (OpenVINO), .tflite, .pt2 or .safetensors."
+        ),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write a page that runs the model in the browser instead."),
     ] = None,
     target: Annotated[
         Literal["onnx", "openvino", "litert", "pt2", "checkpoint"] | None,
@@ -99,19 +109,34 @@ def export(
         Literal["onnx", "openvino"],
         typer.Option(help="Runtime to be fastest in.", rich_help_panel=INT8),
     ] = "onnx",
+    onnxruntime_web: Annotated[
+        Path | None,
+        typer.Option(
+            "--onnxruntime-web",
+            metavar="FOLDER",
+            help="An unpacked npm package (default: downloaded).",
+            rich_help_panel=PAGE,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a folder that is no page.", rich_help_panel=PAGE)
+    ] = False,
 ) -> None:
     """Export a model to another runtime and verify it."""
     one_matrix_thread()
+    _check_choice(output, page, target, (onnxruntime_web, force))
     with extra("earmark export", "train"):
         from earmark.export.calibration_set import find_clips
         from earmark.export.export import export as export_model
         from earmark.export.options import ExportOptions
         from earmark.export.source import open_source
         from earmark.hub import registry
+        from earmark.serve.browser_model import browser_model
+        from earmark.serve.static_page import write_page
 
     options = ExportOptions(
         target=target,
-        waveform=waveform,
+        waveform=waveform or page is not None,
         seconds=_seconds(seconds),
         precision=precision,
         fuse=fuse,
@@ -121,20 +146,46 @@ def export(
         name=name,
     )
     names = [*(models or ()), *(model or ())] or [registry.DEFAULT]
-    require_other_files([output], [*names, *(recording or ()), *(calibration_set or ())])
+    outputs = [output] if output is not None else []
+    require_other_files(outputs, [*names, *(recording or ()), *(calibration_set or ())])
+    with download_bar(quiet) as bar:
+        runtime = _runtime(page, onnxruntime_web, force, bar)
     with download_bar(quiet) as bar:
         sources = [open_source(one, bar) for one in names]
     clips = find_clips(calibration_set, sources[0].info, audio) if calibration_set else []
     with status_line(quiet) as show:
-        exported = export_model(
-            sources,
-            output,
-            options,
-            calibration_clips=clips,
-            recordings=recording or [],
-            progress=show,
-        )
-    say(exported.summary())
+        inputs: dict[str, Any] = {
+            "calibration_clips": clips,
+            "recordings": recording or [],
+            "progress": show,
+        }
+        if output is not None:
+            done = export_model(sources, output, options, **inputs).summary()
+        elif page is not None and runtime is not None:
+            done = write_page(page, browser_model(sources, options, **inputs), runtime, force=force).summary()
+    say(done)
+
+
+def _runtime(page: Path | None, folder: Path | None, force: bool, bar: Progress | None) -> WebRuntime | None:
+    """What runs the model of a page; the folder of the page is checked first."""
+    if page is None:
+        return None
+    from earmark.serve.onnxruntime_web import web_runtime
+    from earmark.serve.static_page import require_page_folder
+
+    require_page_folder(page, force)
+    return web_runtime(folder, bar)
+
+
+def _check_choice(
+    output: Path | None, page: Path | None, target: str | None, page_options: Iterable[object]
+) -> None:
+    if (output is None) == (page is None):
+        raise typer.BadParameter("give either --output FILE or --page FOLDER", param_hint="--output")
+    if page is not None and target is not None:
+        raise typer.BadParameter("does not apply to --page", param_hint="--target")
+    if page is None and any(page_options):
+        raise typer.BadParameter("apply to --page only", param_hint="--onnxruntime-web and --force")
 
 
 def _seconds(text: str | None) -> float | Literal["dynamic"] | None:
