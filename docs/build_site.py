@@ -2,9 +2,9 @@
 
     python docs/build_site.py [FOLDER]
 
-FOLDER (by default ``build/site``) gets ``pages/``, a copy of all Markdown pages and of the files that they link to,
-each at its path in the repository, so that links need no rewriting; and ``html/``, the site. Warnings of the builder,
-such as a link to nothing, are errors. Needs the extra "docs".
+FOLDER (by default ``build/site``) gets ``pages/``, a copy of all Markdown pages and of the files that they
+link to, each at its path in the repository, so that links need no rewriting; and ``html/``, the site.
+Warnings of the builder, such as a link to nothing, are errors. Needs the extra "docs".
 
 Conventions: pages are plain Markdown. Only ``mkdocs.yml`` beside this file knows the builder.
 """
@@ -31,7 +31,8 @@ def pages(root: Path = ROOT) -> list[Path]:
 
 def linked(page: Path) -> list[Path]:
     """The files of the repository that a page links to."""
-    return [(page.parent / target).resolve() for target in LINK.findall(page.read_text(encoding="utf-8"))]
+    targets = LINK.findall(page.read_text(encoding="utf-8"))
+    return [path for target in targets if (path := (page.parent / target).resolve()).is_file()]
 
 
 def copy_pages(folder: Path, root: Path = ROOT) -> None:

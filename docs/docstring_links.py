@@ -1,7 +1,7 @@
 """Roles of docstrings as links of the site: ``:class:`~earmark.Tagger``` becomes a link to ``Tagger``.
 
-Conventions: an extension of Griffe, which reads the docstrings for mkdocstrings. A target that has no place in the
-reference stays text.
+Conventions: an extension of Griffe, which reads the docstrings for mkdocstrings. A target that has no place
+in the reference stays text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class DocstringLinks(griffe.Extension):
 
 
 def link(tilde: str, target: str, obj: griffe.Object) -> str:
-    """The link of a role, as a reference that may be missing; a short name is one of the object's own scope."""
+    """The link of a role, as a reference that may be missing; a short name is one of the object's scope."""
     shown = target.rsplit(".", 1)[-1] if tilde else target
     scope = obj if obj.is_class or obj.is_module else obj.parent
     identifier = target if "." in target or scope is None else f"{scope.path}.{target}"
