@@ -23,6 +23,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
+from command_reference import command_reference
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -317,6 +318,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "published": published_table,
     "published summary": published_summary,
     "rooms": room_table,
+    "commands": command_reference,
 }
 
 
