@@ -1,8 +1,13 @@
 // Answers of a model that runs in this browser, in a Worker: the same functions as those of backend_server.js.
 //
-// Conventions: the browser decodes a recording, at the model's sample rate; the Worker gets it block by block, so that
+// Conventions: the browser decodes a recording; the Worker gets it block by block and converts its sample rate, so that
 // besides the decoded recording memory stays small. Nothing is sent anywhere.
 
+import { Problem } from "./problem.js";
+import { isDecodable, statedRate } from "./sample_rate.js";
+import { readLayout, wavPart } from "./wav.js";
+
+const PART_S = 30; // of a WAV file that are decoded at once
 const BLOCK_S = 5;
 const LONGEST_BACKLOG_S = 10; // of live sound that waits for the Worker
 const SEGMENT = 1 << 14; // samples whose channels are mixed in one way
@@ -20,23 +25,24 @@ export async function models() {
   return [card];
 }
 
-// Tags a File or Blob. Returns {model, duration_s, tags, timeline, warnings}.
+// Tags a File or Blob. Returns {model, duration_s, tags, timeline, warnings}; onProgress gets the share that is done.
 export async function analyse(file, { signal, onProgress = () => {} } = {}) {
   const card = await call("open");
-  const audio = await decode(file, card.sample_rate_hz);
-  signal?.throwIfAborted();
+  const recording = await open(file, card.sample_rate_hz);
+  const { sampleRate, durationS } = recording;
   const stream = ++streams;
-  await call("analyse", { stream, duration_s: audio.duration });
+  await call("analyse", { stream, sampleRate, duration_s: durationS });
+  let peak = 0;
+  let done = 0;
   try {
-    let peak = 0;
-    const size = Math.max(1, Math.floor((BLOCK_S * audio.sampleRate) / SEGMENT)) * SEGMENT;
-    for (let start = 0; start < audio.length; start += size) {
-      signal?.throwIfAborted();
-      const block = mix(audio, start, Math.min(size, audio.length - start));
-      peak = Math.max(peak, highest(block));
-      await call("push", { stream, block }, [block.buffer]);
-      onProgress(Math.min(1, (start + size) / audio.length));
-    }
+    for await (const part of recording.parts())
+      for (const block of blocks(part)) {
+        signal?.throwIfAborted();
+        peak = Math.max(peak, highest(block));
+        done += block.length;
+        await call("push", { stream, block }, [block.buffer]);
+        onProgress(Math.min(1, done / (durationS * sampleRate)));
+      }
     signal?.throwIfAborted();
     const answer = await call("finish", { stream });
     return { ...answer, warnings: peak ? [] : ["digital silence: every sample is 0"] };
@@ -48,9 +54,10 @@ export async function analyse(file, { signal, onProgress = () => {} } = {}) {
 // Listens to a stream of mono samples; onMessage gets the messages of the server's WebSocket.
 export async function listen({ sampleRate, top = 5, onMessage }) {
   const { name } = await call("open");
+  const rate = Math.round(sampleRate);
   const stream = ++streams;
   listeners.set(stream, onMessage);
-  await call("listen", { stream, sampleRate, top });
+  await call("listen", { stream, sampleRate: rate, top });
   onMessage({ type: "ready", model: name });
   let backlog = 0;
   let held = [];
@@ -81,11 +88,11 @@ export async function listen({ sampleRate, top = 5, onMessage }) {
   return {
     feed(samples) {
       if (!isOpen) return;
-      if (backlog > LONGEST_BACKLOG_S * sampleRate)
+      if (backlog > LONGEST_BACKLOG_S * rate)
         fail("too_slow", "this device is too slow to listen with this model: use a smaller one");
       held.push(Float32Array.from(samples)); // a copy: the buffer may be used again
       count += samples.length;
-      if (count >= sampleRate / 10) send();
+      if (count >= rate / 10) send();
     },
     async stop() {
       if (!isOpen) return;
@@ -96,18 +103,43 @@ export async function listen({ sampleRate, top = 5, onMessage }) {
   };
 }
 
-async function decode(file, sampleRate) {
-  const name = file.name || "the recording";
-  if (!file.size) throw problem("empty", `${name} is empty`);
-  const context = new OfflineAudioContext({ numberOfChannels: 1, length: 1, sampleRate });
+// {sampleRate, durationS, parts()}: the decoded parts of a recording, as AudioBuffers at the rate of the file, or if that
+// is not known, of the model. A WAV file has many parts, others are decoded as a whole.
+async function open(file, modelRate) {
+  if (!file.size) throw new Problem("empty", "the file has no content");
+  const layout = await readLayout(file);
+  if (layout?.frames && isDecodable(layout.format.sampleRate)) {
+    const { frames, durationS, format } = layout;
+    const size = Math.max(1, Math.floor((PART_S * format.sampleRate) / SEGMENT)) * SEGMENT;
+    return {
+      sampleRate: format.sampleRate,
+      durationS,
+      async *parts() {
+        for (let first = 0; first < frames; first += size)
+          yield decode(await wavPart(file, layout, first, size).arrayBuffer(), format.sampleRate);
+      },
+    };
+  }
   const content = await file.arrayBuffer().catch(() => {
-    throw problem("unreadable_audio", `${name} cannot be read, or does not fit in memory`);
+    throw new Problem("unreadable", "the file cannot be read, or does not fit in memory");
   });
+  const audio = await decode(content, statedRate(content) ?? modelRate);
+  return { sampleRate: audio.sampleRate, durationS: audio.duration, parts: () => [audio] };
+}
+
+async function decode(content, sampleRate) {
+  const context = new OfflineAudioContext({ numberOfChannels: 1, length: 1, sampleRate });
   try {
     return await context.decodeAudioData(content);
   } catch {
-    throw problem("unsupported_audio", `${name}: this browser cannot decode it: convert it to WAV, MP3 or FLAC`);
+    throw new Problem("unsupported_audio", "this browser cannot decode the file, or it is too long to fit in memory");
   }
+}
+
+// The samples of an AudioBuffer in blocks, mixed to mono.
+function* blocks(audio) {
+  const size = Math.max(1, Math.floor((BLOCK_S * audio.sampleRate) / SEGMENT)) * SEGMENT;
+  for (let first = 0; first < audio.length; first += size) yield mix(audio, first, Math.min(size, audio.length - first));
 }
 
 // Mixes channels to one: their mean, or the loudest where they cancel each other (earmark/audio/mixing.py).
@@ -157,18 +189,14 @@ function start() {
     if (message) return listeners.get(stream)?.(message);
     const { resolve, reject } = waiting.get(id);
     waiting.delete(id);
-    return error === undefined ? resolve(result) : reject(problem("failed", error));
+    return error === undefined ? resolve(result) : reject(new Problem("failed", error));
   });
   started.addEventListener("error", (event) => {
     event.preventDefault();
     worker = null; // the next request starts another
     const reason = event.message || "a file of the page is missing: copy the whole folder";
-    for (const { reject } of waiting.values()) reject(problem("failed", `the model cannot run: ${reason}`));
+    for (const { reject } of waiting.values()) reject(new Problem("failed", `the model cannot run: ${reason}`));
     waiting.clear();
   });
   return started;
-}
-
-function problem(code, message) {
-  return Object.assign(new Error(message), { code });
 }

@@ -5,6 +5,7 @@
 // only.
 
 import { round } from "./worker_detector.js";
+import { Resampler } from "./worker_resampler.js";
 import { ScoreAverager, WindowCutter } from "./worker_windows.js";
 
 const FAINTEST = 0.05; // labels whose score reaches this anywhere are part of the timeline
@@ -13,13 +14,15 @@ export class Analysis {
   #model;
   #card;
   #duration_s;
+  #resampler;
   #tags;
   #series;
   #cutters; // [cutter, what to do with its windows]
 
-  // duration_s: of the recording, so that windows end with it.
-  constructor(model, duration_s) {
+  // sampleRate: of the blocks. duration_s: of the recording, so that windows end with it.
+  constructor(model, { sampleRate, duration_s }) {
     const card = model.card;
+    this.#resampler = new Resampler(sampleRate, card.sample_rate_hz);
     this.#model = model;
     this.#card = card;
     this.#duration_s = duration_s;
@@ -37,10 +40,13 @@ export class Analysis {
   }
 
   async push(block) {
-    for (const [cutter, run] of this.#cutters) for (const window of cutter.push(block)) await run(window);
+    const samples = this.#resampler.push(block);
+    for (const [cutter, run] of this.#cutters) for (const window of cutter.push(samples)) await run(window);
   }
 
   async finish() {
+    const rest = this.#resampler.finish();
+    for (const [cutter, run] of this.#cutters) for (const window of cutter.push(rest)) await run(window);
     for (const [cutter, run] of this.#cutters) for (const window of cutter.finish()) await run(window);
     const { name, labels } = this.#card;
     return { model: name, duration_s: round(this.#duration_s, 4), tags: this.#tags.tags(labels), timeline: this.#timeline() };

@@ -14,8 +14,8 @@ let last = Promise.resolve();
 
 const handlers = {
   open: async () => (await opened()).card,
-  analyse: async ({ stream, duration_s }) => {
-    streams.set(stream, new Analysis(await opened(), duration_s));
+  analyse: async ({ stream, sampleRate, duration_s }) => {
+    streams.set(stream, new Analysis(await opened(), { sampleRate, duration_s }));
   },
   listen: async ({ stream, sampleRate, top }) => {
     const send = (message) => postMessage({ stream, message });
