@@ -27,6 +27,18 @@ from earmark.version import __version__
 INDEX, CONFIG, NOTICE = "index.html", "config.json", "NOTICE.txt"
 RUNTIME, MODEL, LICENCES = "onnxruntime", "model", "licences"
 """Folders of a page."""
+_BODY = b"<body>"
+_UNSERVED = b"""<body>
+  <style>
+    @keyframes unserved { to { visibility: visible } }
+    #unserved { position: fixed; inset: auto 0 0; margin: 0; padding: 1em; background: #fc6; color: #000;
+      visibility: hidden; z-index: 9; animation: unserved 0s 2s forwards }
+  </style>
+  <p id="unserved">The page is still loading. If it was opened as a file, it cannot: browsers run it only from a
+    server. Run <code>python -m http.server --bind 127.0.0.1 8080</code> in its folder, then open
+    <a href="http://127.0.0.1:8080">http://127.0.0.1:8080</a>.</p>
+  <script type="module" src="served.js"></script>"""
+"""What a browser shows where no module runs, without a script: served.js removes it."""
 PARTIAL, PREVIOUS = ".partial", ".previous"
 """Suffixes of folders beside the page while it is replaced."""
 
@@ -99,8 +111,11 @@ def write_page(folder: Path, model: BrowserModel, runtime: WebRuntime, *, force:
 def _contents(model: BrowserModel, runtime: WebRuntime) -> dict[str, bytes]:
     """Path within the page -> content."""
     config = {"backend": "local", "earmark": __version__}
+    page = dict(_page_files(package_files("earmark") / "serve" / "page"))
+    assert _BODY in page[INDEX]
     return {
-        **dict(_page_files(package_files("earmark") / "serve" / "page")),
+        **page,
+        INDEX: page[INDEX].replace(_BODY, _UNSERVED, 1),
         CONFIG: json.dumps(config).encode(),
         **{f"{MODEL}/{name}": content for name, content in model.files.items()},
         f"{MODEL}/{CARD}": json.dumps(model.card, ensure_ascii=False).encode(),

@@ -2,11 +2,11 @@
 //
 // Conventions: waveforms are mono Float32Array at the model's rate. Everything is fetched from the folder of this page.
 
-import * as ort from "../onnxruntime/ort.wasm.bundle.min.js";
+import * as ort from "./onnxruntime/ort.wasm.bundle.min.js";
 import { toScores } from "./worker_scores.js";
 
-const RUNTIME = new URL("../onnxruntime/ort-wasm-simd-threaded.wasm", import.meta.url);
-const FOLDER = new URL("../model/", import.meta.url);
+const RUNTIME = new URL("./onnxruntime/ort-wasm-simd-threaded.wasm", import.meta.url);
+const FOLDER = new URL("./model/", import.meta.url);
 
 export class Model {
   #session;

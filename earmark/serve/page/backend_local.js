@@ -3,9 +3,9 @@
 // Conventions: the browser decodes a recording; the Worker gets it block by block and converts its sample rate, so that
 // besides the decoded recording memory stays small. Nothing is sent anywhere.
 
-import { Problem } from "./problem.js";
+import { Problem } from "./static/problem.js";
 import { isDecodable, statedRate } from "./sample_rate.js";
-import { readLayout, wavPart } from "./wav.js";
+import { readLayout, wavPart } from "./static/wav.js";
 
 const PART_S = 30; // of a WAV file that are decoded at once
 const BLOCK_S = 5;
