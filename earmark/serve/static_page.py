@@ -34,8 +34,8 @@ _UNSERVED = b"""<body>
     #unserved { position: fixed; inset: auto 0 0; margin: 0; padding: 1em; background: #fc6; color: #000;
       visibility: hidden; z-index: 9; animation: unserved 0s 2s forwards }
   </style>
-  <p id="unserved">The page is still loading. If it was opened as a file, it cannot: browsers run it only from a
-    server. Run <code>python -m http.server --bind 127.0.0.1 8080</code> in its folder, then open
+  <p id="unserved">The page is still loading. If it was opened as a file, it cannot: browsers run it only
+    from a server. Run <code>python -m http.server --bind 127.0.0.1 8080</code> in its folder, then open
     <a href="http://127.0.0.1:8080">http://127.0.0.1:8080</a>.</p>
   <script type="module" src="served.js"></script>"""
 """What a browser shows where no module runs, without a script: served.js removes it."""
