@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 _reading = Lock()
-IN_MEMORY = 512
+IN_MEMORY = 128
 """Windows that are kept in memory, and that are read from a file at once."""
 
 

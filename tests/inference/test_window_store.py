@@ -1,5 +1,6 @@
 import json
 import pickle
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -80,3 +81,24 @@ def test_without_a_temporary_file_windows_stay_in_memory(monkeypatch: pytest.Mon
     monkeypatch.setattr(window_store.os, "write", full)
     some = windows()
     assert [one.end_s for one in stored(some)] == [one.end_s for one in some]
+
+
+def test_many_windows_take_little_more_memory_than_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the real size of blocks
+    labels = tuple(map(str, range(527)))
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        store = WindowStore()
+        for i in range(count):
+            scores, embedding = np.full(527, i / count, np.float32), np.zeros(960, np.float32)
+            store.append(Window(i * 5.0, i * 5.0 + 5, scores, embedding))
+        whole = Result(labels, store.windows(), count * 5.0, 8000, "toy", "max", hop_s=5.0)
+        assert len(whole.tags) == 527
+        assert whole.embedding.shape == (960,)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(1)
+    assert peak(1200) - peak(120) < 3e6
