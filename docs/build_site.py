@@ -46,16 +46,20 @@ def copy_pages(folder: Path, root: Path = ROOT) -> None:
     shutil.copytree(root / "docs" / "assets", folder / "docs" / "assets")
 
 
+def build(folder: Path) -> int:
+    """Builds ``folder/html`` of ``folder/pages``; returns the builder's exit code."""
+    for name in ("mkdocs.yml", "docstring_links.py"):
+        shutil.copyfile(ROOT / "docs" / name, folder / name)
+    command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
+    command += ["--config-file", str(folder / "mkdocs.yml")]
+    return subprocess.run(command, check=False, cwd=ROOT).returncode
+
+
 def main(arguments: list[str]) -> int:
     """Builds the site; returns the builder's exit code."""
     folder = Path(arguments[0] if arguments else ROOT / "build" / "site").resolve()
     copy_pages(folder / "pages")
-    for name in ("mkdocs.yml", "docstring_links.py"):
-        shutil.copyfile(ROOT / "docs" / name, folder / name)
-    command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
-    return subprocess.run(
-        [*command, "--config-file", str(folder / "mkdocs.yml")], check=False, cwd=ROOT
-    ).returncode
+    return build(folder)
 
 
 if __name__ == "__main__":

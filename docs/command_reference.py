@@ -47,9 +47,10 @@ def _row(names: str, text: str) -> str:
     """A row of a table of options; the default and the bounds that a help text states have a column."""
     stated = [_in_words(found[1]) for pattern in (_DEFAULT, _BRACKETS) if (found := pattern.search(text))]
     meaning = _BRACKETS.sub("", _DEFAULT.sub("", text))
-    cells = (
-        " ".join(cell.split()).replace("|", "\\|") for cell in (f"`{names}`", meaning, ", ".join(stated))
-    )
+    names = re.sub(
+        r"<(.*)>", lambda choices: choices[1].replace("|", " or "), names
+    )  # a table has bars itself
+    cells = (" ".join(cell.split()) for cell in (f"`{names}`", meaning, ", ".join(stated)))
     return "| " + " | ".join(cells) + " |"
 
 

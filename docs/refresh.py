@@ -199,8 +199,8 @@ def shipped_recipes_table() -> str:
     for name, path in recipes().items():
         own = load_recipe(path)
         link = f"[{name.removesuffix('.toml')}](../recipes/{name})"
-        rows.append((link, own.description, own.source, own.expected, f"`{own.command}`"))
-    return _table(("recipe", "trains", "source", "score", "command"), rows)
+        rows.append((link, own.description, own.source, own.expected))
+    return _table(("recipe", "trains", "source", "score"), rows)
 
 
 def published_table() -> str:
