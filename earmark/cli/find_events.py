@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from earmark.cli.event_options import EventRequest
 from earmark.cli.terminal import has_blocks, table_width, warn
 from earmark.cli.write_results import Add, events_table_writer, text_writer, texts_writer
-from earmark.errors import AudioError
+from earmark.errors import AudioError, extra
 from earmark.events.layout import Format, Layout
 from earmark.model_file.atomic import require_other_files
 
@@ -48,8 +48,10 @@ class EventFinder:
         self._time_from, self._zone = request.time_from, time_zone(request.time_zone or "UTC")
         self._targets = None
         if request.plot is not None:
-            from earmark.events.plot import require_plot
             from earmark.events.targets import Targets
+
+            with extra("tag --plot", "plot"):
+                from earmark.plots.timeline import require_plot
 
             require_plot(request.plot)
             self._targets = Targets(request.plot, ".png", inputs)
@@ -64,7 +66,7 @@ class EventFinder:
 
         found = RecordingEvents(result, result.events(options=self._options), self._recorded_at(result.path))
         if self._targets is not None and result.path is not None:
-            from earmark.events.plot import plot_events
+            from earmark.plots.timeline import plot_events
 
             target = self._targets.of(result.path)
             require_other_files([target], [result.path])

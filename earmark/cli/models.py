@@ -30,16 +30,21 @@ def models(
         Path | None,
         typer.Option(metavar="FILE", help="Plot score against size, MACs and memory: .png, .svg or .pdf."),
     ] = None,
+    highlight: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Mark this model in the plot; repeatable.")
+    ] = None,
 ) -> None:
     """List the models that have a name."""
     from earmark.hub import registry
     from earmark.hub.predictions import published_predictions
 
+    if highlight and plot is None:
+        raise typer.BadParameter("needs --plot", param_hint="--highlight")
     if plot is not None:
         with extra("earmark models --plot", "plot"):
-            from earmark.evaluation.plots import plot_models
+            from earmark.plots.cost import plot_models
 
-        plot_models(registry.published().values(), plot, registry.compared().values())
+        plot_models(registry.published().values(), plot, registry.compared().values(), highlight or ())
         return
     own = [_shipped_row(name) for name in registry.shipped()]
     others = [_published_row(known) for known in registry.published().values()]

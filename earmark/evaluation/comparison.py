@@ -257,7 +257,7 @@ def _plot(entries: Sequence[Entry], folder: Path) -> list[Path]:
         return []
     try:
         with extra("a plot of score against time", "plot"):
-            from earmark.evaluation.plots import plot_tradeoff
+            from earmark.plots.cost import plot_tradeoff
     except MissingExtraError:
         return []
     folder.mkdir(parents=True, exist_ok=True)

@@ -97,14 +97,15 @@ def _scores_csv(found: Evaluation) -> str:
 def _plots(found: Evaluation, folder: Path) -> list[Path]:
     try:
         with extra("plots of an evaluation", "plot"):
-            from earmark.evaluation import plots
+            from earmark.plots import metrics as plots
     except MissingExtraError:
         return []
     made = []
     precision = {label: own["average_precision"] for label, own in found.by_class.items()}
     if precision:
         made.append(folder / "average_precision.png")
-        plots.plot_classes(precision, "average precision", made[-1])
+        clips = {label: int(own["clips"]) for label, own in found.by_class.items()}
+        plots.plot_classes(precision, "average precision", made[-1], clips)
     if found.confusion is not None:
         made.append(folder / "confusion.png")
         table, *axes = _trimmed_confusion(found)

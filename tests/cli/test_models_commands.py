@@ -341,7 +341,8 @@ def test_models_are_plotted(run, tmp_path):
 def test_without_matplotlib_the_extra_is_named(run, tmp_path, monkeypatch):
     import sys
 
-    monkeypatch.delitem(sys.modules, "earmark.evaluation.plots", raising=False)
+    for name in [name for name in sys.modules if name.startswith("earmark.plots")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     code, _, err = run("models", "--plot", tmp_path / "models.png")

@@ -122,7 +122,7 @@ def write_calibration(found: CalibrationResult, traced: Mapping[str, Any], folde
     write_atomically(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
     try:
         with extra("a reliability diagram", "plot"):
-            from earmark.evaluation import plots
+            from earmark.plots import metrics as plots
     except MissingExtraError:
         return [path]
     single = found.calibration.method == "temperature"
