@@ -106,8 +106,7 @@ def serve(
         from earmark.serve.access import LOOPBACK, Access
         from earmark.serve.limits import Limits
         from earmark.serve.models import Models
-        from earmark.serve.server import address_of, open_socket
-        from earmark.serve.server import serve as run_server
+        from earmark.serve.server import Server, address_of, open_socket
         from earmark.serve.state import ServerState
     from earmark.inference.load import load
 
@@ -138,7 +137,7 @@ def serve(
 
                 webbrowser.open(address)
 
-        run_server(state, opened, started)
+        Server(state, started).run([opened])
     finally:
         opened.close()
 

@@ -132,7 +132,7 @@ async def _on_http_error(_: Request, error: Any) -> JSONResponse:
 async def _on_invalid(_: Request, error: Any) -> JSONResponse:
     """Parameters that are not as described: the first of them is named."""
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"][1:]) or "the request"
+    name = str(first["loc"][1]) if len(first["loc"]) > 1 else "the request"
     return RequestError(422, f"{name}: {first['msg']}").response()
 
 

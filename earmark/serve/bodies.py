@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack
 from email.message import Message
 
 from starlette.datastructures import UploadFile
@@ -28,9 +28,13 @@ _FORM_OVERHEAD = 1 << 16
 _CHUNK = 1 << 18
 
 
-@asynccontextmanager
-async def read_body(request: Request, limits: Limits) -> AsyncIterator[Upload]:
+async def read_body(request: Request, limits: Limits, resources: ExitStack) -> Upload:
     """Reads the recording in the body of a request.
+
+    Args:
+        request: Its body has not been read.
+        limits: Of the server.
+        resources: Closes the upload.
 
     Raises:
         RequestError: If the body is empty, of a wrong type, too large or too slow.
@@ -49,18 +53,17 @@ async def read_body(request: Request, limits: Limits) -> AsyncIterator[Upload]:
     if stated.isdecimal() and int(stated) > allowance:
         raise _too_large(limits)
     limited = Request(request.scope, _limited(request.receive, allowance, limits))
-    with Upload(pcm) as upload:
-        try:
-            async with asyncio.timeout(limits.timeout_s):
-                chunks = _form_file(limited) if kind == FORM else limited.stream()
-                async for chunk in chunks:
-                    upload.add(chunk)
-        except TimeoutError:
-            raise _too_slow(limits.timeout_s) from None
-        if upload.size > limits.max_bytes:
-            raise _too_large(limits)
-        upload.complete()
-        yield upload
+    upload = resources.enter_context(Upload(pcm))
+    try:
+        async with asyncio.timeout(limits.timeout_s):
+            async for chunk in _form_file(limited) if kind == FORM else limited.stream():
+                upload.add(chunk)
+    except TimeoutError:
+        raise _too_slow(limits.timeout_s) from None
+    if upload.size > limits.max_bytes:
+        raise _too_large(limits)
+    upload.complete()
+    return upload
 
 
 async def _form_file(request: Request) -> AsyncIterator[bytes]:

@@ -1,44 +1,34 @@
-"""The models that a server answers with, and their answers as dicts that JSON can represent.
+"""The models that a server answers with, and their answers as JSON.
 
-Conventions: a model is used by several threads at once. Tags come from the windows that the model was trained
+Conventions: answers are text, made in the thread that computes them, because those of long recordings are
+large. A model is used by several threads at once. Tags come from the windows that the model was trained
 for, events from scores as fine as it gives them: the same as ``earmark tag`` with and without ``--events``.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from earmark.errors import ModelError
 from earmark.events.options import EventOptions
-from earmark.inference.embeddings import Embeddings
 from earmark.inference.local_scores import finest_scores
 from earmark.inference.pooling import pool_blocks
 from earmark.inference.recording import OpenRecording
-from earmark.inference.result import Result
+from earmark.inference.result import Result, Tag
 from earmark.inference.tagger import Tagger
-from earmark.inference.window_store import in_blocks
+from earmark.inference.window_store import Window, in_blocks
+from earmark.model_file.label_selection import select_labels
 from earmark.serve.errors import RequestError
 
 Threshold = float | Literal["auto"]
 
 FAINTEST = 0.05
 """Labels whose score reaches this anywhere are part of a timeline."""
-
-
-class Timeline(NamedTuple):
-    """Scores along time of some labels: facts, and rows of scores (step, label)."""
-
-    facts: dict[str, Any]
-    scores: NDArray[np.float32]
-
-    def rows(self) -> Iterator[list[float]]:
-        """The scores of each step, rounded to thousandths."""
-        for row in self.scores:
-            yield np.round(row.astype(np.float64), 3).tolist()
 
 
 class ServedModel:
@@ -73,67 +63,101 @@ class ServedModel:
             "default": self._is_default,
         }
 
-    def tag(
-        self, recording: OpenRecording, top: int | None, threshold: Threshold | None, windows: bool
-    ) -> dict[str, Any]:
-        """Tags a recording."""
+    def check(self, labels: Sequence[str] = (), threshold: Threshold | None = None) -> None:
+        """Checks parameters before a recording is read.
+
+        Raises:
+            ModelError: If a label is unknown, or the model has no thresholds of its own and is to use them.
+        """
+        if labels:
+            select_labels(self.tagger.labels, labels)
+        if threshold == "auto" and self.tagger.info.thresholds is None:
+            raise ModelError(f"model {self.name} has no thresholds of its own: pass a number")
+
+    def tag(self, recording: OpenRecording, top: int, threshold: Threshold | None, windows: bool) -> str:
+        """Tags a recording; returns JSON."""
         result = self.tagger.tag(recording).filter(threshold=threshold, top=top)
-        facts = result.to_dict()
-        answer = {key: facts[key] for key in ("model", "duration_s", "tags")}
-        if windows:
-            answer["windows"] = facts["windows"]
-        return {**answer, "warnings": facts["warnings"]}
+        answer = _facts(result) | {"tags": [_tag(one) for one in result.tags]}
+        return _json(answer, windows=_tagged_windows(result) if windows else None)
 
     def events(
         self, recording: OpenRecording, options: EventOptions, labels: Sequence[str], timeline: bool
-    ) -> tuple[dict[str, Any], Timeline | None]:
-        """Finds the events of a recording, and the scores along time if these are wanted."""
+    ) -> str:
+        """Finds the events of a recording, and the scores along time if these are wanted; returns JSON."""
         result = self._events_tagger.tag(recording, window_s=self._window_s, hop_s=self._hop_s)
         if labels:
             result = result.filter(labels=labels)
-        events = [event.to_dict() for event in result.events(options=options)]
-        facts = {
-            "model": result.model,
-            "duration_s": round(result.duration_s, 4),
-            "events": events,
-            "warnings": list(result.warnings),
-        }
-        return facts, _timeline(result, options) if timeline else None
+        answer = _facts(result) | {"events": [event.to_dict() for event in result.events(options=options)]}
+        if not timeline:
+            return _json(answer)
+        return f'{_json(answer)[:-1]}, "timeline": {_timeline(result, options)}}}'
 
-    def embed(self, recording: OpenRecording, windows: bool) -> dict[str, Any]:
-        """Computes the embedding of a recording."""
+    def embed(self, recording: OpenRecording, windows: bool) -> str:
+        """Computes the embedding of a recording; returns JSON."""
         result = self.tagger.tag(recording)
-        found = Embeddings.from_result(result)
-        answer: dict[str, Any] = {
-            "model": found.model,
-            "duration_s": round(result.duration_s, 4),
-            "embedding": found.clip.tolist(),
-        }
-        if windows:
-            spans = zip(found.start_s.tolist(), found.end_s.tolist(), found.windows, strict=True)
-            answer["windows"] = [
-                {"start_s": round(start_s, 4), "end_s": round(end_s, 4), "embedding": vector.tolist()}
-                for start_s, end_s, vector in spans
-            ]
-        return {**answer, "warnings": list(result.warnings)}
+        answer = _facts(result) | {"embedding": result.embedding.tolist()}
+        return _json(answer, windows=_embedded_windows(result) if windows else None)
 
 
-def _timeline(result: Result, options: EventOptions) -> Timeline:
-    highest = pool_blocks(
-        (np.stack([one.scores for one in block]) for block in in_blocks(result.windows)), "max"
-    )
-    labels = [label for label, score in zip(result.labels, highest, strict=True) if score >= FAINTEST]
-    thresholds = dict(
-        zip(result.labels, options.resolved(result.thresholds).limits(result.labels).on, strict=True)
-    )
+def _facts(result: Result) -> dict[str, Any]:
+    return {
+        "model": result.model,
+        "duration_s": round(result.duration_s, 4),
+        "warnings": list(result.warnings),
+    }
+
+
+def _tag(tag: Tag) -> dict[str, Any]:
+    return {
+        "label": tag.label,
+        "score": round(tag.score, 4),
+        "start_s": round(tag.start_s, 4),
+        "end_s": round(tag.end_s, 4),
+    }
+
+
+def _span(window: Window) -> dict[str, Any]:
+    return {"start_s": round(window.start_s, 4), "end_s": round(window.end_s, 4)}
+
+
+def _tagged_windows(result: Result) -> Iterator[dict[str, Any]]:
+    for window in result.windows:
+        tags = replace(result, windows=(window,)).tags
+        yield _span(window) | {"tags": [{"label": one.label, "score": round(one.score, 4)} for one in tags]}
+
+
+def _embedded_windows(result: Result) -> Iterator[dict[str, Any]]:
+    for window in result.windows:
+        yield _span(window) | {"embedding": window.embedding.tolist()}
+
+
+def _timeline(result: Result, options: EventOptions) -> str:
+    """The scores along time of the labels that are not faint everywhere, as JSON."""
+    blocks = (np.stack([one.scores for one in block]) for block in in_blocks(result.windows))
+    loudest = pool_blocks(blocks, "max")
+    limits = options.resolved(result.thresholds).limits(result.labels).on
+    chosen = np.flatnonzero(loudest >= FAINTEST).tolist()
+    series = result.filter(labels=[result.labels[index] for index in chosen or [0]]).score_series
     facts = {
         "start_s": 0.0,
-        "labels": labels,
-        "thresholds": [round(float(thresholds[one]), 4) for one in labels],
+        "hop_s": round(series.step_s, 6),
+        "resolution_s": round(series.resolution_s, 3),
+        "labels": [result.labels[index] for index in chosen],
+        "thresholds": [round(float(limits[index]), 4) for index in chosen],
     }
-    series = result.filter(labels=labels or result.labels[:1]).score_series
-    facts |= {"hop_s": series.step_s, "resolution_s": series.resolution_s}
-    return Timeline(facts, series.scores[:, : len(labels)])
+    rows = (np.round(row[: len(chosen)].astype(np.float64), 3).tolist() for row in series.scores)
+    return _json(facts, scores=rows)
+
+
+def _json(facts: dict[str, Any], **lists: Iterable[Any] | None) -> str:
+    """JSON of facts, and of lists that are long: their items are turned into text one by one."""
+    pieces = [json.dumps(facts, ensure_ascii=False)[:-1]]
+    for name, items in lists.items():
+        if items is not None:
+            pieces.append(
+                f', "{name}": [' + ", ".join(json.dumps(item, ensure_ascii=False) for item in items) + "]"
+            )
+    return "".join(pieces) + "}"
 
 
 class Models:

@@ -28,6 +28,8 @@ Floats = NDArray[np.float32]
 PCM_ENCODINGS = {"s16le": (1, 16, "<i2"), "f32le": (3, 32, "<f4")}
 """Raw samples: format tag and bits of a WAV file, and NumPy's name."""
 _HEADER = 44
+_LONGEST_BLOCK = 1 << 16
+"""Samples after which the limits are checked; at low rates those of a second."""
 NAME = "upload"
 """How messages call the recording."""
 
@@ -171,7 +173,7 @@ class LimitedRecording:
             RequestError: If the recording is too long, or the time is over.
             AudioError: As :meth:`AudioStream.blocks`.
         """
-        for block in self._stream.blocks():
+        for block in self._stream.blocks(min(self.sample_rate, _LONGEST_BLOCK)):
             self._deadline.check()
             if self.samples_read > self._longest_s * self.sample_rate:
                 raise RequestError(

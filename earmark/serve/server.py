@@ -66,7 +66,7 @@ class PatientProtocol(H11Protocol):
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self._patience.stop("head")
-        elif not self.transport.is_closing():
+        elif self.transport.get_protocol() is self and not self.transport.is_closing():
             self._patience.start("head")
 
     def on_response_complete(self) -> None:
@@ -99,6 +99,7 @@ class PatientSocket(WebSocketsSansIOProtocol):
     def connection_made(self, transport: Any) -> None:
         """Remembers the connection."""
         self._patience = _Patience(transport, self.idle_s)
+        self.close_timeout = min(self.close_timeout, self.idle_s)
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -117,18 +118,42 @@ class PatientSocket(WebSocketsSansIOProtocol):
         super().resume_writing()
 
 
-class _Server(uvicorn.Server):
-    """A server that lets live streams end before it closes their connections."""
+class Server(uvicorn.Server):
+    """A server that lets live streams end before it closes their connections.
 
-    def __init__(self, config: uvicorn.Config, state: ServerState, started: Callable[[], None]) -> None:
+    ``Server(state, started).run([open_socket(host, port)])`` serves until a signal, and closes the socket.
+
+    Args:
+        state: Models, limits and access.
+        on_start: Called when requests are answered.
+    """
+
+    def __init__(self, state: ServerState, on_start: Callable[[], None] = lambda: None) -> None:
+        limits = state.limits
+        patience = {"idle_s": limits.idle_s}
+        config = uvicorn.Config(
+            create_app(state),
+            http=type("Http", (PatientProtocol,), patience),
+            ws=type("Socket", (PatientSocket,), patience),
+            ws_max_size=LONGEST_FRAME,
+            ws_per_message_deflate=False,  # samples hardly shrink, and a small frame could become a large one
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=max(1, round(limits.timeout_s)),
+            h11_max_incomplete_event_size=1 << 16,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+        )
         super().__init__(config)
-        self._state, self._on_start = state, started
+        self._state, self._on_start = state, on_start
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts to answer."""
         await super().startup(sockets)
         self._on_start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuses new connections, ends streams, waits for requests."""
         for server in self.servers:
             server.close()
         self._state.stopping.set()
@@ -137,6 +162,7 @@ class _Server(uvicorn.Server):
                 while self._state.streams and not self.force_exit:
                     await asyncio.sleep(0.02)
         await super().shutdown(sockets)
+        self._captured_signals.clear()  # uvicorn would raise them again, and end the process by them
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -169,29 +195,3 @@ def address_of(opened: socket.socket, host: str) -> str:
     """The address of a server's page; for browsers on the same machine if it listens to all addresses."""
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://{f'[{name}]' if ':' in name else name}:{opened.getsockname()[1]}/"
-
-
-def serve(state: ServerState, opened: socket.socket, on_start: Callable[[], None]) -> None:
-    """Serves until a signal.
-
-    Args:
-        state: Models, limits and access.
-        opened: From :func:`open_socket`; is closed at the end.
-        on_start: Called when requests are answered.
-    """
-    limits = state.limits
-    patience = {"idle_s": limits.idle_s}
-    config = uvicorn.Config(
-        create_app(state),
-        http=type("Http", (PatientProtocol,), patience),
-        ws=type("Socket", (PatientSocket,), patience),
-        ws_max_size=LONGEST_FRAME,
-        ws_per_message_deflate=False,  # samples hardly shrink, and a small frame could become a large one
-        timeout_keep_alive=15,
-        timeout_graceful_shutdown=max(1, round(limits.timeout_s)),
-        h11_max_incomplete_event_size=1 << 16,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-    )
-    _Server(config, state, on_start).run([opened])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from earmark.serve.errors import RequestError
@@ -69,9 +69,14 @@ class Workers:
 
 
 class Place:
-    """The place of one request; from :meth:`Workers.place`."""
+    """The place of one request; from :meth:`Workers.place`.
+
+    Attributes:
+        resources: Is closed when the place is given back: when no thread needs them any more.
+    """
 
     def __init__(self, workers: Workers) -> None:
+        self.resources = ExitStack()
         self._workers = workers
         self._loop = asyncio.get_running_loop()
         self._running: Future[object] | None = None
@@ -115,3 +120,4 @@ class Place:
 
     def _free(self) -> None:
         self._workers.taken -= 1
+        self.resources.close()
