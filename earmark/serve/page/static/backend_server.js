@@ -20,7 +20,7 @@ export async function models() {
   return answer.models;
 }
 
-// Uploads a File or Blob and returns {model, duration_s, tags, timeline, warnings}; tags are the server's events' peaks.
+// Uploads a File or Blob and returns {model, duration_s, events, timeline, warnings}.
 //
 // onProgress gets the share of the file that has been sent, from 0 to 1; at 1 the server computes.
 export function analyse(file, { model, signal, onProgress = () => {} } = {}) {
@@ -44,7 +44,7 @@ export function analyse(file, { model, signal, onProgress = () => {} } = {}) {
     request.addEventListener("abort", () => settle(reject, new DOMException("cancelled", "AbortError")));
     request.addEventListener("load", () => {
       const { status, response } = request;
-      if (status === 200 && response?.timeline) settle(resolve, { tags: [], warnings: [], ...response });
+      if (status === 200 && response?.timeline) settle(resolve, { warnings: [], ...response });
       else settle(reject, problem(status, response));
     });
     if (signal?.aborted) return settle(reject, new DOMException("cancelled", "AbortError"));

@@ -68,14 +68,18 @@ export class EventTable {
     }
   }
 
-  // Makes sure that an event has a row, and scrolls to it.
+  // Makes sure that an event has a row, and scrolls the table to it, but not the page.
   reveal(event) {
     const index = this.events.indexOf(event);
     if (index >= this.limit) {
       this.limit = MOST_ROWS * Math.ceil((index + 1) / MOST_ROWS);
       this.render();
     }
-    this.rows.get(event)?.scrollIntoView({ block: "nearest" });
+    const row = this.rows.get(event);
+    const frame = this.body.closest(".scroller");
+    const head = this.body.parentElement.tHead.offsetHeight;
+    const bottom = row.offsetTop + row.offsetHeight - frame.clientHeight;
+    frame.scrollTop = Math.min(row.offsetTop - head, Math.max(frame.scrollTop, bottom));
   }
 }
 

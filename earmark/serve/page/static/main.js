@@ -13,6 +13,7 @@ const show = (id, isShown) => (find(id).hidden = !isShown);
 const announce = (sentence) => (find("status").textContent = sentence);
 
 let backend = null;
+let isLocal = false; // the model runs in this browser
 let models = [];
 let work = null; // AbortController of the analysis that runs
 let lastFile = null;
@@ -22,7 +23,7 @@ const recording = new RecordingView(announce);
 
 async function openBackend() {
   const config = await fetch(new URL("config.json", document.baseURI)).then((found) => found.json()).catch(() => ({}));
-  const isLocal = config.backend === "local";
+  isLocal = config.backend === "local";
   backend = await import(isLocal ? "../backend_local.js" : "./backend_server.js");
   find("privacy").textContent = isLocal
     ? "Everything is computed in this browser. The recording does not leave this device."
@@ -63,10 +64,11 @@ async function analyse(file) {
   const { signal } = controller;
   show("problem", false);
   setWorking(true);
-  progress(`Uploading ${file.name || "the recording"} (${size(file.size)})`, 0);
+  const upload = `Uploading ${file.name || "the recording"} (${size(file.size)})`;
+  const onProgress = (share) => progress(share < 1 && !isLocal ? upload : "Finding sounds …", share);
+  onProgress(0);
   const decoding = RecordingView.decode(file, signal).catch(() => null);
   try {
-    const onProgress = (share) => progress(share < 1 ? `Uploading ${file.name} (${size(file.size)})` : "Finding sounds …", share);
     const answer = await backend.analyse(file, { model: find("model").value, signal, onProgress });
     progress("Drawing …", 1);
     const decoded = await decoding;

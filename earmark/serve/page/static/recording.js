@@ -260,7 +260,7 @@ export class RecordingView {
     const x = (timeS - view.startS) * view.pxPerS;
     find("cursor").style.transform = `translateX(${x}px)`;
     find("cursor").hidden = x < 0 || x > view.widthPx + 1;
-    this.timeline.draw(view, this.player.isPlaying || this.selected ? timeS : -1);
+    this.timeline.draw(view, timeS || this.player.isPlaying || this.selected ? timeS : -1);
     this.table.mark(timeS, this.selected, this.player.isPlaying);
   }
 
