@@ -140,7 +140,6 @@ def _timeline(tagger: Tagger, original: ModelInfo) -> tuple[dict[str, Any], floa
         "window": window,
         "hop": hop,
         "hop_s": hop / rate,
-        "resolution_s": max(window, hop) / rate,
         "thresholds": limits.on.tolist(),
         "local": None,
     }
@@ -160,7 +159,7 @@ def _local(split: SplitGraph, window: int, window_s: float) -> dict[str, Any]:
         "steps": steps,
         "piece_steps": count,
     }
-    return {"hop_s": step_s, "resolution_s": count * step_s, "local": local}
+    return {"hop_s": step_s, "local": local}
 
 
 def _live(info: ModelInfo) -> dict[str, Any]:

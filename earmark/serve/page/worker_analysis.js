@@ -17,6 +17,7 @@ export class Analysis {
   #resampler;
   #tags;
   #series;
+  #lengths_s = { count: 0, longest: 0 }; // of the windows along time
   #cutters; // [cutter, what to do with its windows]
 
   // sampleRate: of the blocks. duration_s: of the recording, so that windows end with it.
@@ -75,7 +76,7 @@ export class Analysis {
 
   #addWhole(window, scores) {
     const { start_s, end_s } = this.#span(window);
-    this.#series.add(start_s, end_s, scores);
+    this.#add(start_s, end_s, scores);
   }
 
   #addPieces(window, pieces) {
@@ -84,8 +85,14 @@ export class Analysis {
     pieces.forEach((scores, first) => {
       const pieceStart_s = start_s + first * hop_s;
       if (first && pieceStart_s + hop_s / 2 >= end_s) return; // behind it is padding
-      this.#series.add(pieceStart_s, Math.min(pieceStart_s + local.piece_steps * hop_s, end_s), scores);
+      this.#add(pieceStart_s, Math.min(pieceStart_s + local.piece_steps * hop_s, end_s), scores);
     });
+  }
+
+  #add(start_s, end_s, scores) {
+    this.#series.add(start_s, end_s, scores);
+    const { count, longest } = this.#lengths_s;
+    this.#lengths_s = { count: count + 1, longest: Math.max(longest, end_s - start_s) };
   }
 
   #span({ start, samples }) {
@@ -97,10 +104,12 @@ export class Analysis {
     const { labels, timeline } = this.#card;
     const steps = this.#series.finish().map((step) => step.scores);
     const kept = labels.map((_, index) => index).filter((index) => steps.some((scores) => scores[index] >= FAINTEST));
+    const { count, longest } = this.#lengths_s;
+    const hop_s = timeline.local && count === 1 ? longest : timeline.hop_s; // there is no second window
     return {
       start_s: 0,
-      hop_s: timeline.hop_s,
-      resolution_s: timeline.resolution_s,
+      hop_s,
+      resolution_s: Math.max(hop_s, longest),
       labels: kept.map((index) => labels[index]),
       thresholds: kept.map((index) => timeline.thresholds[index]),
       scores: steps.map((scores) => kept.map((index) => scores[index])),
