@@ -61,7 +61,16 @@ def create_app(state: ServerState) -> FastAPI:
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
     app.add_middleware(Gate, state=state)
+    _name_models(app.openapi(), [card["name"] for card in state.models.cards()])
     return app
+
+
+def _name_models(described: dict[str, Any], names: list[str]) -> None:
+    """Puts the names of the models into the description of the interface."""
+    for operation in (one for path in described["paths"].values() for one in path.values()):
+        for parameter in operation.get("parameters", ()):
+            if parameter["name"] == "model":
+                parameter["schema"] = {"type": "string", "enum": names, "default": names[0]}
 
 
 class Gate:

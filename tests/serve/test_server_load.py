@@ -1,0 +1,135 @@
+"""Slow checks of the server: its description against what it does, bombs, crowds, memory."""
+
+import gc
+import io
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+import soundfile
+from serving import code, in_process, post, serving, wav, waveform
+from test_serve_process import process
+
+from earmark.serve.limits import Limits
+
+pytestmark = pytest.mark.slow
+
+
+def resident_mb(number: int) -> float:
+    return psutil.Process(number).memory_info().rss / 1e6
+
+
+HOOKS = """
+import pathlib
+import schemathesis
+from hypothesis import strategies as st
+
+bodies = st.one_of(st.just(pathlib.Path({path!r}).read_bytes()), st.binary(max_size=300))
+for kind in ("application/octet-stream", "audio/*", "video/*"):
+    schemathesis.openapi.media_type(kind, bodies)
+"""
+CHECKS = ("--checks", "all", "--exclude-checks", "positive_data_acceptance")
+"""No schema can say which bytes are a recording."""
+
+
+def test_the_server_does_what_its_description_says(toy_model: Path, tmp_path: Path) -> None:
+    """Schemathesis sends what the description allows, and what it does not."""
+    recording, hooks = tmp_path / "short.wav", tmp_path / "serving_hooks.py"
+    recording.write_bytes(wav(waveform(1)))
+    hooks.write_text(HOOKS.format(path=str(recording)), encoding="utf-8")
+    program = Path(sys.executable).with_name("st")
+    with serving(in_process([toy_model]), Limits(workers=2, max_mb=1)) as client:
+        phases = ("--phases", "examples,coverage,fuzzing", "--max-examples", "40")
+        more = ("--generation-database", "none", "--no-color", "--warnings", "off")
+        address = f"{str(client.base_url).rstrip('/')}/openapi.json"
+        done = subprocess.run(
+            [program, "run", address, *CHECKS, *phases, *more],
+            env=os.environ | {"SCHEMATHESIS_HOOKS": "serving_hooks", "PYTHONPATH": str(tmp_path)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout[-5000:]
+        assert "Tested: 6" in done.stdout
+        metrics = client.get("/metrics").text
+        for route in ("tag", "events", "embed"):
+            assert f'earmark_requests_total{{route="/v1/{route}",status="200"}}' in metrics
+
+
+def bomb(seconds: int) -> bytes:
+    """A FLAC file of silence, written in pieces."""
+    file = io.BytesIO()
+    with soundfile.SoundFile(file, "w", 192_000, 1, subtype="PCM_16", format="FLAC") as opened:
+        for _ in range(0, seconds, 60):
+            opened.write(np.zeros(192_000 * 60, np.int16))
+    return file.getvalue()
+
+
+def test_a_bomb_is_bounded_in_memory_and_time(toy_model: Path) -> None:
+    content = bomb(3 * 3600)
+    assert len(content) < 8e6
+    decoded_mb = 3 * 3600 * 192_000 * 4 / 1e6
+    with process("--model", toy_model, "--max-duration", 300) as (started, client):
+        post(client, "/v1/events", wav(waveform(3)))
+        before = resident_mb(started.pid)
+        begun = time.monotonic()
+        assert code(post(client, "/v1/events?timeline=true", content, "audio/flac")) == (413, "too_long")
+        assert time.monotonic() - begun < 60
+        grown = resident_mb(started.pid) - before
+        assert grown < 100 < decoded_mb / 50
+        assert client.get("/healthz").status_code == 200
+
+
+def test_two_hundred_uploads_at_once(toy_model: Path) -> None:
+    file = wav(waveform(20))
+    with process("--model", toy_model, "--queue", 50, "--workers", 2) as (started, client):
+        limits = httpx.Limits(max_connections=200)
+        with (
+            httpx.Client(base_url=client.base_url, timeout=120, limits=limits, trust_env=False) as many,
+            ThreadPoolExecutor(200) as threads,
+        ):
+            answers = list(threads.map(lambda _: post(many, "/v1/tag", file), range(200)))
+        found = Counter(answer.status_code for answer in answers)
+        assert set(found) <= {200, 429}
+        assert found[200] >= 52
+        texts = {answer.text for answer in answers if answer.status_code == 200}
+        assert len(texts) == 1
+        for answer in answers:
+            if answer.status_code == 429:
+                assert code(answer) == (429, "queue_full")
+                assert answer.headers["retry-after"]
+        assert post(client, "/v1/tag", file).status_code == 200
+        assert resident_mb(started.pid) < 600
+
+
+def test_memory_stays_the_same(toy_model: Path) -> None:
+    """Many requests of all kinds, some of them wrong."""
+    good, wrong = wav(waveform(2)), os.urandom(3000)
+    large = wav(waveform(100))  # lies in a temporary file
+    with process("--model", toy_model) as (started, client):
+
+        def some(count: int) -> None:
+            for number in range(count):
+                route = ("tag?windows=true", "events?timeline=true", "embed")[number % 3]
+                assert post(client, f"/v1/{route}", good).status_code == 200
+                if number % 5 == 0:
+                    assert post(client, f"/v1/{route}", wrong).status_code == 415
+                if number % 50 == 0:
+                    assert post(client, f"/v1/{route}", large).status_code == 200
+
+        some(300)
+        before = resident_mb(started.pid)
+        opened = psutil.Process(started.pid).num_fds() if hasattr(psutil.Process, "num_fds") else 0
+        some(1200)
+        gc.collect()
+        assert resident_mb(started.pid) - before < 25
+        if opened:
+            assert psutil.Process(started.pid).num_fds() <= opened + 3
