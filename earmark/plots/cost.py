@@ -39,7 +39,7 @@ AXES = (
     ("macs", 1e9, "multiply-accumulates for 10 s (billions)"),
     ("peak_memory_kb", 1e3, "peak memory of feature maps for 10 s in 16 bits (MB)"),
 )
-PANEL_MM, LEGEND_MM = 62.0, 6.0
+PANEL_MM, LEGEND_COLUMN_MM = 62.0, 30.0
 TRADEOFF_MM = 80.0
 MOST_LETTERS = 60
 RING = {"s": 70, "facecolors": "none", "edgecolors": "black", "linewidths": 1.0}
@@ -70,7 +70,9 @@ def plot_models(
     others = {known.name: known for known in compared}
     if missing := [name for name in highlighted if name not in shown | others]:
         raise ModelError(f"{missing[0]}: no published {SCORE}, so it cannot be plotted; see earmark models")
-    with picture(path, width_mm, LEGEND_MM + PANEL_MM * len(AXES)) as figure:
+    columns = int(width_mm / LEGEND_COLUMN_MM)
+    legend_mm = LINE_MM * 1.5 * -(-(len(_families(shown.values())) + 1) // columns)
+    with picture(path, width_mm, 2 + legend_mm + PANEL_MM * len(AXES)) as figure:
         panels = figure.subplots(len(AXES), 1)
         for axes, (field, unit, label) in zip(panels, AXES, strict=True):
             for number, (family, members) in enumerate(_families(shown.values()).items()):
@@ -80,7 +82,7 @@ def plot_models(
             _scatter(axes, _points(others.values(), field, unit), QUIET_COLOUR, "x", "other systems")
             _cost_axes(axes, label, f"published {SCORE} (0 to 1)")
         handles = panels[0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside upper center", ncols=6)
+        figure.legend(*handles, loc="outside upper center", ncols=columns)
         figure.draw_without_rendering()  # from now on names have a size
         for axes, (field, unit, _) in zip(panels, AXES, strict=True):
             families = [_points(members, field, unit) for members in _families(shown.values()).values()]

@@ -34,6 +34,7 @@ CELLS_MM = (2.45, 7.0)
 """Width of a cell of the confusion matrix: with a name beside it, and with a number in it."""
 BAR_MM = 18
 """Width of the bar of colours."""
+LOWEST_MM = 60.0
 LETTER_MM, FEWEST_LETTERS = 1.4, 12
 Curve = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
 
@@ -65,12 +66,12 @@ def plot_classes(
     places = [number + (number >= half and omitted > 0) for number in range(len(shown))]
     most = longest(shown, width_mm)
     names = [one_line(label, most) + (f" ({clips[label]})" if clips else "") for label in shown]
-    with picture(path, width_mm, 16 + (len(shown) + bool(omitted)) * LINE_MM * 1.15) as figure:
+    with picture(path, width_mm, max(32.0, 16 + (len(shown) + bool(omitted)) * LINE_MM * 1.15)) as figure:
         axes = figure.subplots()
         axes.barh(places, [values[label] for label in shown], height=0.75, color=colour(0))
         mean = float(np.mean(list(values.values())))
         axes.axvline(mean, color="black", linewidth=0.8, linestyle=(0, (4, 2)))
-        axes.set_title(f"mean of {len(values)} classes (dashed): {mean:.3f}", size=TEXT_PT, loc="left")
+        axes.set_title(f"mean of {len(values)} classes (dashed): {mean:.3f}", size=TEXT_PT, loc="right")
         axes.set_yticks(places, names)
         if omitted:
             text = f"… {omitted} more class{'es'[: 2 * (omitted > 1)]} …"
@@ -111,7 +112,7 @@ def plot_confusion(
     width_mm = COLUMN_MM if needed_mm <= COLUMN_MM else PAGE_MM
     cell_mm = min(9.0, (width_mm - names_mm - BAR_MM) / len(columns), PAGE_MM / len(rows))
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
-    with picture(path, width_mm, max(45.0, names_mm + 6 + cell_mm * len(rows))) as figure:
+    with picture(path, width_mm, max(LOWEST_MM, names_mm + 6 + cell_mm * len(rows))) as figure:
         axes = figure.subplots()
         image = axes.imshow(shares, vmin=0, vmax=1, cmap=SHARE_MAP)
         every = max(1, math.ceil(CELLS_MM[0] / cell_mm))
@@ -122,10 +123,10 @@ def plot_confusion(
         if cell_mm >= CELLS_MM[1] * 0.9:
             _write_counts(axes, table, shares)
         axes.spines[:].set_visible(True)
-        bar = figure.colorbar(image, label="share of the true class (0 to 1)", shrink=0.8, aspect=25)
+        bar = figure.colorbar(image, label="share of row (0 to 1)", shrink=0.8, aspect=25)
         bar.outline.set_linewidth(0.6)
         figure.draw_without_rendering()  # cells are squares, so the height follows from the width
-        figure.set_figheight(axes.get_tightbbox().height / figure.dpi + 3 * MM)
+        figure.set_figheight(max(LOWEST_MM * MM, axes.get_tightbbox().height / figure.dpi + 3 * MM))
 
 
 def _name_classes(ticks: Any, labels: Sequence[str], every: int, most: int, **look: Any) -> None:
@@ -174,7 +175,7 @@ def plot_reliability(
             lower.bar(middles + (number - (len(curves) - 1) / 2) * width, clips, width=width, **look)
         upper.set(ylabel="share that is right (0 to 1)", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         lower.set(xlabel=f"{x_label} (0 to 1)", ylabel=f"number of {y_label}")
-        if len(curves) > 1:
+        if len(curves) > 1 and any(clips.any() for _, _, clips in curves.values()):
             lower.set(yscale="log")
             lower.yaxis.set_major_formatter("{x:g}")
         figure.legend(*upper.get_legend_handles_labels(), loc="outside upper center", ncols=3)

@@ -87,5 +87,5 @@ def test_tradeoff(tmp_path, pictures, width_mm):
 
 
 def test_a_single_point(tmp_path, pictures):
-    plot_tradeoff([("only", 0.5, 0.5)], 0, "accuracy (0 to 1)", tmp_path / "a.svg")
+    plot_tradeoff([("only", 0.5, 0.5)], 0, "accuracy (0 to 1)", tmp_path / "a.png")
     assert len(pictures) == 1

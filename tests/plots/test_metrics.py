@@ -49,8 +49,8 @@ def test_confusion(tmp_path, pictures, count, width_mm):
 
 
 def test_confusion_of_other_shapes(tmp_path, pictures):
-    plot_confusion(np.array([[3, 0, 0]]), [LONG], [LONG, "$x$", ""], tmp_path / "a.svg")
-    plot_confusion(np.zeros((1, 1), np.int64), ["a"], ["a"], tmp_path / "a.pdf")
+    plot_confusion(np.array([[3, 0, 0]]), [LONG], [LONG, "$x$", ""], tmp_path / "a.png")
+    plot_confusion(np.zeros((1, 1), np.int64), ["a"], ["a"], tmp_path / "b.png")
     assert "3" in pictures[0].texts
 
 
