@@ -7,7 +7,8 @@ fitted to 1, 4, 8 and 16 clips a class, each of another source, drawn from all f
 on all clips of the last fold; ten draws. Features of a base are computed once, as ``earmark fit`` computes
 them, variations of few clips included; of a LiteRT model the mean scores of its windows are the features,
 without variations.
-Rows are written as Markdown: mean and standard deviation over the draws.
+Rows are written as Markdown: mean and standard deviation over the draws. Each accuracy goes to standard
+error as soon as it is known.
 """
 
 from __future__ import annotations
@@ -55,11 +56,16 @@ def main() -> None:
         plain, varied = features_of(base, examples)
         for depth in options.depth:
             fitter = fitter_of(depth, base, examples)
-            cells = []
-            for shots in options.shots:
-                table = table_of(examples, plain, varied if shots <= FEW_CLIPS else [])
-                found = [accuracy(table, folds, shots, fitter, draw) for draw in range(options.draws)]
-                cells.append(f"{np.mean(found):.3f} ± {np.std(found):.3f}")
+            tables = [table_of(examples, plain, varied if n <= FEW_CLIPS else []) for n in options.shots]
+            found = [
+                [
+                    accuracy(table, folds, shots, fitter, draw)
+                    for table, shots in zip(tables, options.shots, strict=True)
+                ]
+                for draw in range(options.draws)
+            ]
+            means, deviations = np.mean(found, 0), np.std(found, 0)
+            cells = [f"{mean:.3f} ± {own:.3f}" for mean, own in zip(means, deviations, strict=True)]
             print(f"| {Path(base).stem} | {depth} | " + " | ".join(cells) + " |", flush=True)
 
 
@@ -113,7 +119,9 @@ def accuracy(table: Table, folds: NDArray[np.int64], shots: int, fitter: Fitter,
     classifier = fitter(table, drawn(table, folds < folds.max(), shots, np.random.default_rng(draw)))
     windows = table.windows()
     scores = clip_scores([classifier.logits(windows[number]) for number in judged], table.task)
-    return float((scores.argmax(1) == table.targets[judged].argmax(1)).mean())
+    found = float((scores.argmax(1) == table.targets[judged].argmax(1)).mean())
+    print(f"draw {draw}, {shots} clips a class: {found:.4f}", file=sys.stderr, flush=True)
+    return found
 
 
 def drawn(

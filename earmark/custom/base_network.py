@@ -46,7 +46,8 @@ def network_of(content: bytes, info: ModelInfo) -> Network:
     reason = f"{info.name}: depth full needs a network whose weights can be read"
     if not isinstance(info.front_end, FrontEnd) or info.graph_input != "log_mel" or info.precision == "int8":
         raise ModelError(f"{reason}, not an int8 model or one with its front-end in the graph")
-    network = create_model(info.architecture, num_classes=len(info.labels), **dict(info.arguments)).eval()
+    with torch.random.fork_rng([]):  # the random weights are overwritten
+        network = create_model(info.architecture, num_classes=len(info.labels), **dict(info.arguments)).eval()
     fuse_batch_norm(network)
     stored = read_weights(content, "", info.precision)
     values: dict[str, Tensor] = {}

@@ -234,7 +234,7 @@ def _opened(base: Base, example: Example) -> Iterator[tuple[int, Iterator[Floats
     """Sample rate and blocks of an example."""
     if example.end_s is not None:
         rate = base.tagger.sample_rate
-        yield rate, iter([_region(example, rate)])
+        yield rate, iter([read_region(example, rate)])
         return
     with open_audio(str(example.path)) as stream:
         yield stream.sample_rate, stream.blocks()
@@ -254,8 +254,8 @@ def _computed(base: Base, example: Example, variant: int, seed: int, digest: str
     return rows
 
 
-def _region(example: Example, rate: int) -> Floats:
-    """The samples of a region, at a sample rate.
+def read_region(example: Example, rate: int) -> Floats:
+    """Reads the samples of a region, float32 (time,), at a sample rate.
 
     Raises:
         AudioError: If the recording ends before the region does, or cannot be read.

@@ -100,7 +100,7 @@ def fit(
     if options.keep_base_labels:
         kept_classes(base.info, prepared.dataset.labels)  # refused before the work
     table = _table(base, prepared, task, options, progress)
-    fitter = _fitter(depth, base, prepared.dataset, options)
+    fitter = _fitter(depth, base, prepared.dataset, options, progress)
     found = cross_validate(
         table, fitter, options.folds, options.precision, lambda done, total: progress("fold", done, total)
     )
@@ -216,7 +216,7 @@ def _table(base: Base, prepared: Prepared, task: Task, options: FitOptions, prog
     return make_table(examples, [clip.features for clip in prepared.clips], variations, labels, task)
 
 
-def _fitter(depth: Depth, base: Base, dataset: Dataset, options: FitOptions) -> Fitter:
+def _fitter(depth: Depth, base: Base, dataset: Dataset, options: FitOptions, progress: Progress) -> Fitter:
     if depth == "probe":
         return fit_probe
     with extra(f"earmark fit --depth {depth}", "train"):
@@ -227,7 +227,13 @@ def _fitter(depth: Depth, base: Base, dataset: Dataset, options: FitOptions) -> 
         return head_fitter(options.seed)
     from earmark.custom.full import full_fitter
 
-    return full_fitter(base, dataset.examples, options.seed)
+    return full_fitter(
+        base,
+        dataset.examples,
+        options.seed,
+        options.cache,
+        lambda done, total: progress("training step", done, total),
+    )
 
 
 def _report(
