@@ -166,8 +166,9 @@ for name in ("accuracy", "log_loss", "expected_calibration_error"):
     print(f"{name:27} {metrics.before[name]:.3f} before, {metrics.after[name]:.3f} after")
 
 # %% [markdown]
-# In a reliability diagram, clips are grouped by their highest score. Where the curve is above the diagonal,
-# the network is right more often than its score says, below it less often.
+# In a reliability diagram, clips are grouped by their highest score. Where a point lies above the diagonal,
+# the network is right more often than its score says, as here before: after so few epochs it is too modest.
+# Bars are intervals of 95 %; a group of few clips says little.
 
 # %%
 plot_reliability(metrics.curves, work / "reliability.png")
