@@ -64,7 +64,7 @@ def test_live_sound(watched: Watched) -> None:
 
 def test_live_sound_when_the_server_goes(watched: Watched) -> None:
     page = watched.page
-    page.route_web_socket("**/v1/listen", lambda socket: socket.close(code=1011))
+    page.route_web_socket("**/v1/listen", lambda socket: socket.on_message(lambda _: socket.close(code=1011)))
     page.click("#tab-live")
     page.click("#live-button")
     page.wait_for_selector("#problem:visible")

@@ -59,6 +59,7 @@ export function listen({ model = null, sampleRate, top = 5, onMessage }) {
   address.protocol = address.protocol.replace("http", "ws");
   const socket = new WebSocket(address);
   socket.binaryType = "arraybuffer";
+  let isOpen = false;
   let isOver = false;
   const finish = (message) => {
     if (!isOver) onMessage(message);
@@ -66,6 +67,7 @@ export function listen({ model = null, sampleRate, top = 5, onMessage }) {
   };
   return new Promise((resolve, reject) => {
     socket.addEventListener("open", () => {
+      isOpen = true;
       const opening = { sample_rate: Math.round(sampleRate), format: "f32le", channels: 1, model, top };
       socket.send(JSON.stringify(token ? { ...opening, token } : opening));
       resolve(stream(socket));
@@ -76,8 +78,8 @@ export function listen({ model = null, sampleRate, top = 5, onMessage }) {
       else onMessage(message);
     });
     socket.addEventListener("close", () => {
-      reject(new Problem("no_server", "")); // of no effect once it was open
-      finish({ type: "error", code: "connection_lost", message: "" });
+      if (isOpen) finish({ type: "error", code: "connection_lost", message: "" });
+      else reject(new Problem("no_server", ""));
     });
   });
 }

@@ -12,64 +12,75 @@ const MOST_LINES = 200;
 export class Live {
   // ui: elements {button, state, time, meter, canvas, top, log, empty}; backend: see main.js.
   constructor(ui, backend, { onProblem, onState }) {
-    Object.assign(this, { ui, backend, onProblem, onState, microphone: null, stream: null, picture: null, open: new Map() });
+    Object.assign(this, { ui, backend, onProblem, onState, session: null, picture: null, open: new Map() });
     ui.top.replaceChildren(...Array.from({ length: TOP }, topRow));
     document.addEventListener("themechange", () => this.picture && Object.assign(this.picture, { colours: palette().ramp }));
   }
 
   get isOn() {
-    return Boolean(this.microphone);
+    return Boolean(this.session?.isWanted);
   }
 
   async start(model) {
+    const session = (this.session = { isWanted: true, microphone: null, stream: null, early: [] });
+    this.clear();
     this.say("Opening the microphone …");
-    this.open.clear();
-    this.ui.log.replaceChildren();
-    this.ui.empty.hidden = false;
-    const early = [];
+    this.onState();
     try {
-      const lost = () => this.fail(new Problem("no_microphone", "the microphone was disconnected"));
-      this.microphone = await openMicrophone((block) => this.take(block, early), lost);
-      const { sampleRate } = this.microphone;
+      const lost = () => this.fail(session, new Problem("no_microphone", "the microphone was disconnected"));
+      session.microphone = await openMicrophone((block) => this.take(session, block), lost);
+      if (!session.isWanted) return this.close(session); // stopped in the meantime
+      const { sampleRate } = session.microphone;
       this.picture = new LiveSpectrogram(this.ui.canvas, palette().ramp, sampleRate);
-      const onMessage = (message) => this.receive(message);
-      this.stream = await this.backend.listen({ model, sampleRate, top: TOP, onMessage });
-      if (!this.microphone) return this.stream.stop(); // stopped in the meantime
-      early.forEach((block) => this.stream.feed(block));
-      this.onState();
+      const onMessage = (message) => session === this.session && this.receive(session, message);
+      session.stream = await this.backend.listen({ model, sampleRate, top: TOP, onMessage });
+      if (!session.isWanted) return this.close(session);
+      session.early.forEach((block) => session.stream.feed(block));
     } catch (error) {
-      this.fail(error);
+      this.fail(session, error);
     }
   }
 
   stop() {
-    this.microphone?.stop();
-    this.stream?.stop();
-    Object.assign(this, { microphone: null, stream: null });
+    if (this.session) this.close(this.session);
     this.ui.meter.value = this.ui.meter.min;
     this.say("Stopped.");
     this.onState();
   }
 
-  take(block, early) {
-    if (this.stream) this.stream.feed(block);
-    else early.push(block);
+  close(session) {
+    session.isWanted = false;
+    session.microphone?.stop();
+    session.stream?.stop();
+  }
+
+  take(session, block) {
+    if (!session.isWanted) return;
+    if (session.stream) session.stream.feed(block);
+    else session.early.push(block);
     this.picture?.feed(block);
     this.ui.meter.value = levelDb(block);
   }
 
-  fail(error) {
+  fail(session, error) {
+    if (!session.isWanted) return;
     this.stop();
     this.say("Not listening.");
     this.onProblem(error);
   }
 
-  receive(message) {
+  clear() {
+    this.open.clear();
+    this.ui.log.replaceChildren();
+    this.ui.empty.hidden = false;
+  }
+
+  receive(session, message) {
     if (message.type === "ready") this.say(`Listening with ${message.model}.`);
     if (message.type === "scores") this.showScores(message);
     if (message.type === "event_start") this.startLine(message);
     if (message.type === "event_end") this.endLine(message);
-    if (message.type === "error") this.fail(new Problem(message.code, message.message));
+    if (message.type === "error") this.fail(session, new Problem(message.code, message.message));
   }
 
   showScores({ time_s, top }) {

@@ -243,6 +243,7 @@ export class RecordingView {
     const view = this.player.view();
     if (!view || !this.series) return;
     this.spectrogram.draw(view);
+    this.timeline.draw(view, this.player.timeS || -1);
     const marks = ruler(view).map(({ x, text }) => {
       const mark = document.createElement("span");
       mark.textContent = text;
@@ -260,7 +261,7 @@ export class RecordingView {
     const x = (timeS - view.startS) * view.pxPerS;
     find("cursor").style.transform = `translateX(${x}px)`;
     find("cursor").hidden = x < 0 || x > view.widthPx + 1;
-    this.timeline.draw(view, timeS || this.player.isPlaying || this.selected ? timeS : -1);
+    this.timeline.mark(timeS || this.player.isPlaying || this.selected ? timeS : -1);
     this.table.mark(timeS, this.selected, this.player.isPlaying);
   }
 

@@ -12,7 +12,7 @@ const NEAR_PX = 4;
 export class Timeline {
   // names: a list for the lanes' names; onPick gets the event that was clicked, onSeek a position, onPoint the text of a tip.
   constructor(canvas, names, { onPick, onSeek, onPoint }) {
-    Object.assign(this, { canvas, names, lanes: [], view: null, timeS: 0, selected: null, hidden: 0, limit: 12 });
+    Object.assign(this, { canvas, names, lanes: [], events: [], view: null, timeS: 0, selected: null, hidden: 0, limit: 12 });
     canvas.addEventListener("click", (pointer) => {
       const event = this.eventAt(pointer);
       if (event) onPick(event);
@@ -30,6 +30,7 @@ export class Timeline {
   show(lanes, edges) {
     const shown = Math.min(lanes.length, this.limit, MOST_LANES);
     Object.assign(this, { lanes: lanes.slice(0, shown), edges, hidden: lanes.length - shown });
+    this.events = this.lanes.flatMap(({ events }) => events);
     this.names.replaceChildren(
       ...this.lanes.map(({ label, colour, events }) => {
         const item = document.createElement("li");
@@ -49,7 +50,7 @@ export class Timeline {
   }
 
   draw(view = this.view, timeS = this.timeS) {
-    Object.assign(this, { view, timeS });
+    Object.assign(this, { view, timeS, drawn: this.selected });
     const lanePx = this.isNarrow ? LANE_PX.narrow : LANE_PX.wide;
     this.names.style.setProperty("--lane-height", `${lanePx}px`);
     this.canvas.style.height = `${lanePx * this.lanes.length}px`;
@@ -62,6 +63,15 @@ export class Timeline {
     const style = getComputedStyle(this.canvas);
     const inks = { line: style.getPropertyValue("--line"), quiet: style.getPropertyValue("--quiet"), ink: style.getPropertyValue("--ink") };
     this.lanes.forEach((lane, row) => this.drawLane(context, lane, row * lanePx, lanePx, width, inks));
+  }
+
+  // Draws anew if other events sound at a position than before.
+  mark(timeS) {
+    const { events } = this;
+    const isOn = (at) => (event) => at >= event.start_s && at < event.end_s;
+    const changes = events.some((event) => isOn(timeS)(event) !== isOn(this.timeS)(event));
+    if (changes || this.selected !== this.drawn) this.draw(this.view, timeS);
+    else this.timeS = timeS;
   }
 
   drawLane(context, lane, top, lanePx, width, inks) {
