@@ -9,7 +9,7 @@ import { readLayout, wavPart } from "./static/wav.js";
 
 const PART_S = 30; // of a WAV file that are decoded at once
 const BLOCK_S = 5;
-const LONGEST_BACKLOG_S = 10; // of live sound that waits for the Worker
+const LONGEST_BACKLOG_S = 30; // of live sound that waits for the Worker
 const SEGMENT = 1 << 14; // samples whose channels are mixed in one way
 const CANCELLED = 0.01; // power of the mean over that of the loudest channel, below which channels cancel
 

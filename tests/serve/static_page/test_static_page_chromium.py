@@ -57,7 +57,8 @@ LISTEN = """async ([backend, address, rate, size]) => {
     const stream = await listen({ sampleRate: rate, onMessage: (message) => messages.push(message) });
     for (let at = 0; at < samples.length; at += size) {
         stream.feed(samples.subarray(at, at + size));
-        if (at % (size * 64) === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+        const heard = () => messages.findLast((message) => message.type === "scores")?.time_s ?? 0;
+        while (heard() < at / rate - 5) await new Promise((resolve) => setTimeout(resolve, 20));
     }
     await stream.stop();
     return messages;
