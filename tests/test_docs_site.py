@@ -153,11 +153,12 @@ def test_reference_has_every_public_name(html: dict[Path, Page], site: Path) -> 
 
 def named(name: str) -> object:
     """What a name stands for; if a function and the module that it is in share one, the function."""
-    module, _, attribute = name.rpartition(".")
+    parent, _, attribute = name.rpartition(".")
     try:
-        return getattr(import_module(module), attribute)
+        module = import_module(parent)
     except ModuleNotFoundError:  # of a class; a field of a dataclass without a default is no attribute of it
-        return getattr(pkgutil.resolve_name(module), attribute, None)
+        return getattr(pkgutil.resolve_name(parent), attribute, None)
+    return getattr(module, attribute) if hasattr(module, attribute) else import_module(name)
 
 
 @pytest.mark.slow
