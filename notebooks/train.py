@@ -11,67 +11,87 @@
 # %% [markdown]
 # # Train a tagger, from clips to tags
 #
-# Preprocess clips, train a network on them, evaluate it, and tag recordings of your own. The recipe is the
-# first one of [sound-clf-pytorch](https://github.com/daisukelab/sound-clf-pytorch), a tutorial that this one
-# follows. [The notebook before](look.py) looks at the clips.
+# Preprocess clips, train a network on them from random weights, evaluate it, and tag recordings of your
+# own, as [sound-clf-pytorch](https://github.com/daisukelab/sound-clf-pytorch) teaches it. [Tag and
+# look](look.py) shows what the network sees of a clip; with few clips, [fine-tune](fine_tune.py) instead.
 #
 # `ESC` is a folder of [ESC-50](https://github.com/karolpiczak/ESC-50), or of a part of it, `RECORDING` a
-# file of your own. On a CPU, the settings below take hours: lower `EPOCHS` and `CLIPS_PER_CLASS` first.
+# file of your own. With the settings below two cores take about a minute: six classes, a small network, few
+# epochs. The first recipe of sound-clf-pytorch takes hours: `RECIPE =
+# "../recipes/fsdkaggle2018/tutorial_resnetish18.toml"`, `SETTINGS = ()`, `CLASSES = None`, `SAMPLE_RATE =
+# 44100`, `EPOCHS = 100`, `BATCH_SIZE = 64`.
+#
+# Needs `pip install 'earmark[train,plot]'`, and no network.
 
 # %% tags=["parameters"]
 ESC = "../data/esc50"
 RECORDING = "../examples/farm.ogg"
-RECIPE = "../recipes/fsdkaggle2018/tutorial_resnetish18.toml"
-WORK = "work"
-EPOCHS = 100
-BATCH_SIZE = 64
+RECIPE = "../recipes/esc18/scratch_mn01.toml"
+SETTINGS = (  # few steps need larger ones, and no averaging
+    "optimizer.learning_rate=4e-3",
+    "optimizer.ema_decay=0",
+    "augment.mixup_alpha=0",
+    "augment.crop_epoch_fraction=1",
+    "evaluation.every_epochs=6",
+)
+WORK = "work/train"
+CLASSES = ("chainsaw", "church_bells", "clock_tick", "crying_baby", "dog", "rain")  # None: all
+SAMPLE_RATE = 32000
+EPOCHS = 24
+BATCH_SIZE = 8
 WINDOW_S = 5.0
-CLIPS_PER_CLASS = None  # of each fold; None: all
 
 # %%
 import csv
 import json
+import shutil
 from collections import Counter, defaultdict
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
+from IPython.display import Audio, Image, display
 
 import earmark
 from earmark.data.corpora import load_corpus
 from earmark.data.shards.writer import PackOptions, pack
+from earmark.plots.metrics import plot_confusion
+from earmark.plots.style import PAGE_MM, colour, picture
 
 work = Path(WORK)
-work.mkdir(exist_ok=True)
+for name in ("train", "run"):  # without this, an interrupted training goes on where it was
+    shutil.rmtree(work / name, ignore_errors=True)
+work.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
-# ## Three parts
+# ## The clips
 #
-# The network learns from the training clips, and the best epoch is chosen by the validation clips. Neither
-# says how good it is: that takes clips that nothing was chosen by. ESC-50 has folds, and clips of one source
-# recording share one: the last fold is for the test, the first for validation.
+# A corpus is a list of clips, each with its path, its labels and its fold. The network learns from the
+# training clips, and validation clips show how it gets on. How good it is takes clips that nothing was
+# chosen by. ESC-50 has folds, and clips of one source recording share one: the last fold is for the test,
+# the first for validation.
 
 # %%
 clips = load_corpus("esc50", Path(ESC))
-taken: Counter[tuple[str, int]] = Counter()
-parts = defaultdict(list)
+if CLASSES is not None:
+    clips = [clip for clip in clips if clip.labels[0] in CLASSES]
 last_fold = max(clip.fold for clip in clips)
+parts = defaultdict(list)
 for clip in clips:
-    taken[clip.labels[0], clip.fold] += 1
-    if CLIPS_PER_CLASS is None or taken[clip.labels[0], clip.fold] <= CLIPS_PER_CLASS:
-        parts["test" if clip.fold == last_fold else "train"].append(clip)
+    parts["test" if clip.fold == last_fold else "train"].append(clip)
 print({name: len(part) for name, part in parts.items()}, "clips; fold 1 of train is for validation")
+print(dict(Counter(clip.labels[0] for clip in parts["train"])))
+display(Audio(parts["train"][0].path))
 
 # %% [markdown]
 # ## Preprocess
 #
 # Decoding and resampling the same files in every epoch takes time. A [pack](../docs/pack.md) has them ready
 # at the sample rate of the network; the log-mels are computed while training, so that augmentation can
-# change the waveforms. A [manifest](../docs/train.md#the-manifest) does as well: a CSV file of paths, labels
-# and folds.
+# change the waveforms. A [manifest](../docs/train.md#the-manifest) does as well: a CSV file of paths,
+# labels and folds.
 
 # %%
-header = pack(parts["train"], work / "train", PackOptions(sample_rate=44100))
+header = pack(parts["train"], work / "train", PackOptions(sample_rate=SAMPLE_RATE))
 print(f"{header.clips} clips, {header.seconds / 60:.1f} minutes")
 
 with (work / "test.csv").open("w", newline="", encoding="utf-8") as file:
@@ -83,15 +103,16 @@ with (work / "test.csv").open("w", newline="", encoding="utf-8") as file:
 # ## Train
 #
 # The recipe has all settings; what differs here is overridden by its key, as `earmark train --set` does.
-# After an interruption, the same call goes on where it was.
 
 # %%
 overrides = [
     f"data.sources=[{{ shards = {json.dumps(str(work / 'train'))} }}]",
     "data.workers=0",
+    "data.folds=[1]",
     f"optimizer.epochs={EPOCHS}",
     f"optimizer.batch_size={BATCH_SIZE}",
     f"window_s={WINDOW_S}",
+    *SETTINGS,
 ]
 trained = earmark.train(RECIPE, overrides=overrides, output=work / "run")
 print(trained.model_file)
@@ -102,19 +123,20 @@ print(trained.model_file)
 # %%
 lines = (work / "run" / "fold1" / "log.jsonl").read_text(encoding="utf-8").splitlines()
 log = [json.loads(line) for line in lines]
-figure, (left, right) = plt.subplots(1, 2, figsize=(12, 3), layout="constrained")
-left.plot([entry["epoch"] for entry in log], [entry["loss"] for entry in log], marker=".")
-left.set(xlabel="epoch", ylabel="training loss")
 scored = [entry for entry in log if "accuracy" in entry]
-right.plot([entry["epoch"] for entry in scored], [entry["accuracy"] for entry in scored], marker=".")
-right.set(xlabel="epoch", ylabel="accuracy on the validation clips", ylim=(0, 1))
-plt.show()
+with picture(work / "log.png", PAGE_MM, 55) as figure:
+    left, right = figure.subplots(1, 2)
+    left.plot([entry["epoch"] for entry in log], [entry["loss"] for entry in log], color=colour(0))
+    left.set(xlabel="epoch", ylabel="training loss (nats)", ylim=(0, None))
+    right.plot([one["epoch"] for one in scored], [one["accuracy"] for one in scored], "o-", color=colour(1))
+    right.set(xlabel="epoch", ylabel="accuracy on the validation clips", ylim=(0, 1))
+Image(work / "log.png")
 
 # %% [markdown]
 # ## Evaluate
 #
-# On the test clips: accuracy, and MAP@3, which counts a clip with 1, 1/2 or 1/3 if its class has the highest,
-# second or third highest score.
+# On the test clips: accuracy, and MAP@3, which counts a clip with 1, 1/2 or 1/3 if its class has the
+# highest, second or third highest score.
 
 # %%
 found = earmark.evaluate(trained.model_file, work / "test.csv")
@@ -126,14 +148,8 @@ for metric in ("accuracy", "map_at_3", "log_loss", "map_macro"):
 
 # %%
 names = found.labels
-figure, axes = plt.subplots(figsize=(2 + len(names) / 4, 2 + len(names) / 4), layout="constrained")
-axes.imshow(
-    found.confusion / np.maximum(found.confusion.sum(1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1
-)
-axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-axes.set_yticks(range(len(names)), names, fontsize=7)
-axes.set(xlabel="predicted", ylabel="true")
-plt.show()
+plot_confusion(found.confusion, names, names, work / "confusion.png")
+Image(work / "confusion.png")
 
 # %% [markdown]
 # The mistakes that are made most often:
@@ -148,8 +164,8 @@ for index in np.argsort(-mistakes, axis=None)[:5]:
 # %% [markdown]
 # ## Tag recordings of your own
 #
-# The model file has labels, front-end and window: nothing else is needed, not even PyTorch.
-# `earmark tag FILE --model MODEL_FILE` does the same.
+# The model file has labels, front-end and window: nothing else is needed, not even PyTorch. `earmark tag
+# FILE --model MODEL_FILE` does the same.
 
 # %%
 tagger = earmark.load(trained.model_file)
