@@ -54,6 +54,11 @@ def tag(*arguments: object) -> list[dict[str, Any]]:
     return list(json.loads(earmark("tag", "--format", "json", *arguments)))
 
 
+def on_disk(status: os.stat_result) -> int:
+    """Bytes that a file takes; on Windows, which does not say, its size."""
+    return int(status.st_blocks * 512) if hasattr(status, "st_blocks") else status.st_size
+
+
 def check_install() -> None:
     """Checks that no package of the extras is installed, and the size on disk."""
     present = [name for name in ABSENT if importlib.util.find_spec(name)]
@@ -63,10 +68,10 @@ def check_install() -> None:
     files = [
         path for path in folder.rglob("*") if path.relative_to(folder).parts[0].split("-")[0] not in NOT_OURS
     ]
-    size_mb = sum(path.stat().st_blocks * 512 for path in files) / 1e6
+    size_mb = sum(on_disk(path.stat()) for path in files) / 1e6
     count = len(list(importlib.metadata.distributions()))
     print(f"base install: {size_mb:.0f} MB on disk, {count} distributions")
-    if size_mb > BASE_LIMIT_MB:
+    if size_mb > BASE_LIMIT_MB and sys.platform == "linux":  # whose wheels the limit was set for
         sys.exit(f"the base install must be at most {BASE_LIMIT_MB} MB")
 
 
