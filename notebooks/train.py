@@ -129,7 +129,7 @@ with picture(work / "log.png", PAGE_MM, 55) as figure:
     left.plot([entry["epoch"] for entry in log], [entry["loss"] for entry in log], color=colour(0))
     left.set(xlabel="epoch", ylabel="training loss (nats)", ylim=(0, None))
     right.plot([one["epoch"] for one in scored], [one["accuracy"] for one in scored], "o-", color=colour(1))
-    right.set(xlabel="epoch", ylabel="accuracy on the validation clips", ylim=(0, 1))
+    right.set(xlabel="epoch", ylabel="validation accuracy", ylim=(0, 1), xlim=left.get_xlim())
 Image(work / "log.png")
 
 # %% [markdown]
@@ -159,13 +159,14 @@ mistakes = found.confusion * (1 - np.eye(len(names), dtype=int))
 for index in np.argsort(-mistakes, axis=None)[:5]:
     true, predicted = np.unravel_index(index, mistakes.shape)
     if mistakes[true, predicted]:
-        print(f"{mistakes[true, predicted]} clips of {names[true]} were predicted as {names[predicted]}")
+        print(f"{mistakes[true, predicted]} x {names[true]}, predicted as {names[predicted]}")
 
 # %% [markdown]
 # ## Tag recordings of your own
 #
 # The model file has labels, front-end and window: nothing else is needed, not even PyTorch. `earmark tag
-# FILE --model MODEL_FILE` does the same.
+# FILE --model MODEL_FILE` does the same. Classes that exclude each other have scores that sum to 1, also
+# where none of them sounds: a network that knows six sounds takes a rooster for one of them.
 
 # %%
 tagger = earmark.load(trained.model_file)
