@@ -25,6 +25,7 @@ async function openBackend() {
   const config = await fetch(new URL("config.json", document.baseURI)).then((found) => found.json()).catch(() => ({}));
   isLocal = config.backend === "local";
   backend = await import(isLocal ? "../backend_local.js" : "./backend_server.js");
+  if (isLocal) find("reader").textContent = "this browser plays";
   find("privacy").textContent = isLocal
     ? "Everything is computed in this browser. The recording does not leave this device."
     : `The recording is sent to ${location.host}, and nowhere else. It is not kept.`;
