@@ -2,8 +2,8 @@
 
     python docs/pictures.py
 
-Conventions: a plot is what a command writes; the pages that show it name the command. Screenshots of the page in
-the browser are made by its tests.
+Conventions: a plot is what a command writes; the pages that show it name the command. Screenshots of the page
+in the browser are made by its tests.
 """
 
 from __future__ import annotations

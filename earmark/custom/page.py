@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 PLAYERS = 30
 """Clips with a player."""
 LONGEST_S = 10.0
+DARK_SHARE = 0.6
+"""Share from which on white text has more contrast than dark text."""
 RATE = 48000
+ALT = "log-mel spectrogram, time to the right, frequency upwards"
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0}
@@ -122,12 +125,16 @@ def _confusion(report: FitReport) -> str:
     rows = []
     for label, counts in zip(report.labels, report.confusion, strict=True):
         total = max(1, sum(counts))
-        cells = "".join(
-            f"<td style='background:rgba(40,90,200,{count / total:.2f})'>{count or ''}" for count in counts
-        )
+        cells = "".join(_cell(count, count / total) for count in counts)
         rows.append(f"<tr><th>{escape(label)}{cells}")
     intro = "<h2>Confusion</h2><p>Rows: true; columns: predicted.</p>"
     return f"{intro}<table class=c><tr><th>{head}{''.join(rows)}</table>"
+
+
+def _cell(count: int, share: float) -> str:
+    """A cell of the confusion matrix: the darker, the higher the share; text is white on dark cells."""
+    ink = ";color:#fff" if share > DARK_SHARE else ""
+    return f"<td style='background:rgba(40,90,200,{share:.2f}){ink}'>{count or ''}"
 
 
 def _findings(report: FitReport) -> str:
@@ -145,7 +152,7 @@ def _figure(wrong: WrongClip, number: int, folder: Path) -> str:
         name = f"clips/{number:03d}"
         write_atomically(folder / f"{name}.ogg", encode(to_int16(waveform), RATE, "opus"))
         write_atomically(folder / f"{name}.png", spectrogram(waveform))
-        media = f"<img src='{name}.png' alt=''><audio controls preload=none src='{name}.ogg'></audio>"
+        media = f"<img src='{name}.png' alt='{ALT}'><audio controls preload=none src='{name}.ogg'></audio>"
     caption = f"{labels}, named {wrong.predicted} ({wrong.score:.2f})"
     shown = f"<b>{escape(caption)}</b><br><small>{escape(wrong.example.name)}</small>"
     return f"<figure>{media}<figcaption>{shown}</figcaption></figure>"

@@ -42,7 +42,7 @@ AXES = (
 PANEL_MM, LEGEND_COLUMN_MM = 62.0, 30.0
 TRADEOFF_MM = 80.0
 MOST_LETTERS = 60
-RING = {"s": 70, "facecolors": "none", "edgecolors": "black", "linewidths": 1.0}
+RING: dict[str, Any] = {"s": 70, "facecolors": "none", "edgecolors": "black", "linewidths": 1.0}
 """Look of the mark around a model."""
 
 

@@ -67,7 +67,7 @@ def plot_classes(
     most = longest(shown, width_mm)
     names = [one_line(label, most) + (f" ({clips[label]})" if clips else "") for label in shown]
     with picture(path, width_mm, max(32.0, 16 + (len(shown) + bool(omitted)) * LINE_MM * 1.15)) as figure:
-        axes = figure.subplots()
+        axes: Any = figure.subplots()
         axes.barh(places, [values[label] for label in shown], height=0.75, color=colour(0))
         mean = float(np.mean(list(values.values())))
         axes.axvline(mean, color="black", linewidth=0.8, linestyle=(0, (4, 2)))
@@ -76,8 +76,8 @@ def plot_classes(
         if omitted:
             text = f"… {omitted} more class{'es'[: 2 * (omitted > 1)]} …"
             paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-            look = {"ha": "center", "va": "center", "size": TEXT_PT, "color": QUIET_COLOUR, "bbox": paper}
-            axes.text(0.5, half, text, **look)
+            look: dict[str, Any] = {"ha": "center", "va": "center", "color": QUIET_COLOUR, "bbox": paper}
+            axes.text(0.5, half, text, size=TEXT_PT, **look)
         axes.set(xlim=(0, 1), ylim=(-0.7, places[-1] + 0.7), xlabel=f"{metric} (0 to 1)")
         axes.set_ylabel("class (clips)" if clips else "class")
         axes.tick_params(axis="y", length=0)
@@ -113,7 +113,7 @@ def plot_confusion(
     cell_mm = min(9.0, (width_mm - names_mm - BAR_MM) / len(columns), PAGE_MM / len(rows))
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
     with picture(path, width_mm, max(LOWEST_MM, names_mm + 6 + cell_mm * len(rows))) as figure:
-        axes = figure.subplots()
+        axes: Any = figure.subplots()
         image = axes.imshow(shares, vmin=0, vmax=1, cmap=SHARE_MAP)
         every = max(1, math.ceil(CELLS_MM[0] / cell_mm))
         note = "" if every == 1 else f" (1 of {every} named)"
@@ -126,7 +126,8 @@ def plot_confusion(
         bar = figure.colorbar(image, label="share of row (0 to 1)", shrink=0.8, aspect=25)
         bar.outline.set_linewidth(0.6)
         figure.draw_without_rendering()  # cells are squares, so the height follows from the width
-        figure.set_figheight(max(LOWEST_MM * MM, axes.get_tightbbox().height / figure.dpi + 3 * MM))
+        height = axes.get_tightbbox().height / figure.dpi
+        figure.set_figheight(max(LOWEST_MM * MM, height + 3 * MM))
 
 
 def _name_classes(ticks: Any, labels: Sequence[str], every: int, most: int, **look: Any) -> None:

@@ -142,5 +142,5 @@ def _sampled(line: Floats) -> Floats:
 
 def _inside(box: Bbox, points: Floats, free: float) -> int:
     """How many points lie in a box, or nearer to it than is to be left free."""
-    near = (points > box.min - free) & (points < box.max + free)
+    near = (points > np.subtract(box.min, free)) & (points < np.add(box.max, free))
     return int(near.all(1).sum())

@@ -137,12 +137,15 @@ def _with_palette(file: io.BytesIO) -> bytes:
 @contextmanager
 def _settings() -> Iterator[None]:
     """Matplotlib's own defaults with the style's changes, and no warning of a character without a glyph."""
-    defaults = {key: value for key, value in matplotlib.rcParamsDefault.items() if key not in _NOT_LOOKS}
+    defaults: dict[str, Any] = {
+        key: value for key, value in matplotlib.rcParamsDefault.items() if key not in _NOT_LOOKS
+    }
     installed = {font.name for font in fontManager.ttflist}
     fonts = ["DejaVu Sans", *(name for name in OTHER_SCRIPTS if name in installed)]
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph .* missing", UserWarning)
-        matplotlib.rcParams.update({**defaults, **_STYLE, "font.family": fonts})
+        settings: Any = defaults | _STYLE | {"font.family": fonts}
+        matplotlib.rcParams.update(settings)
         yield
 
 

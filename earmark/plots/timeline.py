@@ -55,7 +55,7 @@ BLOCK_S = 10
 RANGE_DB = 80
 FAINTEST_DB = -60
 """Lowest level of the brightest colour: a silent recording is dark."""
-TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16000)
+TICKS_HZ: tuple[float, ...] = (250, 500, 1000, 2000, 4000, 8000, 16000)
 MOST_ROWS = 30
 """Labels with a row; of more, those with the highest peaks."""
 SPECTROGRAM_MM, ROW_MM, AROUND_MM = 45.0, 4.2, 17.0
