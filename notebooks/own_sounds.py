@@ -47,9 +47,9 @@ work.mkdir(parents=True, exist_ok=True)
 # ## A folder per class
 #
 # Clips of one source recording share a fold. Folds 1 and 2 are what you have recorded, fold 3 is your
-# archive, and fold 4 is the test: the model that ships, and on which the tagger is built, was trained on
-# neither these recordings nor these labels of fold 4 (of folds 1 to 3 it has heard many, without these
-# labels).
+# archive, and fold 4 is the test. The default model, on which the tagger is built, has never heard a
+# recording of fold 4; of folds 1 to 3 it has heard many, without these labels, so that the test counts for
+# more than the cross-validation.
 #
 # A folder `background` holds other sounds. With it, the tagger knows what to be silent at.
 
@@ -79,7 +79,7 @@ print(report.summary())
 # %% [markdown]
 # The intervals of four clips a class are wide. [The report](../docs/fit.md#what-the-report-says) as a page
 # has players and spectrograms of the clips that were named wrongly, the most certain mistakes first. Listen
-# to them: often the label is wrong, or the clip holds both.
+# to them: a label may be wrong, or a clip may hold two sounds.
 
 # %%
 print(write_report(report, work / "report"))
