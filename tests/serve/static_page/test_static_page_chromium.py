@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ LISTEN = """async ([backend, address, rate, size]) => {
 
 Evaluate = Callable[[Path, str, list[Any]], Any]
 Site = tuple[Path, str]
+OpenBrowser = Callable[..., AbstractContextManager[Any]]
 
 
 @pytest.fixture(scope="session")
@@ -76,28 +77,29 @@ def modules() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    pytest.importorskip("playwright")
+@pytest.fixture(scope="module")
+def open_browser() -> Iterator[OpenBrowser]:
+    """Opens browser windows of a new profile each, without proxies."""
+    playwright_api = pytest.importorskip("playwright.sync_api")
     path = shutil.which("chromium") or shutil.which("chromium-browser")
-    return path or pytest.skip("needs Chromium: apt-get install chromium")
-
-
-@contextmanager
-def opened(chromium: str, *arguments: str) -> Iterator[Any]:
-    """A browser window of a new profile, without proxies."""
-    from playwright.sync_api import sync_playwright
-
+    if path is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
     environment = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as profile:
-        context = playwright.chromium.launch_persistent_context(
-            profile, executable_path=chromium, args=[*ARGUMENTS, *arguments], env=environment
-        )
-        context.set_default_timeout(60_000)
-        try:
-            yield context
-        finally:
-            context.close()
+    with playwright_api.sync_playwright() as playwright:
+
+        @contextmanager
+        def opened(*arguments: str) -> Iterator[Any]:
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+                context = playwright.chromium.launch_persistent_context(
+                    profile, executable_path=path, args=[*ARGUMENTS, *arguments], env=environment
+                )
+                context.set_default_timeout(60_000)
+                try:
+                    yield context.new_page()
+                finally:
+                    context.close()
+
+        yield opened
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -128,10 +130,9 @@ def page(site: Site, modules: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def window(chromium: str, site: Site) -> Iterator[Any]:
+def window(open_browser: OpenBrowser) -> Iterator[Any]:
     """A window, and in ``window.requested`` every address that it asked for."""
-    with opened(chromium) as context:
-        tab = context.new_page()
+    with open_browser() as tab:
         tab.requested = []
         tab.on("request", lambda request: tab.requested.append(request.url))
         yield tab
@@ -254,7 +255,7 @@ def test_live_sound_has_the_events_of_a_listener(in_page: Evaluate, page: Path, 
     assert messages[-1] == {"type": "end", "events": len(ends)}
 
 
-def test_the_microphone(chromium: str, page: Path, site: Site, tmp_path: Path) -> None:
+def test_the_microphone(open_browser: OpenBrowser, page: Path, site: Site, tmp_path: Path) -> None:
     waveform, rate = soundfile.read(FARM, dtype="float32")
     soundfile.write(tmp_path / "farm.wav", soxr.resample(waveform, rate, 48000), 48000)
     fake = (
@@ -262,8 +263,7 @@ def test_the_microphone(chromium: str, page: Path, site: Site, tmp_path: Path) -
         "--use-fake-device-for-media-stream",
         f"--use-file-for-fake-audio-capture={tmp_path / 'farm.wav'}",
     )
-    with opened(chromium, *fake) as context:
-        tab = context.new_page()
+    with open_browser(*fake) as tab:
         tab.goto(f"{site[1]}/some%20where/page/")
         tab.wait_for_selector("#model:enabled")
         tab.click("#tab-live")
@@ -308,9 +308,8 @@ def test_bad_recordings(in_page: Evaluate, page: Path, content: str, code: str) 
     assert in_page(page, script, [content]) == code
 
 
-def test_a_page_opened_as_a_file_says_what_to_do(chromium: str, page: Path) -> None:
-    with opened(chromium) as context:
-        tab = context.new_page()
+def test_a_page_opened_as_a_file_says_what_to_do(open_browser: OpenBrowser, page: Path) -> None:
+    with open_browser() as tab:
         tab.goto((page / "index.html").as_uri())
         tab.wait_for_selector("#unserved", state="visible", timeout=20_000)
         assert "python -m http.server" in tab.inner_text("#unserved")
