@@ -25,7 +25,7 @@ def pages(root: Path = ROOT) -> list[Path]:
     """The Markdown pages: those of the root, of docs/, and of folders that they link to."""
     found = [*sorted(root.glob("*.md")), *sorted((root / "docs").rglob("*.md"))]
     for page in found:  # which grows
-        found += [path for path in linked(page) if path.suffix == ".md" and path not in found]
+        found += dict.fromkeys(path for path in linked(page) if path.suffix == ".md" and path not in found)
     return found
 
 
