@@ -29,6 +29,8 @@ _TOLERANCE_S = 0.1
 """How far the stated duration may exceed the sound: codec frames do not end at the stated time."""
 FLAC_OPTIONS = {"err_detect": "crccheck+explode"}
 """Else a damaged frame is decoded to noise."""
+MAX_PIXELS = str(4096 * 2304)
+"""FFmpeg decodes a picture of each track to describe it; a small file could hold one of gigabytes."""
 _READ_ERRORS = (av.FFmpegError, ValueError, OverflowError, MemoryError)
 
 
@@ -205,7 +207,7 @@ _ESTIMATED = ("aac", "ac3", "eac3", "dts", "amr", "mpegts", "mpeg", "matroska", 
 
 def _open(file: ByteRange, kind: str | None, by_suffix: str | None) -> Any:
     """Opens a file as the format of its first bytes, as what FFmpeg detects, or as what its name says."""
-    options = {"format_whitelist": ALLOWED}
+    options = {"format_whitelist": ALLOWED, "max_pixels": MAX_PIXELS}
     error: Exception | None = None
     for attempt in (kind,) if kind else (None, by_suffix):
         if attempt is None and error:

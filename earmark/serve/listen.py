@@ -12,8 +12,11 @@ slow), 1009 (frame too large) or 1013 (too many streams).
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -32,6 +35,7 @@ from earmark.serve.recordings import PCM_ENCODINGS, PcmFormat, pcm_format
 from earmark.serve.state import ServerState
 
 UNSUPPORTED, INVALID, POLICY, TRY_AGAIN, GOING_AWAY = 1003, 1007, 1008, 1013, 1001
+_LOG = logging.getLogger("earmark.serve")
 _FIRST_FRAME_S = 10.0
 
 
@@ -230,26 +234,22 @@ class Stream:
     async def _fail(self, error: Exception) -> None:
         found = error if isinstance(error, StreamError) else request_error(error)
         closing = found.closing if isinstance(found, StreamError) else _CLOSING.get(found.status, INVALID)
-        try:
+        if found.status == 500:
+            _LOG.error("a live stream failed", exc_info=error)
+        with suppress(TimeoutError, WebSocketDisconnect, RuntimeError):  # the client may have gone
             await self._send(type="error", code=found.code, message=str(found))
             await self._socket.close(closing)
-        except (TimeoutError, WebSocketDisconnect, RuntimeError):
-            pass
 
-    def _counted(self) -> Any:
-        return _Counted(self._state)
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._count(1)
+        try:
+            yield
+        finally:
+            self._count(-1)
 
-
-class _Counted:
-    def __init__(self, state: ServerState) -> None:
-        self._state = state
-
-    def __enter__(self) -> None:
-        self._state.streams += 1
-        self._state.metrics.streams.set(self._state.streams)
-
-    def __exit__(self, *_: object) -> None:
-        self._state.streams -= 1
+    def _count(self, change: int) -> None:
+        self._state.streams += change
         self._state.metrics.streams.set(self._state.streams)
 
 
@@ -264,8 +264,6 @@ def _content(event: Any) -> bytes | str:
 
 
 def _message(text: str) -> dict[str, Any]:
-    import json
-
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
