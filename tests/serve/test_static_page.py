@@ -229,6 +229,16 @@ def test_an_unpacked_package(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_without_pytorch_the_error_names_the_extra(tmp_path: Path) -> None:
+    program = "import sys; sys.modules['torch'] = None; from earmark.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", program, "export", "--page", str(tmp_path / "page")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert_one_line(done.stderr, "earmark[train]")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
 def test_one_command(
     run: Run, toy_model: Path, tmp_path: Path, pinned: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
