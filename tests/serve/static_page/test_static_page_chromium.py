@@ -222,7 +222,7 @@ def test_events_and_requests_of_the_page(window: Any, in_page: Evaluate, page: P
     window.wait_for_selector("#model:enabled")
     window.set_input_files("#file", str(FARM))
     window.wait_for_selector("#result", state="visible")
-    window.wait_for_function("document.querySelectorAll('#events tbody tr').length > 3")
+    window.locator("#events tbody tr").nth(3).wait_for()
     table = window.inner_text("#events")
     assert "Dog" in table
     assert "Thunder" in table
@@ -268,7 +268,7 @@ def test_the_microphone(open_browser: OpenBrowser, page: Path, site: Site, tmp_p
         tab.wait_for_selector("#model:enabled")
         tab.click("#tab-live")
         tab.click("#live-button")
-        tab.wait_for_function("document.querySelectorAll('#live-log li:not(.is-on)').length >= 3")
+        tab.locator("#live-log li:not(.is-on)").nth(2).wait_for()
         heard = tab.inner_text("#live-log")
         tab.click("#live-button")
         assert "Stopped" in tab.inner_text("#live-state")
