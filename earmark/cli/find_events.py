@@ -50,10 +50,7 @@ class EventFinder:
         if request.plot is not None:
             from earmark.events.targets import Targets
 
-            with extra("tag --plot", "plot"):
-                from earmark.plots.timeline import require_plot
-
-            require_plot(request.plot)
+            _require_plot(request.plot)
             self._targets = Targets(request.plot, ".png", inputs)
 
     def __call__(self, result: Result) -> RecordingEvents:
@@ -66,11 +63,9 @@ class EventFinder:
 
         found = RecordingEvents(result, result.events(options=self._options), self._recorded_at(result.path))
         if self._targets is not None and result.path is not None:
-            from earmark.plots.timeline import plot_events
-
             target = self._targets.of(result.path)
             require_other_files([target], [result.path])
-            plot_events(found, target)
+            _plot(found, target)
         return found
 
     def _recorded_at(self, path: str | None) -> datetime | None:
@@ -83,6 +78,19 @@ class EventFinder:
         except AudioError as error:
             warn([str(error)], self._quiet)
             return None
+
+
+def _require_plot(path: Path) -> None:
+    with extra("tag --plot", "plot"):
+        from earmark.plots.timeline import require_plot
+
+    require_plot(path)
+
+
+def _plot(found: RecordingEvents, path: Path) -> None:
+    from earmark.plots.timeline import plot_events
+
+    plot_events(found, path)
 
 
 def event_writer(
