@@ -35,6 +35,7 @@ def test_all_registered_models(tmp_path, pictures, width_mm):
     assert [label for label in drawn.labels if "mAP" in label] == ["published mAP (0 to 1)"] * 3
 
 
+@pytest.mark.slow
 @both_widths
 def test_hundreds_of_models(tmp_path, pictures, width_mm):
     random = np.random.default_rng(0)
