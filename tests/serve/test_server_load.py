@@ -162,10 +162,10 @@ def test_memory_stays_the_same(toy_model: Path) -> None:
                 if number % 10 == 0:
                     assert post(client, f"/v1/{route}", large).status_code == 200
 
-        some(100)
+        some(60)
         before = resident_mb(started.pid)
         opened = psutil.Process(started.pid).num_fds() if hasattr(psutil.Process, "num_fds") else 0
-        some(400)
+        some(200)
         gc.collect()
         assert resident_mb(started.pid) - before < 40
         if opened:
