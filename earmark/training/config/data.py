@@ -164,7 +164,7 @@ class Augment(Section):
     crop_epoch_fraction: Fraction = 1.0
     """Fraction of the epochs, from the first on, that train on crops; the others use whole windows."""
     roll_s: WindowSeconds = 0.0
-    """Largest circular shift of the waveform, to either side; none of crops, which lie at random places anyway."""
+    """Largest circular shift of the waveform, to either side; crops are not rolled: they start anywhere."""
     speed: tuple[_Speed, _Speed] = (1.0, 1.0)
     """Range of the random playback speed (pitch changes too)."""
     gain_db: tuple[Decibels, Decibels] = (0.0, 0.0)
