@@ -274,3 +274,9 @@ def test_extras_that_are_named_exist() -> None:
     named = set(re.findall(r"earmark\[(\w+)\]", text))
     named |= set(re.findall(r"""(?:MissingExtraError|\bextra)\([^()]*, "(\w+)"\)""", text))
     assert {"train", "parquet"} <= named <= set(project()["optional-dependencies"])
+
+
+def test_names_of_test_files_are_unique() -> None:
+    """Pytest imports test files by their names."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
