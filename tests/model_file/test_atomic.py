@@ -199,7 +199,10 @@ def test_no_module_writes_files_by_itself():
     }
     assert {one.partition(":")[0] for one in found} == {
         "batch/resume.py",  # rows since the last table, which grow and are read up to where they are whole
+        "custom/full.py",  # in a temporary folder
+        "custom/full_recipe.py",  # likewise
         "export/targets.py",  # a converter that takes a path, in a temporary folder
         "hub/download.py",  # its own partial files, which it resumes
+        "serve/static_page.py",  # in a folder beside, which then takes the place of the other
         "training/runtime/run_state.py",  # the log, which grows
     }, found

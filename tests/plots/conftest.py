@@ -3,6 +3,7 @@ import re
 from dataclasses import dataclass
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -34,6 +35,9 @@ def pictures(monkeypatch):
     def checked(figure, *arguments, **settings):
         drawn.clear()
         write(figure, *arguments, **settings)
+        if settings.get("format") != "png":  # was drawn in points, and is measured in pixels
+            drawn.clear()
+            FigureCanvasAgg(figure).draw()
         found.append(check(figure, list(drawn.values())))
 
     monkeypatch.setattr(Text, "draw", seen)
